@@ -1,0 +1,150 @@
+"""The autograd rules: two products, each other's derivatives, and sums over segments of rows.
+
+The engine is chosen once, in the forward pass, and used for every derivative.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from sparseconv import engines
+from sparseconv.engines import Engine
+from sparseconv.rulebook import Rulebook
+
+
+class _GatherGemmScatter(torch.autograd.Function):
+    """``out[o] = sum of features[i] @ weight[k]`` over the pairs ``(k, i, o)``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, rulebook: Rulebook, engine: Engine
+    ) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.rulebook, ctx.engine = rulebook, engine
+        return engine.gather_gemm_scatter(features, weight, rulebook)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight = ctx.saved_tensors
+        d_features = d_weight = None
+        if ctx.needs_input_grad[0]:
+            d_features = _GatherGemmScatter.apply(
+                grads[0], weight.transpose(2, 3), ctx.rulebook.transposed, ctx.engine
+            )
+        if ctx.needs_input_grad[1]:
+            d_weight = _GatherGemmReduce.apply(
+                features, grads[0], ctx.rulebook, weight.shape[1], ctx.engine
+            )
+        return d_features, d_weight, None, None
+
+
+class _GatherGemmReduce(torch.autograd.Function):
+    """``weight[k] = sum of features[i]^T @ grad[o]`` over the pairs ``(k, i, o)``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int, engine: Engine
+    ) -> Tensor:
+        ctx.save_for_backward(features, grad)
+        ctx.rulebook, ctx.engine = rulebook, engine
+        return engine.gather_gemm_reduce(features, grad, rulebook, groups)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        features, grad = ctx.saved_tensors
+        d_features = d_grad = None
+        if ctx.needs_input_grad[0]:
+            d_features = _GatherGemmScatter.apply(
+                grad, grads[0].transpose(2, 3), ctx.rulebook.transposed, ctx.engine
+            )
+        if ctx.needs_input_grad[1]:
+            d_grad = _GatherGemmScatter.apply(features, grads[0], ctx.rulebook, ctx.engine)
+        return d_features, d_grad, None, None, None
+
+
+class _SegmentSum(torch.autograd.Function):
+    """Sums over segments of rows; its derivative hands each row its segment's gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, order: Tensor, starts: Tensor, segment: Tensor, engine: Engine
+    ) -> Tensor:
+        ctx.save_for_backward(order, starts, segment)
+        ctx.engine = engine
+        return engine.segment_sum(values, order, starts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        order, starts, segment = ctx.saved_tensors
+        spread = _SegmentGather.apply(grads[0], order, starts, segment, ctx.engine)
+        return spread, None, None, None, None
+
+
+class _SegmentGather(torch.autograd.Function):
+    """``out[n] = values[segment[n]]``, 0 where the segment is -1; derivative: the sums above."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        values: Tensor,
+        order: Tensor,
+        starts: Tensor,
+        segment: Tensor,
+        engine: Engine,
+    ) -> Tensor:
+        ctx.save_for_backward(order, starts, segment)
+        ctx.engine = engine  # type: ignore[attr-defined]  # a context takes any attribute
+        if values.shape[0] == 0:
+            return values.new_zeros(segment.numel(), values.shape[1])
+        return values[segment].masked_fill_((segment < 0)[:, None], 0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        order, starts, segment = ctx.saved_tensors
+        total = _SegmentSum.apply(grads[0], order, starts, segment, ctx.engine)
+        return total, None, None, None, None
+
+
+def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the sparse product, differentiable any number of times.
+
+    Args:
+        features: ``[n_in, G * c_in]``.
+        weight: ``[K, G, c_in, c_out]``.
+        rulebook: the pairs of each kernel cell.
+
+    Returns:
+        ``[n_out, G * c_out]``.
+    """
+    engine = engines.for_tensor(features)
+    result: Tensor = _GatherGemmScatter.apply(features, weight, rulebook, engine)
+    return result
+
+
+def segment_sum(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) -> Tensor:
+    """Return the sums ``[S, C]`` of ``values`` ``[N, C]`` over segments, in a fixed order.
+
+    Args:
+        values: ``[N, C]``.
+        order: rows, those of one segment side by side.
+        starts: int64 ``[S + 1]``, where each segment begins in ``order``.
+        segment: int64 ``[N]``, the segment of each row, -1 for none.
+    """
+    result: Tensor = _SegmentSum.apply(values, order, starts, segment, engines.for_tensor(values))
+    return result
+
+
+def segment_gather(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) -> Tensor:
+    """Return ``values[segment]`` ``[N, C]``, zero where ``segment`` is -1: the adjoint of the sum."""
+    engine = engines.for_tensor(values)
+    result: Tensor = _SegmentGather.apply(values, order, starts, segment, engine)
+    return result
+
+
+def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+    """Return int64 ``[S, C]``: the row of each segment's first largest value, per column."""
+    return engines.for_tensor(values).segment_argmax(values.detach(), order, starts)

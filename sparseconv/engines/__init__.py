@@ -1,0 +1,97 @@
+"""The table of engines and the choice among them.
+
+An engine is a module of this package with the functions of :class:`protocol.Engine`. To add one,
+write the module and add its line to ``ENGINES``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from sparseconv.engines.protocol import Engine as Engine
+from sparseconv.engines.protocol import Index as Index
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+
+ENGINES = {
+    "numba": "sparseconv.engines.numba_engine",
+    "torch": "sparseconv.engines.torch_engine",
+}
+
+_forced: ContextVar[str | None] = ContextVar("sparseconv_engine", default=None)
+
+
+@contextmanager
+def engine(name: str) -> Iterator[None]:
+    """Run the block on the named engine.
+
+    Args:
+        name: a key of ``ENGINES``.
+
+    Raises:
+        SparseConvValueError: no engine has this name.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> with sc.engine("torch"):
+        ...     print(sc.engines.chosen(torch.zeros(1)))
+        torch
+    """
+    token = _forced.set(_checked(name))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def get(name: str) -> Engine:
+    """Return the module of the named engine."""
+    return cast(Engine, importlib.import_module(ENGINES[_checked(name)]))
+
+
+def chosen(x: Tensor) -> str:
+    """Return the name of the engine that runs on tensors like ``x``.
+
+    Raises:
+        SparseConvTypeError: the engine that was asked for cannot, or none can; with the reason.
+    """
+    forced = _forced.get() or os.environ.get("SPARSECONV_ENGINE")
+    if forced:
+        reason = get(_checked(forced)).why_not(x.device, x.dtype)
+        if reason is not None:
+            raise SparseConvTypeError(f"engine: {forced!r} was asked for, but {reason}")
+        return forced
+    for name in ENGINES:
+        if get(name).why_not(x.device, x.dtype) is None:
+            return name
+    raise SparseConvTypeError(f"engine: none can run this tensor: {explain(x)}")
+
+
+def for_tensor(x: Tensor) -> Engine:
+    """Return the engine that runs on tensors like ``x``."""
+    return get(chosen(x))
+
+
+def explain(x: Tensor) -> dict[str, str]:
+    """Return, for every engine, "can run" or the reason why it cannot run tensors like ``x``.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> sc.engines.explain(torch.zeros(1))["torch"]
+        'can run'
+    """
+    reasons = {name: get(name).why_not(x.device, x.dtype) for name in ENGINES}
+    return {name: "can run" if reason is None else reason for name, reason in reasons.items()}
+
+
+def _checked(name: str) -> str:
+    if name not in ENGINES:
+        raise SparseConvValueError(f"engine: must be one of {sorted(ENGINES)}, got {name!r}")
+    return name

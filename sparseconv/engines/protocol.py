@@ -1,0 +1,82 @@
+"""What an engine is: a module with the functions below, no state, the same bits twice.
+
+Arguments are checked above the engines, once; an engine may trust them. Products and sums add in
+an order that depends on nothing but the pairs of one output row, so that results do not change
+with the number of threads, the order of other rows or what a sample is batched with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sparseconv.geometry import Geometry
+from sparseconv.packing import Packing
+from sparseconv.rulebook import Rulebook
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The sites of a set in ascending key order, and the rows that they came from.
+
+    Attributes:
+        keys: int64 ``[N]``, ascending.
+        order: int64 ``[N]``, the row of each key; None where row ``i`` holds key ``i``.
+        packing: how the keys unpack to coordinates.
+        tables: look-up tables that an engine derived, under the engine's own names.
+    """
+
+    keys: Tensor
+    order: Tensor | None
+    packing: Packing
+    tables: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+class Engine(Protocol):
+    """The contract; :mod:`sparseconv.engines.torch_engine` is its plain version."""
+
+    def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        """Return why this engine cannot run there, or None if it can."""
+
+    def build_index(self, keys: Tensor, packing: Packing) -> Index:
+        """Return the index of int64 ``keys`` ``[N]``; equal keys stay next to each other."""
+
+    def lookup(self, index: Index, keys: Tensor) -> Tensor:
+        """Return the int64 rows ``[M]`` of ``keys`` ``[M]``, -1 where a key is absent."""
+
+    def reached_keys(self, index: Index, geometry: Geometry, packing: Packing) -> Tensor:
+        """Return the ascending keys (in ``packing``) of the sites that the site law makes active.
+
+        ``packing`` bounds them: a site outside its box is not made active.
+        """
+
+    def build_rulebook(self, fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
+        """Return the pairs (fine row, coarse row): ``i = o * stride - padding + k * dilation``."""
+
+    def gather_gemm_scatter(self, features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
+        """Return ``out[o] = sum over pairs (k, i, o) of features[i] @ weight[k]``.
+
+        ``features`` ``[n_in, G * c_in]``, ``weight`` ``[K, G, c_in, c_out]``, result
+        ``[n_out, G * c_out]``; half precisions accumulate in float32.
+        """
+
+    def gather_gemm_reduce(
+        self, features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int
+    ) -> Tensor:
+        """Return ``weight[k] = sum over pairs (k, i, o) of features[i]^T @ grad[o]``.
+
+        ``features`` ``[n_in, G * c_in]``, ``grad`` ``[n_out, G * c_out]``, result
+        ``[K, G, c_in, c_out]``; half precisions accumulate in float32.
+        """
+
+    def segment_sum(self, values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+        """Return the sums ``[S, C]`` of ``values`` ``[N, C]`` over segments of rows.
+
+        Segment ``s`` holds the rows ``order[starts[s]:starts[s + 1]]``, added in this order.
+        """
+
+    def segment_argmax(self, values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+        """Return int64 ``[S, C]``: the row of the first largest value of each (non-empty) segment."""

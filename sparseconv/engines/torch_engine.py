@@ -1,0 +1,187 @@
+"""The plain engine: PyTorch's own operators, on any device.
+
+A matrix product's bits depend on how many rows it has, because BLAS chooses its kernels by size.
+So products run on blocks of one fixed shape, ``[BLOCK_ROWS, c_in] @ [c_in, c_out]`` with ``c_out``
+padded to a multiple of ``COLUMN_STEP``: then a row's result depends on that row alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sparseconv.engines.protocol import Index
+from sparseconv.geometry import Geometry, Kind
+from sparseconv.packing import Packing
+from sparseconv.rulebook import Rulebook
+
+BLOCK_ROWS = 64
+COLUMN_STEP = 16
+REDUCE_BLOCK_ROWS = 1024
+
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return None for every floating point dtype on every device."""
+    if dtype not in _FLOATS and dtype.is_floating_point:
+        return f"it has no arithmetic in {dtype}"
+    return None
+
+
+def build_index(keys: Tensor, packing: Packing) -> Index:
+    """Return the index: sorted keys (no copy where they come in order)."""
+    if bool((keys[1:] >= keys[:-1]).all()):
+        return Index(keys, None, packing)
+    ascending, order = torch.sort(keys, stable=True)
+    return Index(ascending, order, packing)
+
+
+def lookup(index: Index, keys: Tensor) -> Tensor:
+    """Return the rows of ``keys``, -1 where absent, by binary search."""
+    position = _positions(index, keys)
+    if index.order is None or position.numel() == 0:
+        return position
+    # an absent key's -1 reads the last row's entry, and is put back to -1 at once
+    return torch.where(position < 0, position, index.order[position])
+
+
+def _positions(index: Index, keys: Tensor) -> Tensor:
+    if index.keys.numel() == 0:
+        return torch.full_like(keys, -1)
+    position = torch.searchsorted(index.keys, keys).clamp_(max=index.keys.numel() - 1)
+    return torch.where(index.keys[position] == keys, position, -1)
+
+
+def reached_keys(index: Index, geometry: Geometry, packing: Packing) -> Tensor:
+    """Return the keys of all sites that some input site reaches through some kernel cell."""
+    coords = index.packing.unpack(index.keys)
+    reached = []
+    for cell in geometry.cells:
+        target, whole = _targets(coords, geometry, cell)
+        target = target[whole & packing.contains(target)]
+        reached.append(torch.unique(packing.pack(target)))
+    return torch.unique(torch.cat(reached))
+
+
+def _targets(coords: Tensor, geometry: Geometry, cell: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return output coordinates ``[N, 1 + D]`` of inputs, and where they are whole numbers."""
+    axes = (geometry.stride, geometry.padding, geometry.dilation)
+    stride, padding, dilation = (coords.new_tensor(values) for values in axes)
+    shift = coords.new_tensor(cell) * dilation - padding
+    if geometry.kind is Kind.TRANSPOSED:
+        target = coords[:, 1:] * stride + shift
+        whole = torch.ones(coords.shape[0], dtype=torch.bool, device=coords.device)
+    else:
+        moved = coords[:, 1:] - shift
+        whole = (moved % stride == 0).all(dim=1)
+        target = torch.div(moved, stride, rounding_mode="floor")
+    return torch.cat([coords[:, :1], target], dim=1), whole
+
+
+def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
+    """Return the pairs, cell by cell: one binary search per coarse site and cell."""
+    coords = coarse.packing.unpack(coarse.keys)
+    stride, padding, dilation = (
+        coords.new_tensor(values)
+        for values in (geometry.stride, geometry.padding, geometry.dilation)
+    )
+    fine_rows, coarse_rows, splits = [], [], [0]
+    for cell in geometry.cells:
+        source = coords[:, 1:] * stride - padding + coords.new_tensor(cell) * dilation
+        source = torch.cat([coords[:, :1], source], dim=1)
+        inside = fine.packing.contains(source)
+        rows = torch.where(inside, lookup(fine, fine.packing.pack(source)), -1)
+        hits = torch.nonzero(rows >= 0)[:, 0]
+        fine_rows.append(rows[hits].int())
+        coarse_rows.append((hits if coarse.order is None else coarse.order[hits]).int())
+        splits.append(splits[-1] + hits.numel())
+    return Rulebook(
+        torch.cat(fine_rows),
+        torch.cat(coarse_rows),
+        tuple(splits),
+        fine.keys.numel(),
+        coarse.keys.numel(),
+    )
+
+
+def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the convolution: gather rows, multiply in blocks, add to the output rows."""
+    _, groups, c_in, c_out = weight.shape
+    x, w = _accumulable(features), _accumulable(weight)
+    columns = -(-c_out // COLUMN_STEP) * COLUMN_STEP
+    w = torch.nn.functional.pad(w, (0, columns - c_out))
+    out = x.new_zeros(rulebook.n_out, groups, c_out)
+    for cell, (start, end) in enumerate(zip(rulebook.splits, rulebook.splits[1:], strict=False)):
+        if start == end or c_in == 0:
+            continue
+        rows = _in_blocks(x, rulebook.in_rows[start:end], BLOCK_ROWS)
+        blocks = rows.reshape(-1, BLOCK_ROWS, groups, c_in).transpose(1, 2)
+        slab = w[cell].expand(blocks.shape[0], groups, c_in, columns)
+        product = torch.bmm(blocks.reshape(-1, BLOCK_ROWS, c_in), slab.reshape(-1, c_in, columns))
+        product = product.reshape(-1, groups, BLOCK_ROWS, columns).transpose(1, 2)
+        product = product.reshape(-1, groups, columns)[: end - start, :, :c_out]
+        out.index_add_(0, rulebook.out_rows[start:end], product)
+    return out.reshape(rulebook.n_out, groups * c_out).to(features.dtype)
+
+
+def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
+    """Return the weight gradient: products of blocks of pairs, added in a tree of fixed shape."""
+    x, g = _accumulable(features), _accumulable(grad)
+    c_in, c_out = x.shape[1] // groups, g.shape[1] // groups
+    weight = x.new_zeros(rulebook.num_cells, groups, c_in, c_out)
+    for cell, (start, end) in enumerate(zip(rulebook.splits, rulebook.splits[1:], strict=False)):
+        if start == end:
+            continue
+        left = _in_blocks(x, rulebook.in_rows[start:end], REDUCE_BLOCK_ROWS)
+        right = _in_blocks(g, rulebook.out_rows[start:end], REDUCE_BLOCK_ROWS)
+        left = left.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_in).permute(0, 2, 3, 1)
+        right = right.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_out).transpose(1, 2)
+        weight[cell] = _tree_sum(torch.matmul(left, right))
+    return weight.to(features.dtype)
+
+
+def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+    """Return the sum of each segment: the n-th rows of all segments are added in one step."""
+    lengths = starts.diff()
+    out = _accumulable(values).new_zeros(lengths.numel(), values.shape[1])
+    for step in range(int(lengths.max()) if lengths.numel() else 0):
+        live = torch.nonzero(lengths > step)[:, 0]
+        rows = order[starts[live] + step]
+        out[live] += _accumulable(values[rows])
+    return out.to(values.dtype)
+
+
+def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+    """Return the row of each segment's first largest value, per column."""
+    lengths = starts.diff()
+    columns = torch.arange(values.shape[1], device=values.device)
+    best = order[starts[:-1]][:, None].expand(-1, values.shape[1]).clone()
+    for step in range(1, int(lengths.max()) if lengths.numel() else 0):
+        live = torch.nonzero(lengths > step)[:, 0]
+        rows = order[starts[live] + step]
+        larger = values[rows] > values[best[live], columns]
+        best[live] = torch.where(larger, rows[:, None], best[live])
+    return best
+
+
+def _accumulable(x: Tensor) -> Tensor:
+    """Return ``x`` in a dtype that sums may be kept in."""
+    return x.float() if x.dtype in _HALVES else x
+
+
+def _in_blocks(x: Tensor, rows: Tensor, block: int) -> Tensor:
+    """Return ``x[rows]`` with zero rows behind it, so that its length is a multiple of ``block``."""
+    padded = x.new_zeros(-(-rows.numel() // block) * block, x.shape[1])
+    torch.index_select(x, 0, rows, out=padded[: rows.numel()])
+    return padded
+
+
+def _tree_sum(x: Tensor) -> Tensor:
+    """Return the sum of ``x`` over its first axis, by pairwise elementwise additions."""
+    while x.shape[0] > 1:
+        half = x.shape[0] // 2
+        paired = x[:half] + x[half : 2 * half]
+        x = torch.cat([paired, x[2 * half :]]) if x.shape[0] % 2 else paired
+    return x[0]

@@ -1,0 +1,93 @@
+"""Checks of a convolution's arguments, made once, above every engine."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.tensor import SparseTensor
+
+Input: TypeAlias = Tensor | SparseTensor
+
+
+def check_convolution(
+    input: Input,
+    weight: Tensor,
+    bias: Tensor | None,
+    groups: int,
+    dimensions: int | None = None,
+    transposed: bool = False,
+) -> None:
+    """Raise unless ``weight`` and ``bias`` fit ``input``.
+
+    Args:
+        input: ``[B, C_in, *spatial]``, dense or sparse.
+        weight: ``[C_out, C_in / groups, *kernel]``, transposed ``[C_in, C_out / groups, *kernel]``.
+        bias: ``[C_out]`` or None.
+        groups: divides both channel counts.
+        dimensions: the number of spatial axes that the function is for; the weight's if left out.
+        transposed: which of the two weight layouts holds.
+
+    Raises:
+        SparseConvTypeError: dtypes or devices that differ, an argument that is no tensor.
+        SparseConvValueError: channels, groups or axes that do not fit.
+    """
+    if not isinstance(weight, Tensor):
+        raise SparseConvTypeError(f"weight: must be a torch.Tensor, got {type(weight).__name__}")
+    axes = weight.ndim - 2 if dimensions is None else dimensions
+    if weight.ndim - 2 != axes or input.ndim - 2 != axes:
+        raise SparseConvValueError(
+            f"input: has {input.ndim - 2} spatial axes and the weight {weight.ndim - 2}, "
+            f"this convolution takes {axes}"
+        )
+    _check_groups(weight, groups, transposed)
+    needed = weight.shape[0] if transposed else weight.shape[1] * groups
+    if input.shape[1] != needed:
+        raise SparseConvValueError(
+            f"input: has {input.shape[1]} channels, but the weight {tuple(weight.shape)} with "
+            f"groups={groups} takes {needed}"
+        )
+    _check_bias(bias, weight.shape[1] * groups if transposed else weight.shape[0])
+    _check_same("weight", weight, input)
+    if bias is not None:
+        _check_same("bias", bias, input)
+
+
+def _check_groups(weight: Tensor, groups: Any, transposed: bool) -> None:
+    if isinstance(groups, bool) or not isinstance(groups, int):
+        raise SparseConvTypeError(f"groups: must be an int, got {groups!r}")
+    if groups < 1:
+        raise SparseConvValueError(f"groups: must be at least 1, got {groups}")
+    if weight.shape[0] % groups:
+        name = "input" if transposed else "output"
+        raise SparseConvValueError(
+            f"groups: {groups} does not divide the {weight.shape[0]} {name} channels of the weight"
+        )
+
+
+def _check_bias(bias: Any, channels: int) -> None:
+    if bias is None:
+        return
+    if not isinstance(bias, Tensor):
+        raise SparseConvTypeError(f"bias: must be a torch.Tensor, got {type(bias).__name__}")
+    if tuple(bias.shape) != (channels,):
+        raise SparseConvValueError(
+            f"bias: must have shape ({channels},), one entry per output channel, "
+            f"got {tuple(bias.shape)}"
+        )
+
+
+def _check_same(name: str, parameter: Tensor, input: Input) -> None:
+    """Raise unless a parameter has the input's device and, outside autocast, its dtype."""
+    if parameter.device != input.device:
+        raise SparseConvTypeError(
+            f"{name}: on {parameter.device}, but the input is on {input.device}; "
+            f"move the layer or the input"
+        )
+    if parameter.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
+        raise SparseConvTypeError(
+            f"{name}: {parameter.dtype}, but the input is {input.dtype}; convert one of them"
+        )

@@ -1,0 +1,298 @@
+"""Convolution: torch's own on a sparse tensor, submanifold, four axes, and the inverse."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparseconv.autograd import gather_gemm_scatter
+from sparseconv.dispatch import dispatched, implements
+from sparseconv.errors import SparseConvValueError
+from sparseconv.functional.checks import check_convolution
+from sparseconv.functional.conv4d import dense_conv4d, dense_conv_transpose4d
+from sparseconv.geometry import Geometry, Kind, make_geometry
+from sparseconv.rulebook import Rulebook
+from sparseconv.sites import Sites
+from sparseconv.tensor import SparseTensor
+
+Size = int | Sequence[int]
+
+_DENSE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: dense_conv4d}
+_DENSE_TRANSPOSED = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+    4: dense_conv_transpose4d,
+}
+
+
+@dispatched
+def subm_conv(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: Size = 1, groups: int = 1
+) -> Tensor:
+    """Submanifold convolution: the output sites are the input sites.
+
+    ``y[o] = bias + sum over k of weight[k] x[o + (k - centre) * dilation]`` at the active sites;
+    inactive sites count 0. On a dense tensor every site is active: a "same" convolution.
+
+    Args:
+        input: ``[B, C_in, *spatial]``, a SparseTensor or dense, 1 to 4 spatial axes.
+        weight: ``[C_out, C_in / groups, *kernel]``, odd on every axis.
+        bias: ``[C_out]`` or None.
+        dilation: int or one per axis.
+        groups: divides both channel counts.
+
+    Returns:
+        ``[B, C_out, *spatial]``, of the input's kind, on the input's sites.
+
+    Raises:
+        SparseConvError: an even kernel; channels, groups, dtypes or devices that do not fit.
+
+    Source:
+        Graham and van der Maaten 2017, "Submanifold Sparse Convolutional Networks", section 2.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 1], [0, 2]]), (5,))
+        >>> sc.functional.subm_conv(x, torch.ones(1, 1, 3)).features.flatten()
+        tensor([2., 2.])
+    """
+    check_convolution(input, weight, bias, groups)
+    geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
+    dense = _DENSE[geometry.dimensions]
+    return dense(input, weight, bias, 1, geometry.padding, geometry.dilation, groups)
+
+
+@implements(subm_conv)
+def _sparse_subm_conv(
+    input: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> SparseTensor:
+    check_convolution(input, weight, bias, groups)
+    geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
+    sites, rulebook = input.sites.convolve(geometry)
+    return _convolve(input, _cells_first(weight, groups), bias, sites, rulebook)
+
+
+@dispatched
+def conv4d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolution over four axes, for space and time together; torch stops at three.
+
+    Args:
+        input: ``[B, C_in, *spatial]`` with four spatial axes, a SparseTensor or dense.
+        weight: ``[C_out, C_in / groups, *kernel]``.
+        bias: ``[C_out]`` or None.
+        stride, dilation: int or one per axis.
+        padding: int, one per axis, ``"same"`` or ``"valid"``.
+        groups: divides both channel counts.
+
+    Returns:
+        ``[B, C_out, *output]``, of the input's kind; on sparse input by the regular site law.
+
+    Raises:
+        SparseConvError: an output size below 1; channels, groups, dtypes or devices that do not fit.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> sc.functional.conv4d(torch.ones(1, 1, 2, 2, 2, 2), torch.ones(1, 1, 2, 2, 2, 2)).item()
+        16.0
+    """
+    check_convolution(input, weight, bias, groups, 4)
+    geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
+    geometry.output_shape(tuple(input.shape[2:]))
+    ends = zip(reversed(geometry.padding), reversed(geometry.padding_end), strict=True)
+    padded = F.pad(input, [pad for pair in ends for pad in pair])
+    return dense_conv4d(padded, weight, bias, geometry.stride, (0,) * 4, geometry.dilation, groups)
+
+
+def _sparse_conv(
+    dimensions: int,
+    input: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> SparseTensor:
+    check_convolution(input, weight, bias, groups, dimensions)
+    geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
+    sites, rulebook = input.sites.convolve(geometry)
+    return _convolve(input, _cells_first(weight, groups), bias, sites, rulebook)
+
+
+def _sparse_conv_transpose(
+    dimensions: int,
+    input: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> SparseTensor:
+    check_convolution(input, weight, bias, groups, dimensions, transposed=True)
+    geometry = make_geometry(
+        weight.shape[2:],
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        output_padding=output_padding,
+        kind=Kind.TRANSPOSED,
+    )
+    sites, rulebook = input.sites.convolve(geometry)
+    return _convolve(input, _cells_first_transposed(weight, groups), bias, sites, rulebook)
+
+
+for _axes, _function in enumerate((torch.conv1d, torch.conv2d, torch.conv3d, conv4d), start=1):
+    implements(_function)(functools.partial(_sparse_conv, _axes))
+for _axes, _function in enumerate(
+    (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), start=1
+):
+    implements(_function)(functools.partial(_sparse_conv_transpose, _axes))
+
+
+@dispatched
+def inverse_conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    like: Tensor | None = None,
+) -> Tensor:
+    """The adjoint of a strided convolution, back on the sites that the convolution read.
+
+    With the same ``weight``, ``<conv(x), y> = <x, inverse_conv(y)>``. On a dense tensor it is
+    torch's transposed convolution with the output size of ``like``.
+
+    Args:
+        input: ``[B, C_in, *spatial]``, a SparseTensor or dense, 1 to 4 spatial axes.
+        weight: ``[C_in, C_out / groups, *kernel]``, the layout of torch's transposed weight.
+        bias: ``[C_out]`` or None.
+        stride, padding, dilation: as of the strided layer to undo.
+        groups: divides both channel counts.
+        like: a tensor on the sites to return to; a sparse input finds them by itself where a
+            layer of this geometry made its sites.
+
+    Returns:
+        ``[B, C_out, *spatial of like]``, of the input's kind.
+
+    Raises:
+        SparseConvError: no layer of this geometry made the input's sites and ``like`` is not
+            given; channels, groups, dtypes or devices that do not fit.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 1], [0, 2]]), (6,))
+        >>> down = torch.nn.functional.conv1d(x, torch.ones(1, 1, 2), stride=2)
+        >>> up = sc.functional.inverse_conv(down, torch.ones(1, 1, 2), stride=2)
+        >>> up.sites is x.sites
+        True
+    """
+    check_convolution(input, weight, bias, groups, transposed=True)
+    geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
+    shortest = make_geometry(
+        weight.shape[2:], stride=stride, dilation=dilation, kind=Kind.TRANSPOSED
+    ).output_shape(tuple(input.shape[2:]))
+    size = _inverse_size(geometry, shortest, like)
+    full = _DENSE_TRANSPOSED[geometry.dimensions](
+        input, weight, None, geometry.stride, 0, 0, groups, geometry.dilation
+    )
+    # the padding of the strided layer is cut off here, and what it never read is added as zeros
+    cut = []
+    for length, wanted, start in zip(shortest, size, geometry.padding, strict=True):
+        cut.append((-start, start + wanted - length))
+    result = F.pad(full, [pad for pair in reversed(cut) for pad in pair])
+    if bias is None:
+        return result
+    return result + bias.reshape(-1, *(1,) * geometry.dimensions)
+
+
+def _inverse_size(
+    geometry: Geometry, shortest: tuple[int, ...], like: Tensor | None
+) -> tuple[int, ...]:
+    """Return the extent of a dense inverse: that of ``like``, or the shortest that fits."""
+    both = zip(geometry.padding, geometry.padding_end, strict=True)
+    least = tuple(size - sum(pads) for size, pads in zip(shortest, both, strict=True))
+    if like is None:
+        return least
+    size = tuple(like.shape[2:])
+    fits = len(size) == len(least) and all(
+        low <= length < low + stride
+        for low, length, stride in zip(least, size, geometry.stride, strict=True)
+    )
+    if not fits:
+        raise SparseConvValueError(
+            f"like: spatial shape {size} is not what the strided layer can have read; it maps "
+            f"{least} up to stride - 1 more per axis to the input's shape"
+        )
+    return size
+
+
+@implements(inverse_conv)
+def _sparse_inverse_conv(
+    input: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    like: SparseTensor | None = None,
+) -> SparseTensor:
+    check_convolution(input, weight, bias, groups, transposed=True)
+    geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
+    sites, rulebook = input.sites.inverse(geometry, None if like is None else like.sites)
+    return _convolve(input, _cells_first_transposed(weight, groups), bias, sites, rulebook)
+
+
+def _convolve(
+    input: SparseTensor, weight: Tensor, bias: Tensor | None, sites: Sites, rulebook: Rulebook
+) -> SparseTensor:
+    """Return the product over the rulebook plus bias, in autocast's dtype where that is on."""
+    features, weight = _autocast(input.features), _autocast(weight)
+    out = gather_gemm_scatter(features, weight, rulebook)
+    if bias is not None:
+        out = out + _autocast(bias)
+    return SparseTensor.on_sites(out, sites)
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """Return ``x`` in the dtype in which torch's own convolutions would take it."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+        return x
+    return x.to(torch.get_autocast_dtype(device))
+
+
+def _cells_first(weight: Tensor, groups: int) -> Tensor:
+    """Return torch's ``[G * c_out, c_in, *kernel]`` as ``[K, G, c_in, c_out]``."""
+    split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+    return split.permute(3, 0, 2, 1)
+
+
+def _cells_first_transposed(weight: Tensor, groups: int) -> Tensor:
+    """Return torch's transposed ``[G * c_in, c_out, *kernel]`` as ``[K, G, c_in, c_out]``."""
+    split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+    return split.permute(3, 0, 1, 2)

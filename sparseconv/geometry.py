@@ -1,0 +1,201 @@
+"""Geometry: kernel size, stride, padding and dilation of one layer, and what follows from them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+
+Ints = tuple[int, ...]
+
+
+class Kind(Enum):
+    """Which site law a layer follows (DESIGN, law 3)."""
+
+    REGULAR = "regular"
+    SUBMANIFOLD = "submanifold"
+    TRANSPOSED = "transposed"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The relation between the sites that a layer reads and those that it writes.
+
+    Kernel cell ``k`` joins a fine site ``i`` and a coarse site ``o`` where, on each axis,
+    ``i = o * stride - padding + k * dilation``. A regular or submanifold convolution reads ``i``
+    and writes ``o``; a transposed one reads ``o`` and writes ``i``. Equal geometries are equal
+    cache keys.
+
+    Attributes:
+        kernel_size, stride, padding, dilation: one int per axis; ``padding`` is at the low end.
+        padding_end: padding at the high end (differs from ``padding`` only for ``"same"``).
+        output_padding: extra sites at the high end of a transposed convolution's output.
+        kind: the site law.
+    """
+
+    kernel_size: Ints
+    stride: Ints
+    padding: Ints
+    padding_end: Ints
+    dilation: Ints
+    output_padding: Ints
+    kind: Kind
+
+    @property
+    def dimensions(self) -> int:
+        """Number of spatial axes."""
+        return len(self.kernel_size)
+
+    @property
+    def num_cells(self) -> int:
+        """Number of kernel cells."""
+        return math.prod(self.kernel_size)
+
+    @cached_property
+    def cells(self) -> list[Ints]:
+        """Kernel cells, last axis fastest: the order of ``weight.flatten(2)``."""
+        return list(itertools.product(*(range(size) for size in self.kernel_size)))
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every output site reads the one input site in its own place."""
+        ones = (1,) * self.dimensions
+        zeros = (0,) * self.dimensions
+        return (
+            self.kernel_size == ones
+            and self.stride == ones
+            and self.padding == self.padding_end == self.output_padding == zeros
+        )
+
+    def as_submanifold(self) -> Geometry:
+        """Return the same window under the submanifold site law."""
+        return replace(self, kind=Kind.SUBMANIFOLD)
+
+    def output_shape(self, spatial_shape: Ints) -> Ints:
+        """Return the output's extent per axis: ``floor((L + 2p - d(k-1) - 1)/s + 1)`` or its inverse.
+
+        An axis of extent 0 (a tensor without any site, whose shape nobody gave) stays 0.
+
+        Raises:
+            SparseConvValueError: an axis would get an extent below 1.
+        """
+        shape = tuple(
+            0 if length == 0 else self._output_length(axis, length)
+            for axis, length in enumerate(spatial_shape)
+        )
+        for axis, (length, size) in enumerate(zip(spatial_shape, shape, strict=True)):
+            if length > 0 and size < 1:
+                raise SparseConvValueError(
+                    f"spatial_shape: axis {axis} has extent {length}, which gives an output size of "
+                    f"{size} for kernel_size={self.kernel_size[axis]}, stride={self.stride[axis]}, "
+                    f"padding={self.padding[axis]}, dilation={self.dilation[axis]}; "
+                    f"it must be at least 1"
+                )
+        return shape
+
+    def _output_length(self, axis: int, length: int) -> int:
+        window = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+        padding = self.padding[axis] + self.padding_end[axis]
+        if self.kind is Kind.SUBMANIFOLD:
+            return length
+        if self.kind is Kind.TRANSPOSED:
+            extra = self.output_padding[axis]
+            return (length - 1) * self.stride[axis] - padding + window + extra
+        return (length + padding - window) // self.stride[axis] + 1
+
+    def reach(self, lower: Ints, upper: Ints) -> tuple[Ints, Ints]:
+        """Return the box of output coordinates that inputs in the box ``lower..upper`` can reach."""
+        low, high = [], []
+        for axis, (first, last) in enumerate(zip(lower, upper, strict=True)):
+            stride, padding = self.stride[axis], self.padding[axis]
+            span = self.dilation[axis] * (self.kernel_size[axis] - 1)
+            if self.kind is Kind.TRANSPOSED:
+                low.append(first * stride - padding)
+                high.append(last * stride - padding + span)
+            else:
+                low.append(-((span - first - padding) // stride))
+                high.append((last + padding) // stride)
+        return tuple(low), tuple(high)
+
+
+def make_geometry(
+    kernel_size: Sequence[int],
+    *,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    output_padding: int | Sequence[int] = 0,
+    kind: Kind = Kind.REGULAR,
+) -> Geometry:
+    """Return the checked :class:`Geometry` of a layer from torch's arguments.
+
+    Args:
+        kernel_size: one int per axis; it sets the number of axes.
+        stride, dilation: int or one per axis, at least 1.
+        padding: int or one per axis, at least 0; ``"valid"``; ``"same"`` (stride 1 only; with an
+            even window the extra site is at the high end, as in torch).
+        output_padding: transposed only; smaller than the larger of stride and dilation.
+        kind: the site law; submanifold sets the padding itself.
+
+    Raises:
+        SparseConvValueError, SparseConvTypeError: an argument that no layer can have.
+    """
+    axes = len(kernel_size)
+    kernel = _per_axis("kernel_size", kernel_size, axes, least=1)
+    strides = _per_axis("stride", stride, axes, least=1)
+    dilations = _per_axis("dilation", dilation, axes, least=1)
+    extra = _per_axis("output_padding", output_padding, axes, least=0)
+    windows = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
+    if kind is Kind.SUBMANIFOLD:
+        if any(size % 2 == 0 for size in kernel):
+            raise SparseConvValueError(
+                f"kernel_size: a submanifold kernel must be odd on every axis, got {kernel}"
+            )
+        padding = tuple(window // 2 for window in windows)
+    if kind is Kind.TRANSPOSED:
+        for out_pad, s, d in zip(extra, strides, dilations, strict=True):
+            if out_pad >= max(s, d):
+                raise SparseConvValueError(
+                    f"output_padding: must be smaller than stride or dilation, got {extra} "
+                    f"with stride {strides} and dilation {dilations}"
+                )
+    start, end = _paddings(padding, windows, strides)
+    return Geometry(kernel, strides, start, end, dilations, extra, kind)
+
+
+def _paddings(
+    padding: int | Sequence[int] | str, windows: Ints, strides: Ints
+) -> tuple[Ints, Ints]:
+    """Return the padding at the low and at the high end of each axis."""
+    if not isinstance(padding, str):
+        both = _per_axis("padding", padding, len(windows), least=0)
+        return both, both
+    if padding == "valid":
+        return (0,) * len(windows), (0,) * len(windows)
+    if padding != "same":
+        raise SparseConvValueError(f"padding: must be numbers, 'same' or 'valid', got {padding!r}")
+    if any(stride != 1 for stride in strides):
+        raise SparseConvValueError(f"padding: 'same' needs stride 1, got stride {strides}")
+    start = tuple(window // 2 for window in windows)
+    return start, tuple(window - low for window, low in zip(windows, start, strict=True))
+
+
+def _per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> Ints:
+    """Return ``value`` as ``axes`` ints that are all at least ``least``."""
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(values) == 1:
+        values = values * axes
+    if len(values) != axes:
+        raise SparseConvValueError(
+            f"{name}: must be one number or {axes} (one per axis), got {len(values)}: {values}"
+        )
+    if any(isinstance(entry, bool) or not isinstance(entry, int) for entry in values):
+        raise SparseConvTypeError(f"{name}: must be integers, got {values}")
+    if any(entry < least for entry in values):
+        raise SparseConvValueError(f"{name}: must be at least {least}, got {values}")
+    return values

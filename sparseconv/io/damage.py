@@ -1,0 +1,32 @@
+"""One error for whatever a parser raises on a damaged file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sparseconv.errors import SparseConvError, SparseConvValueError
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Turn any parser's error inside the block into one that names the file.
+
+    Args:
+        path: The file being read; open it before the block, so that a missing file stays an
+            ordinary FileNotFoundError.
+
+    Raises:
+        SparseConvValueError: The block raised; the original error is its cause.
+    """
+    try:
+        yield
+    except SparseConvError:
+        raise
+    # Damaged bytes make parsers raise almost anything (EOFError, BadZipFile, SyntaxError, ...).
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise SparseConvValueError(
+            f"{path.name!r} cannot be read as {path.suffix.lower()}: {reason}"
+        ) from error

@@ -1,0 +1,11 @@
+"""Modules that PyTorch lacks; everything else is PyTorch's own, on a SparseTensor."""
+
+from sparseconv.nn.conv import Conv4d as Conv4d
+from sparseconv.nn.conv import InverseConv1d as InverseConv1d
+from sparseconv.nn.conv import InverseConv2d as InverseConv2d
+from sparseconv.nn.conv import InverseConv3d as InverseConv3d
+from sparseconv.nn.conv import InverseConv4d as InverseConv4d
+from sparseconv.nn.conv import SubmConv1d as SubmConv1d
+from sparseconv.nn.conv import SubmConv2d as SubmConv2d
+from sparseconv.nn.conv import SubmConv3d as SubmConv3d
+from sparseconv.nn.conv import SubmConv4d as SubmConv4d

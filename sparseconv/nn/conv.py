@@ -1,0 +1,236 @@
+"""Convolution modules that PyTorch lacks; weights, initialisation and state as torch's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
+
+from sparseconv import functional
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.geometry import Kind, make_geometry
+
+Size = int | Sequence[int]
+
+
+class _Conv(_ConvNd):
+    """What the modules below share: torch's own base class, which holds and initialises weights."""
+
+    dimensions: ClassVar[int]
+    kind: ClassVar[Kind] = Kind.REGULAR
+    transposed_weight: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        _check_channels(in_channels, out_channels, groups)
+        geometry = make_geometry(
+            _per_axis(kernel_size, self.dimensions),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            kind=self.kind,
+        )
+        super().__init__(
+            in_channels,
+            out_channels,
+            geometry.kernel_size,
+            geometry.stride,
+            padding if isinstance(padding, str) else geometry.padding,
+            geometry.dilation,
+            self.transposed_weight,
+            (0,) * self.dimensions,
+            groups,
+            bias,
+            "zeros",
+            device=device,
+            dtype=dtype,
+        )
+
+
+class _SubmConv(_Conv):
+    kind = Kind.SUBMANIFOLD
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Make the layer; see the class."""
+        super().__init__(
+            in_channels, out_channels, kernel_size, 1, 0, dilation, groups, bias, device, dtype
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return :func:`sparseconv.functional.subm_conv` of ``input``."""
+        return functional.subm_conv(input, self.weight, self.bias, self.dilation, self.groups)
+
+
+_SUBM_DOC = """Submanifold convolution over {0} ax{1}s: the output sites are the input sites.
+
+    Takes a SparseTensor ``[B, C_in, *spatial]``, or a dense tensor, where every site is active.
+    Weight ``[C_out, C_in / groups, *kernel]``, as of ``torch.nn.Conv{0}d``; stride 1 and "same"
+    padding are what submanifold means.
+
+    Args:
+        in_channels, out_channels: channel counts.
+        kernel_size: int or one per axis, odd.
+        dilation: int or one per axis.
+        groups: divides both channel counts.
+        bias: whether to learn a bias.
+        device, dtype: of the parameters.
+
+    Raises:
+        SparseConvError: an even kernel, groups that do not divide the channels.
+
+    Source:
+        Graham and van der Maaten 2017, "Submanifold Sparse Convolutional Networks".
+    """
+
+
+class SubmConv1d(_SubmConv):
+    __doc__ = _SUBM_DOC.format(1, "i")
+    dimensions = 1
+
+
+class SubmConv2d(_SubmConv):
+    __doc__ = _SUBM_DOC.format(2, "e")
+    dimensions = 2
+
+
+class SubmConv3d(_SubmConv):
+    __doc__ = _SUBM_DOC.format(3, "e")
+    dimensions = 3
+
+
+class SubmConv4d(_SubmConv):
+    __doc__ = _SUBM_DOC.format(4, "e")
+    dimensions = 4
+
+
+class Conv4d(_Conv):
+    """Convolution over four axes, for space and time together.
+
+    Takes a SparseTensor (regular site law) or a dense tensor ``[B, C_in, T, X, Y, Z]``. Arguments
+    and weight layout as of ``torch.nn.Conv3d``, with four axes.
+
+    Raises:
+        SparseConvError: an argument that no convolution can have.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> sc.nn.Conv4d(2, 4, 3, stride=2, padding=1)(torch.zeros(1, 2, 4, 4, 4, 4)).shape
+        torch.Size([1, 4, 2, 2, 2, 2])
+    """
+
+    dimensions = 4
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return :func:`sparseconv.functional.conv4d` of ``input``."""
+        return functional.conv4d(
+            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+class _InverseConv(_Conv):
+    transposed_weight = True
+
+    def forward(self, input: Tensor, like: Tensor | None = None) -> Tensor:
+        """Return :func:`sparseconv.functional.inverse_conv` of ``input``.
+
+        Args:
+            input: the tensor to bring back.
+            like: a tensor on the sites to return to, where the input does not know them.
+        """
+        return functional.inverse_conv(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            like=like,
+        )
+
+
+_INVERSE_DOC = """Inverse of a strided convolution over {0} ax{1}s: back on the sites that it read.
+
+    Takes the arguments of the strided layer that it undoes; a SparseTensor finds the way back by
+    itself, or by ``layer(x, like=skip)``. On a dense tensor it is a transposed convolution. Weight
+    ``[C_in, C_out / groups, *kernel]``, as of ``torch.nn.ConvTranspose{0}d``: a convolution and
+    its adjoint can share one tensor.
+
+    Args:
+        in_channels, out_channels: channel counts of this layer.
+        kernel_size, stride, padding, dilation: as of the strided layer.
+        groups: divides both channel counts.
+        bias: whether to learn a bias.
+        device, dtype: of the parameters.
+
+    Raises:
+        SparseConvError: an argument that no convolution can have.
+    """
+
+
+class InverseConv1d(_InverseConv):
+    __doc__ = _INVERSE_DOC.format(1, "i")
+    dimensions = 1
+
+
+class InverseConv2d(_InverseConv):
+    __doc__ = _INVERSE_DOC.format(2, "e")
+    dimensions = 2
+
+
+class InverseConv3d(_InverseConv):
+    __doc__ = _INVERSE_DOC.format(3, "e")
+    dimensions = 3
+
+
+class InverseConv4d(_InverseConv):
+    __doc__ = _INVERSE_DOC.format(4, "e")
+    dimensions = 4
+
+
+def _per_axis(kernel_size: Size, axes: int) -> tuple[int, ...]:
+    if isinstance(kernel_size, int):
+        return (kernel_size,) * axes
+    if len(kernel_size) != axes:
+        raise SparseConvValueError(
+            f"kernel_size: must be one number or {axes} (one per axis), got {tuple(kernel_size)}"
+        )
+    return tuple(kernel_size)
+
+
+def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:
+    named = (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups))
+    for name, value in named:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise SparseConvTypeError(f"{name}: must be an int, got {value!r}")
+        if value < 1:
+            raise SparseConvValueError(f"{name}: must be at least 1, got {value}")
+    if in_channels % groups or out_channels % groups:
+        raise SparseConvValueError(
+            f"groups: {groups} must divide in_channels {in_channels} and out_channels "
+            f"{out_channels}"
+        )

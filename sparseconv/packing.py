@@ -1,0 +1,78 @@
+"""Packed keys: one int64 a site, ascending in (batch, *spatial) order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparseconv.errors import SparseConvValueError
+
+# A user's bounding box must hold fewer cells than this; what layers derive from it may grow to
+# MAX_DERIVED_CELLS, so that a key always fits a signed 64-bit integer.
+MAX_CELLS = 2**62
+MAX_DERIVED_CELLS = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A box of integer coordinates and the mixed-radix key of every cell in it.
+
+    ``key = ((b - lower[0]) * extent[1] + (i - lower[1])) * extent[2] + ...``: keys are ordered as
+    the coordinates are, lexicographically, and no two cells of the box share one.
+
+    Attributes:
+        lower: smallest coordinate per column, batch first, length 1 + D.
+        extent: number of cells per column, each at least 1.
+    """
+
+    lower: tuple[int, ...]
+    extent: tuple[int, ...]
+
+    @classmethod
+    def around(
+        cls, lower: tuple[int, ...], upper: tuple[int, ...], limit: int = MAX_DERIVED_CELLS
+    ) -> Packing:
+        """Return the packing of the box from ``lower`` to ``upper``, both inside.
+
+        Raises:
+            SparseConvValueError: the box holds ``limit`` cells or more.
+        """
+        extent = tuple(max(high - low + 1, 1) for low, high in zip(lower, upper, strict=True))
+        cells = math.prod(extent)
+        if cells >= limit:
+            raise SparseConvValueError(
+                f"coords: the bounding box {extent} (batch first) holds {cells:.3g} cells; "
+                f"coordinates can be packed into 64-bit keys for fewer than {limit:.3g}"
+            )
+        return cls(lower, extent)
+
+    @property
+    def upper(self) -> tuple[int, ...]:
+        """Largest coordinate per column."""
+        return tuple(low + size - 1 for low, size in zip(self.lower, self.extent, strict=True))
+
+    def pack(self, coords: Tensor) -> Tensor:
+        """Return the int64 keys ``[N]`` of ``coords`` ``[N, 1 + D]``, which lie in the box."""
+        keys = coords[:, 0].long() - self.lower[0]
+        for axis in range(1, len(self.lower)):
+            keys = keys * self.extent[axis] + (coords[:, axis] - self.lower[axis])
+        return keys
+
+    def unpack(self, keys: Tensor) -> Tensor:
+        """Return the int64 coordinates ``[N, 1 + D]`` of ``keys`` ``[N]``."""
+        columns = []
+        for axis in reversed(range(1, len(self.lower))):
+            columns.append(keys % self.extent[axis] + self.lower[axis])
+            keys = keys // self.extent[axis]
+        columns.append(keys + self.lower[0])
+        return torch.stack(columns[::-1], dim=1)
+
+    def contains(self, coords: Tensor) -> Tensor:
+        """Return a bool mask ``[N]``: which rows of ``coords`` ``[N, 1 + D]`` lie in the box."""
+        inside = torch.ones(coords.shape[0], dtype=torch.bool, device=coords.device)
+        for axis, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
+            inside &= (coords[:, axis] >= low) & (coords[:, axis] <= high)
+        return inside

@@ -1,0 +1,493 @@
+"""The operators written straight from their definitions, in float64, for any number of axes D.
+
+Every convolution here is one list of meetings: output position ``p`` meets input position
+
+    q = s * p + d * k - pad                    (stride s, dilation d, ``pad`` cells of padding)
+
+through kernel cell ``k``, for all ``p`` and ``k``, and positions outside the input hold zero. The
+operators differ only in what travels along a meeting: the convolution carries x from q to p, its
+adjoint carries values from p to q, the weight gradient multiplies both ends, the site laws carry
+"active". Shapes: x is ``[B, C, *spatial]``, weight ``[out, in / groups, *kernel]``, mask
+``[B, *spatial]``. Slow on purpose: this file teaches, and it judges the fast code in the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from types import EllipsisType
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+Ints: TypeAlias = int | Sequence[int]
+Padding: TypeAlias = int | Sequence[int] | str
+Position: TypeAlias = tuple[int, ...]
+Index: TypeAlias = tuple[EllipsisType | int, ...]
+
+
+def _at(position: Sequence[int]) -> Index:
+    """Index a tensor at one position of its last axes, all of its batch and channels."""
+    everything: Index = (...,)
+    return everything + tuple(position)
+
+
+class _Window(NamedTuple):
+    """One entry per axis; `padding` counts cells in front of the input, `behind` those after it."""
+
+    kernel: Position
+    stride: Position
+    padding: Position
+    behind: Position
+    dilation: Position
+
+    def meetings(self, out: Sequence[int], size: Sequence[int]) -> Iterator[tuple[Index, ...]]:
+        """Yield every (p, k, q) with q = s p + d k - pad, p inside `out` and q inside `size`."""
+        for p in product(*map(range, out)):
+            for k in product(*map(range, self.kernel)):
+                terms = zip(self.stride, p, self.dilation, k, self.padding, strict=True)
+                q = tuple(s * a + d * c - pad for s, a, d, c, pad in terms)
+                if all(0 <= b < length for b, length in zip(q, size, strict=True)):
+                    yield _at(p), _at(k), _at(q)
+
+    def out(self, size: Sequence[int]) -> Position:
+        """Return how many times the window fits into each axis of the padded `size`."""
+        padded = (a + b + c for a, b, c in zip(size, self.padding, self.behind, strict=True))
+        steps = zip(padded, self.kernel, self.stride, self.dilation, strict=True)
+        return tuple(output_size(n, k, s, 0, d) for n, k, s, d in steps)
+
+
+def _per_axis(value: Ints, axes: int) -> Position:
+    return (value,) * axes if isinstance(value, int) else tuple(value)
+
+
+def _window(kernel: Sequence[int], stride: Ints, padding: Padding, dilation: Ints) -> _Window:
+    axes = len(kernel)
+    steps = _per_axis(dilation, axes)
+    front = behind = _per_axis(0 if isinstance(padding, str) else padding, axes)
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(steps, kernel, strict=True)]
+        # An odd total puts the extra cell behind the input, as torch does.
+        front = tuple(t // 2 for t in total)
+        behind = tuple(t - t // 2 for t in total)
+    return _Window(tuple(kernel), _per_axis(stride, axes), front, behind, steps)
+
+
+def _split(t: Tensor, axis: int, groups: int) -> Tensor:
+    """Split one axis into groups: [.., n, ..] -> [.., groups, n / groups, ..], in float64."""
+    shape = (*t.shape[:axis], groups, t.shape[axis] // groups, *t.shape[axis + 1 :])
+    return t.double().reshape(shape)
+
+
+def _mix(values: Tensor, cell: Tensor, groups: int) -> Tensor:
+    """Sum over the input channels of each group: [B, in] with [out, in / groups] -> [B, out]."""
+    v, w = _split(values, 1, groups), _split(cell, 0, groups)
+    return torch.einsum("bgi,goi->bgo", v, w).flatten(1)
+
+
+def _mix_back(values: Tensor, cell: Tensor, groups: int) -> Tensor:
+    """Sum over the output channels, the adjoint of `_mix`: [B, out] -> [B, in]."""
+    v, w = _split(values, 1, groups), _split(cell, 0, groups)
+    return torch.einsum("bgo,goi->bgi", v, w).flatten(1)
+
+
+def _start(batch: int, channels: int, size: Sequence[int], bias: Tensor | None = None) -> Tensor:
+    y = torch.zeros(batch, channels, *size, dtype=torch.float64)
+    return y if bias is None else y + bias.double().reshape(-1, *[1] * len(size))
+
+
+def _plain(mask: Tensor, axes: int) -> Tensor:
+    """Bring a mask to [B, *spatial] from that or from [B, 1, *spatial]."""
+    return mask[:, 0] if mask.dim() == axes + 2 else mask
+
+
+def output_size(
+    length: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1
+) -> int:
+    """Count the positions of a window along one axis.
+
+    L' = floor((L + 2 pad - d (K - 1) - 1) / s) + 1
+
+    Args:
+        length: L, cells of the input; `padding` is added on both sides.
+        kernel: K, cells of the kernel, `dilation` apart.
+        stride: s, cells between neighbouring windows.
+        padding: pad.
+        dilation: d.
+
+    Returns:
+        L', below 1 where the window does not fit.
+
+    Source: Dumoulin and Visin 2016 (arXiv 1603.07285), relationship 6; dilation, section 5.1.
+
+    >>> output_size(32, 3, stride=2, padding=1)
+    16
+    """
+    return (length + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def transposed_output_size(
+    length: int,
+    kernel: int,
+    stride: int = 1,
+    padding: int = 0,
+    output_padding: int = 0,
+    dilation: int = 1,
+) -> int:
+    """Count the cells of a transposed convolution along one axis; it inverts `output_size`.
+
+    L' = s (L - 1) - 2 pad + d (K - 1) + output_padding + 1
+
+    Args:
+        length: L, cells of the input.
+        kernel: K.
+        stride: s of the convolution whose adjoint this is; likewise the next arguments.
+        padding: pad.
+        output_padding: Cells behind the end that the strided convolution did not read.
+        dilation: d.
+
+    Returns:
+        L'.
+
+    >>> transposed_output_size(16, 3, stride=2, padding=1, output_padding=1)
+    32
+    """
+    return stride * (length - 1) - 2 * padding + dilation * (kernel - 1) + output_padding + 1
+
+
+def conv(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve (correlate, as every network does): each output sums its window of the input.
+
+    y[b, o, p] = bias[o] + sum_k sum_c weight[o, c, k] x[b, c, s p + d k - pad]
+
+    where c runs over the input channels of o's group.
+
+    Args:
+        x: ``[B, in, *spatial]``.
+        weight: ``[out, in / groups, *kernel]``.
+        bias: ``[out]`` or None.
+        stride: s, one number or one per axis; likewise `padding` and `dilation`.
+        padding: pad on both sides, ``"valid"`` (0) or ``"same"`` (as many outputs as inputs).
+        dilation: d.
+        groups: Number of channel groups.
+
+    Returns:
+        ``[B, out, *output_size]``.
+
+    >>> conv(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[10.0, 1.0]]])).tolist()
+    [[[12.0, 23.0]]]
+    """
+    window = _window(weight.shape[2:], stride, padding, dilation)
+    size = x.shape[2:]
+    out = window.out(size)
+    y = _start(len(x), len(weight), out, bias)
+    for p, k, q in window.meetings(out, size):
+        y[p] += _mix(x[q], weight[k], groups)
+    return y
+
+
+def conv_input_grad(
+    grad: Tensor,
+    weight: Tensor,
+    input_size: Sequence[int],
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Differentiate a loss E by the input of `conv`: correlate with the flipped kernel.
+
+    dE/dx[b, c, q] = sum_k sum_o weight[o, c, K - 1 - k] g[b, o, q + d k - (d (K - 1) - pad)]
+
+    g is dE/dy with s - 1 zeros between neighbours, g[s p] = dE/dy[p]; it is padded by
+    d (K - 1) - pad, which crops it where negative; the stride of this correlation is 1.
+
+    Args:
+        grad: dE/dy, ``[B, out, *output_size]``.
+        weight: ``[out, in / groups, *kernel]``.
+        input_size: The input's shape, ``[*spatial]`` or ``[B, in, *spatial]``.
+        stride: As given to `conv`, likewise the next arguments.
+        padding: pad.
+        dilation: d.
+        groups: Number of channel groups.
+
+    Returns:
+        dE/dx, ``[B, in, *spatial]``.
+
+    Source: Dumoulin and Visin 2016 (arXiv 1603.07285), relationships 8 to 14.
+
+    >>> conv_input_grad(torch.ones(1, 1, 2), torch.tensor([[[10.0, 1.0]]]), [3]).tolist()
+    [[[10.0, 11.0, 1.0]]]
+    """
+    kernel = weight.shape[2:]
+    axes = len(kernel)
+    forward = _window(kernel, stride, padding, dilation)
+    spread = _zeros_between(grad, forward.stride)
+    reach = zip(forward.dilation, kernel, forward.padding, strict=True)
+    window = _window(kernel, 1, [d * (k - 1) - pad for d, k, pad in reach], dilation)
+    flipped = weight.flip(*range(2, axes + 2))
+    size = tuple(input_size)[-axes:]
+    x_grad = _start(len(grad), groups * weight.shape[1], size)
+    for q, k, p in window.meetings(size, spread.shape[2:]):
+        x_grad[q] += _mix_back(spread[p], flipped[k], groups)
+    return x_grad
+
+
+def _zeros_between(grad: Tensor, stride: Position) -> Tensor:
+    size = [s * (n - 1) + 1 for s, n in zip(stride, grad.shape[2:], strict=True)]
+    spread = _start(grad.shape[0], grad.shape[1], size)
+    for p in product(*map(range, grad.shape[2:])):
+        spread[_at([s * a for s, a in zip(stride, p, strict=True)])] = grad[_at(p)]
+    return spread
+
+
+def conv_weight_grad(
+    x: Tensor,
+    grad: Tensor,
+    kernel_size: Ints,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Differentiate a loss E by the weight of `conv`: correlate input and output gradient.
+
+    dE/dweight[o, c, k] = sum_b sum_p dE/dy[b, o, p] x[b, c, s p + d k - pad]
+
+    Args:
+        x: ``[B, in, *spatial]``.
+        grad: dE/dy, ``[B, out, *output_size]``.
+        kernel_size: One number or one per axis.
+        stride: As given to `conv`, likewise the next arguments.
+        padding: pad.
+        dilation: d.
+        groups: Number of channel groups.
+
+    Returns:
+        dE/dweight, ``[out, in / groups, *kernel]``.
+
+    >>> conv_weight_grad(torch.tensor([[[1.0, 2.0, 3.0]]]), torch.ones(1, 1, 2), 2).tolist()
+    [[[3.0, 5.0]]]
+    """
+    axes = x.dim() - 2
+    window = _window(_per_axis(kernel_size, axes), stride, padding, dilation)
+    w_grad = _start(grad.shape[1], x.shape[1] // groups, window.kernel)
+    for p, k, q in window.meetings(grad.shape[2:], x.shape[2:]):
+        ends = _split(grad[p], 1, groups), _split(x[q], 1, groups)
+        cell = torch.einsum("bgo,bgi->goi", *ends)
+        w_grad[k] += cell.flatten(0, 1)
+    return w_grad
+
+
+def conv_bias_grad(grad: Tensor) -> Tensor:
+    """Differentiate a loss E by the bias of `conv`: dE/dbias[o] = sum_b sum_p dE/dy[b, o, p].
+
+    Args:
+        grad: dE/dy, ``[B, out, *output_size]``.
+
+    Returns:
+        dE/dbias, ``[out]``.
+
+    >>> conv_bias_grad(torch.ones(2, 1, 3)).tolist()
+    [6.0]
+    """
+    return grad.double().transpose(0, 1).flatten(1).sum(1)
+
+
+def _scatter(x: Tensor, weight: Tensor, y: Tensor, window: _Window, groups: int) -> Tensor:
+    """Add weight[k]^T x[p] to y at q for every meeting: the adjoint of the loop in `conv`."""
+    for p, k, q in window.meetings(x.shape[2:], y.shape[2:]):
+        y[q] += _mix_back(x[p], weight[k], groups)
+    return y
+
+
+def conv_transpose(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Scatter every input over its window: the adjoint of `conv` with the same weight.
+
+    y[b, o, q] = bias[o] + sum of weight[c, o, k] x[b, c, p] over c, p, k with s p + d k - pad = q
+
+    Args:
+        x: ``[B, in, *spatial]``.
+        weight: ``[in, out / groups, *kernel]``.
+        bias: ``[out]`` or None.
+        stride: s of the convolution whose adjoint this is; likewise the next arguments.
+        padding: pad, which crops the output on both sides.
+        output_padding: Cells added behind the end of the output.
+        dilation: d.
+        groups: Number of channel groups.
+
+    Returns:
+        ``[B, out, *transposed_output_size]``.
+
+    >>> conv_transpose(torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[10.0, 1.0]]])).tolist()
+    [[[10.0, 21.0, 2.0]]]
+    """
+    window = _window(weight.shape[2:], stride, padding, dilation)
+    size = _transposed_out(window, x.shape[2:], output_padding)
+    y = _start(len(x), groups * weight.shape[1], size, bias)
+    return _scatter(x, weight, y, window, groups)
+
+
+def _transposed_out(window: _Window, size: Sequence[int], output_padding: Ints) -> Position:
+    extra = _per_axis(output_padding, len(size))
+    kernel, stride, padding, _, dilation = window
+    axes = zip(size, kernel, stride, padding, extra, dilation, strict=True)
+    return tuple(transposed_output_size(*axis) for axis in axes)
+
+
+def subm_conv(
+    x: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve at the active sites alone, reading active sites alone (submanifold convolution).
+
+    y[b, o, p] = m[b, p] (bias[o] + sum_k sum_c weight[o, c, k] m[b, q] x[b, c, q])
+
+    with q = p + d (k - (K - 1) / 2): stride 1, odd kernel, centred.
+
+    Args:
+        x: ``[B, in, *spatial]``; what lies outside the mask is never read, NaN there is harmless.
+        mask: m, bool ``[B, *spatial]`` or ``[B, 1, *spatial]``.
+        weight: ``[out, in / groups, *kernel]``, odd kernel.
+        bias: ``[out]`` or None.
+        dilation: d, one number or one per axis.
+        groups: Number of channel groups.
+
+    Returns:
+        ``[B, out, *spatial]``, zero outside the mask.
+
+    Source: Graham and van der Maaten 2017 (arXiv 1706.01307), section 2.
+
+    >>> x, mask = torch.tensor([[[1.0, 2.0, 4.0]]]), torch.tensor([[True, True, False]])
+    >>> subm_conv(x, mask, torch.ones(1, 1, 3)).tolist()
+    [[[3.0, 3.0, 0.0]]]
+    """
+    active = _plain(mask, x.dim() - 2).unsqueeze(1)
+    seen = torch.where(active, x.double(), 0.0)
+    y = conv(seen, weight, bias, padding="same", dilation=dilation, groups=groups)
+    return torch.where(active, y, 0.0)
+
+
+def conv_sites(
+    mask: Tensor, kernel: Ints, stride: Ints = 1, padding: Padding = 0, dilation: Ints = 1
+) -> Tensor:
+    """Find the active outputs of `conv`: those whose window holds at least one active input.
+
+    m'[b, p] = or_k m[b, s p + d k - pad]
+
+    Args:
+        mask: m, bool ``[B, *spatial]``.
+        kernel: One number or one per axis; likewise the next arguments.
+        stride: s.
+        padding: As in `conv`.
+        dilation: d.
+
+    Returns:
+        Bool ``[B, *output_size]``.
+
+    >>> conv_sites(torch.tensor([[False, False, False, True]]), 2, stride=2).tolist()
+    [[False, True]]
+    """
+    size = mask.shape[1:]
+    window = _window(_per_axis(kernel, len(size)), stride, padding, dilation)
+    out = window.out(size)
+    reached = torch.zeros(len(mask), *out, dtype=torch.bool)
+    for p, _, q in window.meetings(out, size):
+        reached[p] |= mask[q]
+    return reached
+
+
+def conv_transpose_sites(
+    mask: Tensor,
+    kernel: Ints,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+) -> Tensor:
+    """Find the active outputs of `conv_transpose`: every site that an active input reaches.
+
+    m'[b, q] = or of m[b, p] over all p, k with s p + d k - pad = q
+
+    Args:
+        mask: m, bool ``[B, *spatial]``.
+        kernel: One number or one per axis; likewise the next arguments.
+        stride: s.
+        padding: pad.
+        output_padding: Cells added behind the end of the output.
+        dilation: d.
+
+    Returns:
+        Bool ``[B, *transposed_output_size]``.
+
+    >>> conv_transpose_sites(torch.tensor([[False, True]]), 2, stride=3).tolist()
+    [[False, False, False, True, True]]
+    """
+    size = mask.shape[1:]
+    window = _window(_per_axis(kernel, len(size)), stride, padding, dilation)
+    out = _transposed_out(window, size, output_padding)
+    reached = torch.zeros(len(mask), *out, dtype=torch.bool)
+    for p, _, q in window.meetings(size, out):
+        reached[q] |= mask[p]
+    return reached
+
+
+def inverse_conv(
+    x: Tensor,
+    weight: Tensor,
+    like_mask: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Bring values back to the sites that a strided convolution read: its adjoint, at those sites.
+
+    y[b, o, q] = m[b, q] (bias[o] + sum of weight[c, o, k] x[b, c, p] over s p + d k - pad = q)
+
+    so that <conv(u, weight), x> = <u, y> for every u that is zero outside m, without bias.
+
+    Args:
+        x: ``[B, in, *coarse]``, zero at inactive sites.
+        weight: ``[in, out / groups, *kernel]``, the convolution's own tensor.
+        like_mask: m, bool ``[B, *spatial]`` or ``[B, 1, *spatial]``; its extent is the output's.
+        bias: ``[out]`` or None.
+        stride: s of the convolution to undo; likewise the next arguments.
+        padding: pad.
+        dilation: d.
+        groups: Number of channel groups.
+
+    Returns:
+        ``[B, out, *spatial]``, zero outside the mask.
+
+    >>> like = torch.tensor([[True, False, False, True]])
+    >>> inverse_conv(torch.tensor([[[3.0, 5.0]]]), torch.ones(1, 1, 2), like, stride=2).tolist()
+    [[[3.0, 0.0, 0.0, 5.0]]]
+    """
+    window = _window(weight.shape[2:], stride, padding, dilation)
+    like = _plain(like_mask, x.dim() - 2)
+    y = _start(len(x), groups * weight.shape[1], like.shape[1:], bias)
+    return torch.where(like.unsqueeze(1), _scatter(x, weight, y, window, groups), 0.0)

@@ -1,0 +1,56 @@
+"""Rulebook: which input row meets which output row at which kernel cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rulebook:
+    """The pairs (input row, output row) of every kernel cell.
+
+    Pairs ``splits[k]`` to ``splits[k + 1]`` belong to kernel cell ``k``. Within a cell an output
+    row occurs at most once, and so does an input row: that is why no product over the pairs of a
+    cell ever needs an atomic addition, in either direction.
+
+    Attributes:
+        in_rows, out_rows: int32 ``[P]`` rows of the features read and written.
+        splits: ``K + 1`` offsets into the pairs.
+        n_in, n_out: number of input and output rows.
+        layouts: what an engine derived from the pairs, under the engine's own names.
+        transposed_layouts: the same for the rulebook with its pairs swapped.
+    """
+
+    in_rows: Tensor
+    out_rows: Tensor
+    splits: tuple[int, ...]
+    n_in: int
+    n_out: int
+    layouts: dict[str, Any] = field(default_factory=dict, repr=False)
+    transposed_layouts: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def num_cells(self) -> int:
+        """Number of kernel cells K."""
+        return len(self.splits) - 1
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of pairs P: a convolution's multiply-adds are ``P * C_in * C_out``."""
+        return self.splits[-1]
+
+    @property
+    def transposed(self) -> Rulebook:
+        """The rulebook of the adjoint: every pair swapped; derived layouts are shared, not copied."""
+        return Rulebook(
+            self.out_rows,
+            self.in_rows,
+            self.splits,
+            self.n_out,
+            self.n_in,
+            self.transposed_layouts,
+            self.layouts,
+        )

@@ -1,0 +1,393 @@
+"""SparseTensor: features on active sites, in the place of a dense tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseconv.coordinates import grouped_sites, sites_from_coords
+from sparseconv.dispatch import dispatch
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.geometry import Ints
+from sparseconv.segments import check_reduction, reduce_groups
+from sparseconv.sites import Sites
+
+
+class SparseTensor:
+    """Features on the active sites of a dense grid; everywhere else it behaves as padding does.
+
+    Args:
+        features: floating point ``[N, C]``; the only part that autograd sees.
+        coords: integer ``[N, 1 + D]``, D from 1 to 4: the batch index, then the axes in the dense
+            tensor's order, in voxels.
+        spatial_shape: dense extent per axis; the largest coordinate + 1 where left out. Negative
+            coordinates are legal where it is left out: then the grid has no lower end (and no
+            dense form).
+        batch_size: number of samples; the largest batch index + 1 where left out.
+        reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"first"`` or ``"last"`` merges rows
+            on the same site and sorts the rows by site; without it such rows are an error.
+
+    Raises:
+        SparseConvTypeError: integer features, float coordinates, tensors on different devices.
+        SparseConvValueError: row counts that differ, repeated sites, a site outside
+            ``spatial_shape``, a batch index out of range, coordinates that cannot be packed.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 3), torch.tensor([[0, 0, 1], [0, 4, 2]]))
+        >>> x.shape
+        torch.Size([1, 3, 5, 3])
+        >>> x.dense()[0, :, 4, 2]
+        tensor([1., 1., 1.])
+    """
+
+    features: Tensor
+    sites: Sites
+
+    def __init__(
+        self,
+        features: Tensor,
+        coords: Tensor,
+        spatial_shape: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        reduce: str | None = None,
+    ) -> None:
+        _check_features(features)
+        if isinstance(coords, Tensor):
+            _check_match(features, coords.shape[0] if coords.ndim else 0, coords.device)
+        if reduce is None:
+            self.sites = sites_from_coords(coords, spatial_shape, batch_size)
+            self.features = features
+            return
+        check_reduction(reduce)
+        self.sites, groups = grouped_sites(coords, spatial_shape, batch_size)
+        self.features = reduce_groups(features, groups, reduce)
+
+    @classmethod
+    def on_sites(cls, features: Tensor, sites: Sites) -> SparseTensor:
+        """Return ``features`` ``[N, C]`` on existing sites, which stay shared."""
+        _check_features(features)
+        _check_match(features, sites.num_sites, sites.device)
+        x = cls.__new__(cls)
+        x.features, x.sites = features, sites
+        return x
+
+    @classmethod
+    def from_dense(cls, t: Tensor, mask: Tensor | None = None) -> SparseTensor:
+        """Return the active sites of a dense tensor; gradients flow back into it.
+
+        Args:
+            t: floating point ``[B, C, *spatial]``.
+            mask: bool ``[B, 1, *spatial]`` or ``[B, *spatial]``, the active sites; a site whose
+                features are all zero survives where the mask has it. Without a mask the sites are
+                those with any non-zero channel.
+        """
+        if not isinstance(t, Tensor) or not t.is_floating_point():
+            raise SparseConvTypeError(f"t: must be a floating point tensor, got {_describe(t)}")
+        if not 3 <= t.ndim <= 6:
+            raise SparseConvValueError(
+                f"t: must have shape (B, C, *spatial) with 1 to 4 spatial axes, "
+                f"got {tuple(t.shape)}"
+            )
+        active = (t.detach() != 0).any(dim=1) if mask is None else _checked_mask(t, mask)
+        coords = torch.nonzero(active)
+        features = t.movedim(1, -1)[tuple(coords.unbind(1))]
+        return cls(features, coords, tuple(t.shape[2:]), t.shape[0])
+
+    @property
+    def coords(self) -> Tensor:
+        """Coordinates ``[N, 1 + D]``, batch first, in voxels."""
+        return self.sites.coords
+
+    @property
+    def spatial_shape(self) -> Ints:
+        """Dense extent per axis."""
+        return self.sites.spatial_shape
+
+    @property
+    def batch_size(self) -> int:
+        """Number of samples, empty ones counted."""
+        return self.sites.batch_size
+
+    @property
+    def channels(self) -> int:
+        """Number of channels C."""
+        return self.features.shape[1]
+
+    @property
+    def num_sites(self) -> int:
+        """Number of active sites N."""
+        return self.features.shape[0]
+
+    @property
+    def density(self) -> float:
+        """Share of the dense grid's cells that are active; 0 for a grid without cells."""
+        cells = self.batch_size * math.prod(self.spatial_shape)
+        return self.num_sites / cells if cells else 0.0
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the dense tensor, ``(B, C, *spatial)``."""
+        return torch.Size((self.batch_size, self.channels, *self.spatial_shape))
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of the dense tensor, 2 + D."""
+        return 2 + len(self.spatial_shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the features."""
+        return self.features.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of features and coordinates."""
+        return self.features.device
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether autograd follows the features."""
+        return self.features.requires_grad
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        """Return the dense shape, or one entry of it."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        """Return the number of axes of the dense tensor."""
+        return self.ndim
+
+    def is_floating_point(self) -> bool:
+        """Return True: features always are."""
+        return True
+
+    def dense(self, fill: float = 0) -> Tensor:
+        """Return the dense tensor ``[B, C, *spatial]``, ``fill`` at inactive sites.
+
+        Raises:
+            SparseConvValueError: a site has a negative coordinate.
+        """
+        cells = self.batch_size * math.prod(self.spatial_shape)
+        flat = self.features.new_full((cells, self.channels), fill)
+        flat = flat.index_copy(0, self._cells(), self.features)
+        rows = flat.reshape(self.batch_size, *self.spatial_shape, self.channels)
+        return rows.movedim(-1, 1).contiguous()
+
+    def mask(self) -> Tensor:
+        """Return bool ``[B, 1, *spatial]``, True at active sites."""
+        cells = self.batch_size * math.prod(self.spatial_shape)
+        flat = torch.zeros(cells, dtype=torch.bool, device=self.device)
+        flat[self._cells()] = True
+        return flat.reshape(self.batch_size, 1, *self.spatial_shape)
+
+    def _cells(self) -> Tensor:
+        """Return the row-major number of each site's cell in the dense grid."""
+        if min(self.sites.lower, default=0) < 0:
+            raise SparseConvValueError(
+                f"dense: sites have negative coordinates (down to {self.sites.lower}), which no "
+                f"dense tensor holds; subtract coords.amin(0) from the spatial columns first"
+            )
+        cells = self.coords[:, 0].long()
+        for axis, size in enumerate(self.spatial_shape):
+            cells = cells * size + self.coords[:, 1 + axis]
+        return cells
+
+    def at(self, coords: Tensor) -> tuple[Tensor, Tensor]:
+        """Look up coordinates through the hash index.
+
+        Args:
+            coords: integer ``[M, 1 + D]``, anywhere.
+
+        Returns:
+            rows int64 ``[M]`` (-1 where the site is not active) and found bool ``[M]``.
+        """
+        if coords.is_floating_point() or coords.ndim != 2 or coords.shape[1] != self.ndim - 1:
+            raise SparseConvTypeError(
+                f"coords: must be integer of shape (M, {self.ndim - 1}), got {_describe(coords)}"
+            )
+        return self.sites.rows_of(coords)
+
+    def replace(self, features: Tensor) -> SparseTensor:
+        """Return other ``features`` ``[N, C']`` on the same sites."""
+        return SparseTensor.on_sites(features, self.sites)
+
+    def to(self, *args: Any, **kwargs: Any) -> SparseTensor:
+        """Return the tensor in another dtype or on another device; arguments as of torch's."""
+        features = self.features.to(*args, **kwargs)
+        return SparseTensor.on_sites(features, self.sites.to(features.device))
+
+    def cpu(self) -> SparseTensor:
+        """Return the tensor on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | str | torch.device | None = None) -> SparseTensor:
+        """Return the tensor on a CUDA device."""
+        return self.to(torch.device("cuda" if device is None else device))
+
+    def half(self) -> SparseTensor:
+        """Return the features in float16."""
+        return self.replace(self.features.half())
+
+    def bfloat16(self) -> SparseTensor:
+        """Return the features in bfloat16."""
+        return self.replace(self.features.bfloat16())
+
+    def float(self) -> SparseTensor:
+        """Return the features in float32."""
+        return self.replace(self.features.float())
+
+    def double(self) -> SparseTensor:
+        """Return the features in float64."""
+        return self.replace(self.features.double())
+
+    def detach(self) -> SparseTensor:
+        """Return the tensor cut off from autograd's graph."""
+        return self.replace(self.features.detach())
+
+    def requires_grad_(self, requires_grad: bool = True) -> SparseTensor:
+        """Let autograd follow the features from here on; returns the tensor itself."""
+        self.features.requires_grad_(requires_grad)
+        return self
+
+    def __getitem__(self, samples: int | slice) -> SparseTensor:
+        """Return one sample (a batch of one) or a slice of the batch."""
+        if not isinstance(samples, int | slice):
+            raise SparseConvTypeError(
+                f"x[...]: takes the index of a sample or a slice of samples, got {samples!r}"
+            )
+        if isinstance(samples, int) and not -len(self) <= samples < len(self):
+            raise IndexError(f"sample {samples} is out of range for batch_size {len(self)}")
+        chosen = range(len(self))[samples]
+        numbers = [chosen] if isinstance(chosen, int) else list(chosen)
+        renumbered = torch.full((max(len(self), 1),), -1, device=self.device)
+        renumbered[numbers] = torch.arange(len(numbers), device=self.device)
+        batch = renumbered[self.coords[:, 0].long()]
+        rows = torch.nonzero(batch >= 0)[:, 0]
+        coords = self.coords[rows]
+        coords[:, 0] = batch[rows].to(coords.dtype)
+        return self._with_rows(rows, coords, len(numbers))
+
+    def _with_rows(self, rows: Tensor, coords: Tensor, batch_size: int) -> SparseTensor:
+        """Return the given rows of this tensor at ``coords``, on a grid of the same extent."""
+        sites = sites_from_coords(coords, self.spatial_shape, batch_size, self.sites.lower)
+        return SparseTensor.on_sites(self.features[rows], sites)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self.batch_size
+
+    def __iter__(self) -> Iterator[SparseTensor]:
+        """Go through the samples."""
+        return iter(self.split())
+
+    def split(self) -> list[SparseTensor]:
+        """Return the samples, each a batch of one."""
+        return [self[sample] for sample in range(len(self))]
+
+    def __add__(self, other: Any) -> SparseTensor:
+        """Return ``self + other``; see :mod:`sparseconv.functional.arithmetic`."""
+        return _call(torch.add, self, other)
+
+    def __radd__(self, other: Any) -> SparseTensor:
+        """Return ``other + self``."""
+        return _call(torch.add, other, self)
+
+    def __sub__(self, other: Any) -> SparseTensor:
+        """Return ``self - other``."""
+        return _call(torch.sub, self, other)
+
+    def __rsub__(self, other: Any) -> SparseTensor:
+        """Return ``other - self``."""
+        return _call(torch.sub, other, self)
+
+    def __mul__(self, other: Any) -> SparseTensor:
+        """Return ``self * other``."""
+        return _call(torch.mul, self, other)
+
+    def __rmul__(self, other: Any) -> SparseTensor:
+        """Return ``other * self``."""
+        return _call(torch.mul, other, self)
+
+    def __truediv__(self, other: Any) -> SparseTensor:
+        """Return ``self / other``."""
+        return _call(torch.div, self, other)
+
+    def __rtruediv__(self, other: Any) -> SparseTensor:
+        """Return ``other / self``."""
+        return _call(torch.div, other, self)
+
+    def __neg__(self) -> SparseTensor:
+        """Return ``-self``."""
+        return self.replace(-self.features)
+
+    def __repr__(self) -> str:
+        """Return the dense shape, the number of sites and the density."""
+        return (
+            f"SparseTensor(shape={tuple(self.shape)}, num_sites={self.num_sites}, "
+            f"density={self.density:.3g}, dtype={self.dtype}, device={self.device})"
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., SparseTensor], tuple[Tensor, Sites]]:
+        """Pickle features and sites; caches and the way back to parent sites stay behind."""
+        return SparseTensor.on_sites, (self.features, self.sites)
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        function: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run the sparse meaning of one of PyTorch's functions (or of ours)."""
+        return dispatch(function, args, kwargs)
+
+
+def _call(function: Callable[..., Any], *args: Any) -> SparseTensor:
+    result: SparseTensor = dispatch(function, args, None)
+    return result
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    return type(value).__name__
+
+
+def _check_features(features: Any) -> None:
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        raise SparseConvTypeError(
+            f"features: must be a floating point torch.Tensor, got {_describe(features)}"
+        )
+    if features.ndim != 2:
+        raise SparseConvValueError(f"features: must have shape (N, C), got {tuple(features.shape)}")
+
+
+def _check_match(features: Tensor, rows: int, device: torch.device) -> None:
+    if features.shape[0] != rows:
+        raise SparseConvValueError(
+            f"features: must have one row per site, got {features.shape[0]} rows for {rows} sites"
+        )
+    if features.device != device:
+        raise SparseConvTypeError(
+            f"features: on {features.device}, but the coordinates are on {device}; move one of them"
+        )
+
+
+def _checked_mask(t: Tensor, mask: Tensor) -> Tensor:
+    """Return ``mask`` as bool ``[B, *spatial]``."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise SparseConvTypeError(f"mask: must be a bool tensor, got {_describe(mask)}")
+    allowed = ((t.shape[0], 1, *t.shape[2:]), (t.shape[0], *t.shape[2:]))
+    if tuple(mask.shape) not in allowed:
+        raise SparseConvValueError(
+            f"mask: must have shape {allowed[0]} or {allowed[1]}, got {tuple(mask.shape)}"
+        )
+    if mask.device != t.device:
+        raise SparseConvTypeError(f"mask: on {mask.device}, but the tensor is on {t.device}")
+    return mask.reshape(allowed[1])
