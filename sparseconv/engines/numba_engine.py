@@ -1,0 +1,316 @@
+"""The CPU engine: Numba kernels over sorted keys, in parallel, the same bits twice."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparseconv.engines import numba_products as products
+from sparseconv.engines import numba_sites as kernels
+from sparseconv.engines.numba_compile import in_parallel
+from sparseconv.engines.protocol import Index
+from sparseconv.geometry import Geometry, Kind
+from sparseconv.packing import Packing
+from sparseconv.rulebook import Rulebook
+
+Array = np.ndarray[Any, Any]
+
+TILE_ROWS = 256
+REDUCE_PAIRS = 8192  # pairs that one partial weight gradient sums
+CHUNK_ROWS = 8192  # sites or segments that one task takes
+
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, eq=False)
+class TiledPairs:
+    """Pairs in ascending order of their output rows, and where each tile of rows begins.
+
+    Attributes:
+        in_rows, out_rows: int32 ``[P]``.
+        starts: int64 ``[K, T + 1]``.
+    """
+
+    in_rows: Array
+    out_rows: Array
+    starts: Array
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return why tensors of this kind cannot run here, or None."""
+    if device.type != "cpu":
+        return f"it runs on the CPU, not on {device}"
+    if dtype.is_floating_point and dtype not in _FLOATS:
+        return f"it has no arithmetic in {dtype}"
+    return None
+
+
+def build_index(keys: Tensor, packing: Packing) -> Index:
+    """Return the index; keys that come in order are not copied."""
+    values = keys.numpy()
+    if values.size < 2 or bool(products.ascends(values, 0, values.size)):
+        return Index(keys, None, packing)
+    order = np.argsort(values, kind="stable")
+    return Index(torch.from_numpy(values[order]), torch.from_numpy(order), packing)
+
+
+def lookup(index: Index, keys: Tensor) -> Tensor:
+    """Return the rows of ``keys``, -1 where absent, through a hash table made at the first call."""
+    values = index.keys.numpy()
+    if "numba" not in index.tables:
+        size = 1 << max(2 * values.size, 2).bit_length()
+        table = np.full(size, -1, np.int64), np.empty(size, np.int64)
+        kernels.fill_table(values, *table)
+        index.tables["numba"] = table
+    wanted = keys.contiguous().numpy()
+    rows = np.empty(wanted.size, np.int64)
+    _by_chunks(
+        wanted.size, lambda s, e: kernels.probe_table(wanted, *index.tables["numba"], s, e, rows)
+    )
+    found = torch.from_numpy(rows)
+    if index.order is None or found.numel() == 0:
+        return found
+    return torch.where(found < 0, found, index.order[found])
+
+
+def reached_keys(index: Index, geometry: Geometry, packing: Packing) -> Tensor:
+    """Return the distinct keys of the sites that the inputs reach, ascending."""
+    coords = _coords(index)
+    arrays = _geometry(geometry), *_box(packing)
+    transposed = geometry.kind is Kind.TRANSPOSED
+    most = math.prod(geometry.kernel_size if transposed else _cells_in_phase(geometry))
+    starts = list(range(0, coords.shape[0], CHUNK_ROWS))
+    parts: list[Array] = [np.empty(0, np.int64)] * len(starts)
+
+    def run(number: int) -> None:
+        start = starts[number]
+        end = min(start + CHUNK_ROWS, coords.shape[0])
+        keys = np.empty((end - start) * most, np.int64)
+        count = kernels.reach(coords, *arrays, transposed, start, end, keys)
+        parts[number] = np.sort(keys[:count])
+        parts[number] = parts[number][: kernels.drop_repeats(parts[number])]
+
+    in_parallel(run, len(starts))
+    keys = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+    return torch.from_numpy(keys[: kernels.drop_repeats(keys)].copy())
+
+
+def _cells_in_phase(geometry: Geometry) -> list[int]:
+    """Return the most cells per axis through which one input can reach a whole output."""
+    counts = []
+    for size, stride, dilation in zip(
+        geometry.kernel_size, geometry.stride, geometry.dilation, strict=True
+    ):
+        period = stride // math.gcd(stride, dilation)
+        counts.append(-(-size // period))
+    return counts
+
+
+def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
+    """Return the pairs by merging ascending keys, one pass per column of kernel cells.
+
+    A submanifold rulebook is its own mirror image: the pairs of cell ``K - 1 - k`` are those of
+    cell ``k`` swapped, in the same order, so only the first half is searched.
+    """
+    mirrored = geometry.kind is Kind.SUBMANIFOLD and fine is coarse
+    coords = _coords(coarse)
+    size = (1,) * (4 - geometry.dimensions) + geometry.kernel_size
+    columns = list(itertools.product(*(range(cells) for cells in size[:3])))
+    merge = _Merge(fine, coarse, coords, _geometry(geometry))
+    pairs: list[tuple[Array, Array]] = []
+    half = len(columns) // 2
+    for column in columns[:half] if mirrored else columns:
+        pairs += merge.column(column, size[3])
+    if mirrored:
+        pairs += merge.column(columns[half], size[3] // 2)
+        own = np.arange(coords.shape[0], dtype=np.int32)
+        rows = own if fine.order is None else fine.order.numpy().astype(np.int32)
+        pairs += [(rows, rows), *((second, first) for first, second in reversed(pairs))]
+    splits = tuple(itertools.accumulate((len(first) for first, _ in pairs), initial=0))
+    fine_rows, coarse_rows = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    return Rulebook(
+        torch.from_numpy(fine_rows),
+        torch.from_numpy(coarse_rows),
+        splits,
+        fine.keys.numel(),
+        coarse.keys.numel(),
+    )
+
+
+class _Merge:
+    """The merge of one fine and one coarse index; scratch memory is shared by all columns."""
+
+    def __init__(self, fine: Index, coarse: Index, coords: Array, geometry: Array) -> None:
+        self._fine_keys = fine.keys.numpy()
+        self._box = _box(fine.packing)
+        self._coords, self._geometry = coords, geometry
+        self._orders = [
+            np.empty(0, np.int64) if index.order is None else index.order.numpy()
+            for index in (fine, coarse)
+        ]
+        cells = int(geometry[0, 3])
+        self._scratch = np.empty((2, cells, coords.shape[0]), np.int32)
+
+    def column(self, column: tuple[int, ...], cells: int) -> list[tuple[Array, Array]]:
+        """Return the pairs (fine rows, coarse rows) of the first ``cells`` cells of a column."""
+        count = self._coords.shape[0]
+        starts = range(0, count, CHUNK_ROWS)
+        counts = np.zeros((len(starts), self._scratch.shape[1]), np.int64)
+        place = np.array(column, np.int64)
+
+        def run(number: int) -> None:
+            bounds = np.array([starts[number], min(starts[number] + CHUNK_ROWS, count)], np.int64)
+            kernels.merge_column(
+                self._fine_keys,
+                *self._box,
+                self._coords,
+                self._geometry,
+                place,
+                cells,
+                bounds,
+                *self._scratch,
+                counts[number],
+            )
+
+        in_parallel(run, len(starts))
+        return [self._collect(cell, starts, counts[:, cell]) for cell in range(cells)]
+
+    def _collect(self, cell: int, starts: range, counts: Array) -> tuple[Array, Array]:
+        """Return the pairs of one cell, put together from the chunks, as rows."""
+        ends = np.cumsum(counts).tolist()
+        sides = []
+        for scratch, order in zip(self._scratch, self._orders, strict=True):
+            rows = np.empty(ends[-1] if ends else 0, np.int32)
+            for start, size, end in zip(starts, counts.tolist(), ends, strict=True):
+                kernels.copy_rows(
+                    scratch[cell, start : start + size], order, rows[end - size : end]
+                )
+            sides.append(rows)
+        return sides[0], sides[1]
+
+
+def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the convolution, tile by tile of output rows."""
+    _, groups, _, c_out = weight.shape
+    x, w = _array(features), _array(weight)
+    out = np.empty((rulebook.n_out, groups * c_out), x.dtype)
+    tiled = _tiled(rulebook)
+    pairs = tiled.in_rows, tiled.out_rows, tiled.starts
+    in_parallel(
+        lambda number: products.scatter_tile(x, w, *pairs, TILE_ROWS, number, out),
+        tiled.starts.shape[1] - 1,
+    )
+    return torch.from_numpy(out).to(features.dtype)
+
+
+def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
+    """Return the weight gradient: sums of blocks of pairs, added in their order."""
+    x, g = _array(features), _array(grad)
+    shape = (groups, x.shape[1] // groups, g.shape[1] // groups)
+    blocks = [
+        (cell, start, min(start + REDUCE_PAIRS, end))
+        for cell, (start, end) in enumerate(itertools.pairwise(rulebook.splits))
+        for start in range(start, end, REDUCE_PAIRS)
+    ]
+    partial = np.empty((len(blocks), *shape), x.dtype)
+    rows = rulebook.in_rows.numpy(), rulebook.out_rows.numpy()
+    in_parallel(
+        lambda number: products.reduce_block(x, g, *rows, *blocks[number][1:], partial[number]),
+        len(blocks),
+    )
+    weight = np.zeros((rulebook.num_cells, *shape), x.dtype)
+    for number, (cell, _, _) in enumerate(blocks):
+        weight[cell] += partial[number]
+    return torch.from_numpy(weight).to(features.dtype)
+
+
+def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+    """Return the sum of each segment, row after row."""
+    x = _array(values)
+    out = np.empty((starts.numel() - 1, x.shape[1]), x.dtype)
+    rows = order.numpy(), starts.numpy()
+    _by_chunks(out.shape[0], lambda s, e: products.segment_sums(x, *rows, s, e, out))
+    return torch.from_numpy(out).to(values.dtype)
+
+
+def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+    """Return the row of each segment's first largest value, per column."""
+    x = _array(values)
+    out = np.empty((starts.numel() - 1, x.shape[1]), np.int64)
+    rows = order.numpy(), starts.numpy()
+    _by_chunks(out.shape[0], lambda s, e: products.segment_argmaxes(x, *rows, s, e, out))
+    return torch.from_numpy(out)
+
+
+def _tiled(rulebook: Rulebook) -> TiledPairs:
+    """Return the pairs in tile order: derived once per direction and kept on the rulebook."""
+    layout = rulebook.layouts.get("numba")
+    if layout is None:
+        layout = rulebook.layouts["numba"] = _tile(rulebook)
+    return layout  # type: ignore[no-any-return]  # layouts hold what engines put there
+
+
+def _tile(rulebook: Rulebook) -> TiledPairs:
+    in_rows, out_rows = rulebook.in_rows.numpy(), rulebook.out_rows.numpy()
+    ranges = list(itertools.pairwise(rulebook.splits))
+    if not all(products.ascends(out_rows, start, end) for start, end in ranges):
+        order = np.concatenate(
+            [start + np.argsort(out_rows[start:end], kind="stable") for start, end in ranges]
+        )
+        in_rows, out_rows = in_rows[order], out_rows[order]
+    tiles = -(-rulebook.n_out // TILE_ROWS)
+    starts = np.empty((len(ranges), tiles + 1), np.int64)
+    in_parallel(
+        lambda cell: products.tile_starts(out_rows, *ranges[cell], TILE_ROWS, starts[cell]),
+        len(ranges),
+    )
+    return TiledPairs(in_rows, out_rows, starts)
+
+
+def _by_chunks(count: int, task: Any) -> None:
+    """Call ``task(start, end)`` over ``count`` rows in chunks, in parallel."""
+    starts = range(0, count, CHUNK_ROWS)
+    in_parallel(
+        lambda number: task(starts[number], min(starts[number] + CHUNK_ROWS, count)), len(starts)
+    )
+
+
+def _array(x: Tensor) -> Array:
+    """Return a contiguous array in a dtype to compute in: halves become float32."""
+    x = x.detach().contiguous()
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    return x.numpy()
+
+
+def _coords(index: Index) -> Array:
+    """Return coordinates ``[N, 5]`` in key order."""
+    keys = index.keys.numpy()
+    coords = np.empty((keys.size, 5), np.int64)
+    box = _box(index.packing)
+    _by_chunks(keys.size, lambda start, end: kernels.unpack(keys, *box, start, end, coords))
+    return coords
+
+
+def _box(packing: Packing) -> tuple[Array, Array]:
+    """Return lower and extent with missing axes put in behind the batch."""
+    missing = 5 - len(packing.lower)
+    lower = (packing.lower[0], *(0,) * missing, *packing.lower[1:])
+    extent = (packing.extent[0], *(1,) * missing, *packing.extent[1:])
+    return np.array(lower, np.int64), np.array(extent, np.int64)
+
+
+def _geometry(geometry: Geometry) -> Array:
+    """Return ``[4, 4]``: kernel size, stride, padding, dilation; missing axes put in front."""
+    rows = (geometry.kernel_size, geometry.stride, geometry.padding, geometry.dilation)
+    neutral = (1, 1, 0, 1)
+    missing = 4 - geometry.dimensions
+    return np.array(
+        [(fill,) * missing + row for fill, row in zip(neutral, rows, strict=True)], np.int64
+    )
