@@ -1,20 +1,238 @@
-"""Kernels of the Numba engine for features: the two products and sums over segments.
+"""Kernels of the Numba engine for the two products, with micro-kernels emitted as LLVM vectors.
 
-The products are output-stationary: a thread owns a tile of output rows that stays in its cache,
-walks the kernel cells in order, and adds the contribution of each pair to its row. So no gathered
-copy exists, no addition is atomic, and the order of additions into a row is fixed: cell by cell,
-channel by channel.
+Forward and input gradient are output-stationary: a task owns a tile of output rows that stays in
+its cache, walks the kernel cells in order and multiplies, for each block of ``BLOCK`` columns, all
+pairs of the tile with the block of the weight, which stays in the first-level cache. Accumulators
+live in registers, ``ROWS`` pairs by one or two vectors; rows are read through the rulebook, so no
+gathered copy exists. The weight gradient keeps a block of the weight in registers and walks pairs.
+
+An output value is the same chain of fused multiply-adds whatever pairs were computed beside it:
+cell by cell, channel by channel; a weight gradient adds pair by pair.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import llvmlite.binding
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from sparseconv.engines.numba_compile import Kernel
 
 Array = np.ndarray[Any, Any]
+Value = Any  # an llvmlite value
+
+# AVX-512 has 32 registers of 64 bytes: 8 pairs by 2 vectors fill half of them with accumulators.
+# Elsewhere 32-byte vectors (one AVX2 register, two NEON ones) and 4 pairs keep within 16.
+_AVX512 = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+VECTOR_BYTES = 64 if _AVX512 else 32
+ROWS = 8 if _AVX512 else 4
+
+
+class _Emitter:
+    """Shorthand for the instructions that the micro-kernels are made of."""
+
+    def __init__(self, builder: Value, dtype: Any) -> None:
+        self.builder = builder
+        self.size = 8 if dtype == types.float64 else 4
+        self.scalar = ir.DoubleType() if dtype == types.float64 else ir.FloatType()
+        self.lanes = VECTOR_BYTES // self.size
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
+        signature = ir.FunctionType(self.vector, [self.vector] * 3)
+        known = builder.module.globals.get(name)
+        self._fma = known or ir.Function(builder.module, signature, name)
+
+    def int(self, value: int) -> Value:
+        return ir.Constant(ir.IntType(64), value)
+
+    def plus(self, address: Value, count: Value | int, size: int = 1) -> Value:
+        """Return ``address + count * size``."""
+        if isinstance(count, int):
+            return self.builder.add(address, self.int(count * size))
+        return self.builder.add(address, self.builder.mul(count, self.int(size)))
+
+    def load_row(self, rows: Value, entry: Value, base: Value, stride: Value) -> Value:
+        """Return the address of row ``rows[entry]`` of a matrix; ``rows`` are int32."""
+        builder = self.builder
+        pointer = builder.inttoptr(self.plus(rows, entry, 4), ir.IntType(32).as_pointer())
+        row = builder.sext(builder.load(pointer), ir.IntType(64))
+        return builder.add(base, builder.mul(row, stride))
+
+    def load(self, address: Value, vector: int = 0) -> Value:
+        """Return the ``vector``-th vector at ``address``."""
+        place = self.plus(address, vector, VECTOR_BYTES)
+        pointer = self.builder.inttoptr(place, self.vector.as_pointer())
+        return self.builder.load(pointer, align=self.size)
+
+    def store(self, value: Value, address: Value, vector: int) -> None:
+        place = self.plus(address, vector, VECTOR_BYTES)
+        pointer = self.builder.inttoptr(place, self.vector.as_pointer())
+        self.builder.store(value, pointer, align=self.size)
+
+    def broadcast(self, address: Value) -> Value:
+        """Return the scalar at ``address`` in every lane."""
+        builder = self.builder
+        pointer = builder.inttoptr(address, self.scalar.as_pointer())
+        empty = ir.Constant(self.vector, ir.Undefined)
+        single = builder.insert_element(
+            empty, builder.load(pointer), ir.Constant(ir.IntType(32), 0)
+        )
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return builder.shuffle_vector(single, empty, everywhere)
+
+    def fma(self, left: Value, right: Value, total: Value) -> Value:
+        return self.builder.call(self._fma, [left, right, total])
+
+    @contextmanager
+    def loop(self, start: Value, stop: Value, step: int, carried: list[Value]) -> Iterator[_Loop]:
+        """Emit a loop while ``number + step <= stop``; ``carried`` values live in registers."""
+        builder = self.builder
+        before = builder.block
+        head = builder.append_basic_block("head")
+        body = builder.append_basic_block("body")
+        after = builder.append_basic_block("after")
+        builder.branch(head)
+        builder.position_at_end(head)
+        number = builder.phi(ir.IntType(64))
+        number.add_incoming(start, before)
+        values = [builder.phi(value.type) for value in carried]
+        for phi, value in zip(values, carried, strict=True):
+            phi.add_incoming(value, before)
+        end = builder.add(number, self.int(step))
+        builder.cbranch(builder.icmp_signed("<=", end, stop), body, after)
+        builder.position_at_end(body)
+        state = _Loop(number, list(values))
+        yield state
+        number.add_incoming(end, builder.block)
+        for phi, value in zip(values, state.values, strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.branch(head)
+        builder.position_at_end(after)
+        state.values = list(values)
+
+
+class _Loop:
+    """The counter of a loop and the values that it carries; ``values`` is replaced by the body."""
+
+    def __init__(self, number: Value, values: list[Value]) -> None:
+        self.number, self.values = number, values
+
+
+def _sizes() -> Iterator[int]:
+    """Yield how many rows are taken at a time: ``ROWS``, then what is left over in halves."""
+    size = ROWS
+    while size:
+        yield size
+        size //= 2
+
+
+def _emit_multiply(vectors: int) -> Callable[..., None]:
+    """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows."""
+
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        emitter = _Emitter(builder, signature.args[0].dtype)
+        _, x, x_stride, in_rows, out, out_stride, out_rows, weight, c_in, first, last = args
+        for size in _sizes():
+            with emitter.loop(first, last, size, []) as pairs:
+                entries = [emitter.plus(pairs.number, row) for row in range(size)]
+                sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
+                targets = [emitter.load_row(out_rows, e, out, out_stride) for e in entries]
+                start = [emitter.load(target, v) for target in targets for v in range(vectors)]
+                with emitter.loop(emitter.int(0), c_in, 1, start) as channels:
+                    block = emitter.plus(weight, channels.number, vectors * VECTOR_BYTES)
+                    columns = [emitter.load(block, vector) for vector in range(vectors)]
+                    totals = []
+                    for row, source in enumerate(sources):
+                        place = emitter.plus(source, channels.number, emitter.size)
+                        value = emitter.broadcast(place)
+                        for vector, column in enumerate(columns):
+                            total = channels.values[row * vectors + vector]
+                            totals.append(emitter.fma(value, column, total))
+                    channels.values = totals
+                for number, value in enumerate(channels.values):
+                    emitter.store(value, targets[number // vectors], number % vectors)
+            first = pairs.number
+
+    return emit
+
+
+def _emit_outer(vectors: int) -> Callable[..., None]:
+    """Return the emitter of: add the outer products of pairs to a block of weight gradient."""
+
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        emitter = _Emitter(builder, signature.args[0].dtype)
+        (
+            _,
+            x,
+            x_stride,
+            in_rows,
+            grad,
+            grad_stride,
+            out_rows,
+            weight,
+            w_stride,
+            c_in,
+            first,
+            last,
+        ) = args
+        channel = emitter.int(0)
+        for size in _sizes():
+            with emitter.loop(channel, c_in, size, []) as channels:
+                entries = [emitter.plus(channels.number, row) for row in range(size)]
+                rows = [builder.add(weight, builder.mul(entry, w_stride)) for entry in entries]
+                start = [emitter.load(row, vector) for row in rows for vector in range(vectors)]
+                with emitter.loop(first, last, 1, start) as pairs:
+                    source = emitter.load_row(in_rows, pairs.number, x, x_stride)
+                    target = emitter.load_row(out_rows, pairs.number, grad, grad_stride)
+                    columns = [emitter.load(target, vector) for vector in range(vectors)]
+                    totals = []
+                    for row, entry in enumerate(entries):
+                        value = emitter.broadcast(emitter.plus(source, entry, emitter.size))
+                        for vector, column in enumerate(columns):
+                            total = pairs.values[row * vectors + vector]
+                            totals.append(emitter.fma(value, column, total))
+                    pairs.values = totals
+                for number, value in enumerate(pairs.values):
+                    emitter.store(value, rows[number // vectors], number % vectors)
+            channel = channels.number
+
+    return emit
+
+
+def _addresses(emit: Callable[..., None], like: Any, addresses: tuple[Any, ...]) -> Any:
+    """Return what an intrinsic must: the signature (an array for its dtype, then int64s), code."""
+
+    def code(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> Value:
+        emit(context, builder, signature, args)
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * len(addresses)), code
+
+
+@intrinsic
+def _multiply_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):  # type: ignore[no-untyped-def]
+    return _addresses(_emit_multiply(1), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+
+
+@intrinsic
+def _multiply_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):  # type: ignore[no-untyped-def]
+    return _addresses(_emit_multiply(2), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+
+
+@intrinsic
+def _outer_one(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):  # type: ignore[no-untyped-def]
+    return _addresses(_emit_outer(1), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
+
+
+@intrinsic
+def _outer_two(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):  # type: ignore[no-untyped-def]
+    return _addresses(_emit_outer(2), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
 
 
 @Kernel
@@ -53,26 +271,32 @@ def scatter_tile(
     """Compute output rows ``number * tile`` to ``(number + 1) * tile``.
 
     Args:
-        features: ``[n_in, G * c_in]``.
-        weight: ``[K, G, c_in, c_out]``.
-        in_rows, out_rows: ``[P]``.
+        features: ``[n_in, G, c_in]``.
+        weight: ``[K, G, blocks, c_in, BLOCK]``, BLOCK one or two vectors of columns.
+        in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
         tile, number: rows per tile, and which tile.
-        out: ``[n_out, G * c_out]``, written here for the rows of the tile.
+        out: ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tile.
     """
-    cells, groups, c_in, c_out = weight.shape
+    cells, groups, blocks, c_in, width = weight.shape
     out[number * tile : min((number + 1) * tile, out.shape[0])] = 0
+    size = features.itemsize
     for cell in range(cells):
-        for pair in range(starts[cell, number], starts[cell, number + 1]):
-            source = features[in_rows[pair]]
-            target = out[out_rows[pair]]
-            for group in range(groups):
-                for channel in range(c_in):
-                    value = source[group * c_in + channel]
-                    for column in range(c_out):
-                        target[group * c_out + column] += (
-                            value * weight[cell, group, channel, column]
-                        )
+        first, last = starts[cell, number], starts[cell, number + 1]
+        if first == last:
+            continue
+        for group in range(groups):
+            x = features.ctypes.data + group * c_in * size
+            for block in range(blocks):
+                y = out.ctypes.data + (group * blocks + block) * width * size
+                w = weight[cell, group, block].ctypes.data
+                rows = in_rows.ctypes.data
+                targets = out_rows.ctypes.data
+                xs, ys = features.strides[0], out.strides[0]
+                if width * size == VECTOR_BYTES:
+                    _multiply_one(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
+                else:
+                    _multiply_two(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
 
 
 @Kernel
@@ -83,43 +307,32 @@ def reduce_block(
     out_rows: Array,
     first: int,
     last: int,
+    step: int,
     weight: Array,
 ) -> None:
-    """Add ``features[i]^T grad[o]`` of the pairs ``first`` to ``last`` into ``[G, c_in, c_out]``."""
-    groups, c_in, c_out = weight.shape
+    """Write the sum of ``features[i]^T grad[o]`` over the pairs ``first`` to ``last``.
+
+    Args:
+        features: ``[n_in, G, c_in]``.
+        grad: ``[n_out, G, blocks * BLOCK]``, BLOCK one or two vectors of columns.
+        in_rows, out_rows: int32 ``[P]``.
+        first, last: the pairs; ``step`` of them at a time, whose rows stay in the cache.
+        weight: ``[G, blocks, c_in, BLOCK]``, written here.
+    """
+    groups, blocks, c_in, width = weight.shape
     weight[:] = 0
-    for pair in range(first, last):
-        source = features[in_rows[pair]]
-        target = grad[out_rows[pair]]
+    size = features.itemsize
+    for start in range(first, last, step):
+        end = min(start + step, last)
         for group in range(groups):
-            for channel in range(c_in):
-                value = source[group * c_in + channel]
-                for column in range(c_out):
-                    weight[group, channel, column] += value * target[group * c_out + column]
-
-
-@Kernel
-def segment_sums(
-    values: Array, order: Array, starts: Array, first: int, last: int, out: Array
-) -> None:
-    """Write the sums of segments ``first`` to ``last`` to ``out`` ``[S, C]``."""
-    for segment in range(first, last):
-        out[segment] = 0
-        for entry in range(starts[segment], starts[segment + 1]):
-            row = order[entry]
-            for column in range(values.shape[1]):
-                out[segment, column] += values[row, column]
-
-
-@Kernel
-def segment_argmaxes(
-    values: Array, order: Array, starts: Array, first: int, last: int, out: Array
-) -> None:
-    """Write the row of the first largest value of segments ``first`` to ``last`` to ``out``."""
-    for segment in range(first, last):
-        for column in range(values.shape[1]):
-            best = order[starts[segment]]
-            for entry in range(starts[segment] + 1, starts[segment + 1]):
-                if values[order[entry], column] > values[best, column]:
-                    best = order[entry]
-            out[segment, column] = best
+            x = features.ctypes.data + group * c_in * size
+            for block in range(blocks):
+                g = grad.ctypes.data + (group * blocks + block) * width * size
+                w = weight[group, block].ctypes.data
+                rows = in_rows.ctypes.data
+                targets = out_rows.ctypes.data
+                xs, gs, ws = features.strides[0], grad.strides[0], width * size
+                if width * size == VECTOR_BYTES:
+                    _outer_one(features, x, xs, rows, g, gs, targets, w, ws, c_in, start, end)
+                else:
+                    _outer_two(features, x, xs, rows, g, gs, targets, w, ws, c_in, start, end)

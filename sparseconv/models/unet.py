@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ class UNet(torch.nn.Module):
 
         self.encoders = torch.nn.ModuleList([level(in_channels, widths[0])])
         self.downs, self.ups, self.joins, self.decoders = (torch.nn.ModuleList() for _ in range(4))
-        for fine, coarse in zip(widths, widths[1:], strict=False):
+        for fine, coarse in pairwise(widths):
             down = strided(fine, coarse, step, stride=step, bias=False)
             self.downs.append(torch.nn.Sequential(down, norm(coarse), torch.nn.ReLU()))
             self.encoders.append(level(coarse, coarse))

@@ -1,0 +1,49 @@
+"""Kernels of the Numba engine for segments of rows: sums and maxima."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sparseconv.engines.numba_compile import Kernel
+
+Array = np.ndarray[Any, Any]
+
+
+@Kernel
+def order_ties(keys: Array, order: Array) -> None:
+    """Put the rows of equal ``keys`` ``[N]`` (ascending) into ascending order, in place."""
+    start = 0
+    for entry in range(1, keys.shape[0] + 1):
+        if entry == keys.shape[0] or keys[entry] != keys[start]:
+            if entry - start > 1:
+                order[start:entry] = np.sort(order[start:entry])
+            start = entry
+
+
+@Kernel
+def segment_sums(
+    values: Array, order: Array, starts: Array, first: int, last: int, out: Array
+) -> None:
+    """Write the sums of segments ``first`` to ``last`` to ``out`` ``[S, C]``."""
+    for segment in range(first, last):
+        out[segment] = 0
+        for entry in range(starts[segment], starts[segment + 1]):
+            row = order[entry]
+            for column in range(values.shape[1]):
+                out[segment, column] += values[row, column]
+
+
+@Kernel
+def segment_argmaxes(
+    values: Array, order: Array, starts: Array, first: int, last: int, out: Array
+) -> None:
+    """Write the row of the first largest value of segments ``first`` to ``last`` to ``out``."""
+    for segment in range(first, last):
+        for column in range(values.shape[1]):
+            best = order[starts[segment]]
+            for entry in range(starts[segment] + 1, starts[segment + 1]):
+                if values[order[entry], column] > values[best, column]:
+                    best = order[entry]
+            out[segment, column] = best
