@@ -3,7 +3,10 @@
 from sparseconv import engines as engines
 from sparseconv import functional as functional
 from sparseconv import io as io
+from sparseconv import models as models
 from sparseconv import nn as nn
+from sparseconv import reference as reference
+from sparseconv import tools as tools
 from sparseconv.engines import engine as engine
 from sparseconv.errors import SparseConvError as SparseConvError
 from sparseconv.errors import SparseConvNotImplementedError as SparseConvNotImplementedError

@@ -9,14 +9,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from sparseconv import engines
 from sparseconv.engines import Engine
 from sparseconv.rulebook import Rulebook
 
 
-class _GatherGemmScatter(torch.autograd.Function):
+class _Rule(torch.autograd.Function):
+    """An autograd rule whose call is typed."""
+
+    @classmethod
+    def call(cls, *args: Any) -> Tensor:
+        """Return the forward result, on autograd's tape."""
+        result: Tensor = cls.apply(*args)  # type: ignore[no-untyped-call]  # torch leaves it so
+        return result
+
+
+class _GatherGemmScatter(_Rule):
     """``out[o] = sum of features[i] @ weight[k]`` over the pairs ``(k, i, o)``."""
 
     @staticmethod
@@ -32,17 +41,17 @@ class _GatherGemmScatter(torch.autograd.Function):
         features, weight = ctx.saved_tensors
         d_features = d_weight = None
         if ctx.needs_input_grad[0]:
-            d_features = _GatherGemmScatter.apply(
+            d_features = _GatherGemmScatter.call(
                 grads[0], weight.transpose(2, 3), ctx.rulebook.transposed, ctx.engine
             )
         if ctx.needs_input_grad[1]:
-            d_weight = _GatherGemmReduce.apply(
+            d_weight = _GatherGemmReduce.call(
                 features, grads[0], ctx.rulebook, weight.shape[1], ctx.engine
             )
         return d_features, d_weight, None, None
 
 
-class _GatherGemmReduce(torch.autograd.Function):
+class _GatherGemmReduce(_Rule):
     """``weight[k] = sum of features[i]^T @ grad[o]`` over the pairs ``(k, i, o)``."""
 
     @staticmethod
@@ -58,15 +67,15 @@ class _GatherGemmReduce(torch.autograd.Function):
         features, grad = ctx.saved_tensors
         d_features = d_grad = None
         if ctx.needs_input_grad[0]:
-            d_features = _GatherGemmScatter.apply(
+            d_features = _GatherGemmScatter.call(
                 grad, grads[0].transpose(2, 3), ctx.rulebook.transposed, ctx.engine
             )
         if ctx.needs_input_grad[1]:
-            d_grad = _GatherGemmScatter.apply(features, grads[0], ctx.rulebook, ctx.engine)
+            d_grad = _GatherGemmScatter.call(features, grads[0], ctx.rulebook, ctx.engine)
         return d_features, d_grad, None, None, None
 
 
-class _SegmentSum(torch.autograd.Function):
+class _SegmentSum(_Rule):
     """Sums over segments of rows; its derivative hands each row its segment's gradient."""
 
     @staticmethod
@@ -80,16 +89,16 @@ class _SegmentSum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         order, starts, segment = ctx.saved_tensors
-        spread = _SegmentGather.apply(grads[0], order, starts, segment, ctx.engine)
+        spread = _SegmentGather.call(grads[0], order, starts, segment, ctx.engine)
         return spread, None, None, None, None
 
 
-class _SegmentGather(torch.autograd.Function):
+class _SegmentGather(_Rule):
     """``out[n] = values[segment[n]]``, 0 where the segment is -1; derivative: the sums above."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         values: Tensor,
         order: Tensor,
         starts: Tensor,
@@ -97,7 +106,7 @@ class _SegmentGather(torch.autograd.Function):
         engine: Engine,
     ) -> Tensor:
         ctx.save_for_backward(order, starts, segment)
-        ctx.engine = engine  # type: ignore[attr-defined]  # a context takes any attribute
+        ctx.engine = engine
         if values.shape[0] == 0:
             return values.new_zeros(segment.numel(), values.shape[1])
         return values[segment].masked_fill_((segment < 0)[:, None], 0)
@@ -105,7 +114,7 @@ class _SegmentGather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         order, starts, segment = ctx.saved_tensors
-        total = _SegmentSum.apply(grads[0], order, starts, segment, ctx.engine)
+        total = _SegmentSum.call(grads[0], order, starts, segment, ctx.engine)
         return total, None, None, None, None
 
 
@@ -121,8 +130,7 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
         ``[n_out, G * c_out]``.
     """
     engine = engines.for_tensor(features)
-    result: Tensor = _GatherGemmScatter.apply(features, weight, rulebook, engine)
-    return result
+    return _GatherGemmScatter.call(features, weight, rulebook, engine)
 
 
 def segment_sum(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) -> Tensor:
@@ -134,15 +142,13 @@ def segment_sum(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) 
         starts: int64 ``[S + 1]``, where each segment begins in ``order``.
         segment: int64 ``[N]``, the segment of each row, -1 for none.
     """
-    result: Tensor = _SegmentSum.apply(values, order, starts, segment, engines.for_tensor(values))
-    return result
+    return _SegmentSum.call(values, order, starts, segment, engines.for_tensor(values))
 
 
 def segment_gather(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) -> Tensor:
-    """Return ``values[segment]`` ``[N, C]``, zero where ``segment`` is -1: the adjoint of the sum."""
+    """Return ``values[segment]`` ``[N, C]``, zero where ``segment`` is -1: the sum's adjoint."""
     engine = engines.for_tensor(values)
-    result: Tensor = _SegmentGather.apply(values, order, starts, segment, engine)
-    return result
+    return _SegmentGather.call(values, order, starts, segment, engine)
 
 
 def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ def _batch_size(batch_size: int | None, low: Ints, high: Ints) -> int:
     if batch_size < 0:
         raise SparseConvValueError(f"batch_size: must not be negative, got {batch_size}")
     if high[0] >= batch_size:
-        last = 0 <= low[-1] and high[-1] < batch_size
+        last = low[-1] >= 0 and high[-1] < batch_size
         hint = "; it looks like the batch index is in the last column" if last else ""
         raise SparseConvValueError(
             f"coords: the batch index (column 0) goes up to {high[0]}, but batch_size is "
@@ -166,7 +166,7 @@ def _spatial_shape(spatial_shape: Sequence[int] | None, lower: Ints, low: Ints, 
         raise SparseConvValueError(f"spatial_shape: must not be negative, got {shape}")
     for axis, (bottom, top, size) in enumerate(zip(low, high, shape, strict=True)):
         if top >= bottom and (bottom < lower[axis] or top >= size):
-            fits = all(0 <= b and t < s for b, t, s in zip(low, high, shape[::-1], strict=True))
+            fits = all(b >= 0 and t < s for b, t, s in zip(low, high, shape[::-1], strict=True))
             hint = "; it looks like the axes are reversed" if fits else ""
             raise SparseConvValueError(
                 f"coords: column {axis + 1} (spatial axis {axis}) spans {bottom} to {top}, outside "

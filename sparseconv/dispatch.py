@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
+from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function, resolve_name
 
 from sparseconv.errors import SparseConvNotImplementedError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Options = ParamSpec("Options")
+Kind = TypeVar("Kind")
 
 HANDLERS: dict[Callable[..., Any], Callable[..., Any]] = {}
 
@@ -26,7 +29,16 @@ def implements(*functions: Callable[..., Any]) -> Callable[[Function], Function]
     return register
 
 
-def dispatched(function: Function) -> Function:
+class Dispatched(Protocol[Options]):
+    """A function that returns the kind of tensor that it is given, dense or sparse."""
+
+    def __call__(self, input: Kind, *args: Options.args, **kwargs: Options.kwargs) -> Kind:
+        """Call the function."""
+
+
+def dispatched(
+    function: Callable[Concatenate[Tensor, Options], Tensor],
+) -> Dispatched[Options]:
     """Let the first argument of ``function`` choose: a sparse tensor goes to its handler.
 
     The decorated body sees dense tensors only, as the bodies of ``torch.nn.functional`` do.
@@ -38,7 +50,7 @@ def dispatched(function: Function) -> Function:
             return handle_torch_function(wrapper, (input,), input, *args, **kwargs)
         return function(input, *args, **kwargs)
 
-    return wrapper  # type: ignore[return-value]  # same signature by functools.wraps
+    return cast(Dispatched[Options], wrapper)
 
 
 def dispatch(function: Callable[..., Any], args: Any, kwargs: dict[str, Any] | None) -> Any:

@@ -77,7 +77,7 @@ class Geometry:
         return replace(self, kind=Kind.SUBMANIFOLD)
 
     def output_shape(self, spatial_shape: Ints) -> Ints:
-        """Return the output's extent per axis: ``floor((L + 2p - d(k-1) - 1)/s + 1)`` or its inverse.
+        """Return the output's extent per axis: ``floor((L + 2p - d(k-1) - 1)/s + 1)``, or back.
 
         An axis of extent 0 (a tensor without any site, whose shape nobody gave) stays 0.
 
@@ -91,8 +91,8 @@ class Geometry:
         for axis, (length, size) in enumerate(zip(spatial_shape, shape, strict=True)):
             if length > 0 and size < 1:
                 raise SparseConvValueError(
-                    f"spatial_shape: axis {axis} has extent {length}, which gives an output size of "
-                    f"{size} for kernel_size={self.kernel_size[axis]}, stride={self.stride[axis]}, "
+                    f"spatial_shape: axis {axis} has extent {length}: an output size "
+                    f"of {size} for kernel_size={self.kernel_size[axis]}, stride={self.stride[axis]}, "
                     f"padding={self.padding[axis]}, dilation={self.dilation[axis]}; "
                     f"it must be at least 1"
                 )
@@ -109,7 +109,7 @@ class Geometry:
         return (length + padding - window) // self.stride[axis] + 1
 
     def reach(self, lower: Ints, upper: Ints) -> tuple[Ints, Ints]:
-        """Return the box of output coordinates that inputs in the box ``lower..upper`` can reach."""
+        """Return the box of outputs that inputs in the box ``lower..upper`` can reach."""
         low, high = [], []
         for axis, (first, last) in enumerate(zip(lower, upper, strict=True)):
             stride, padding = self.stride[axis], self.padding[axis]

@@ -44,7 +44,7 @@ class Rulebook:
 
     @property
     def transposed(self) -> Rulebook:
-        """The rulebook of the adjoint: every pair swapped; derived layouts are shared, not copied."""
+        """The rulebook of the adjoint: every pair swapped; derived layouts are shared."""
         return Rulebook(
             self.out_rows,
             self.in_rows,

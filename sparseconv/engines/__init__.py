@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from sparseconv.engines.protocol import Engine as Engine

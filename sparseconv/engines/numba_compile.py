@@ -1,4 +1,4 @@
-"""Compiled loops: they release the GIL, are cached on disk, and run on torch's number of threads."""
+"""Compiled loops: without the GIL, cached on disk, on torch's number of threads."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ class _Merge:
 
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the convolution, tile by tile of output rows."""
-    cells, groups, c_in, c_out = weight.shape
+    _, groups, c_in, c_out = weight.shape
     x = _array(features).reshape(rulebook.n_in, groups, c_in)
     columns, block = _columns(c_out, x.dtype)
     # [K, G, c_in, c_out] -> [K, G, blocks, c_in, block]: a block of columns is one run of memory
@@ -273,10 +273,10 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
 
 def _tiled(rulebook: Rulebook) -> TiledPairs:
     """Return the pairs in tile order: derived once per direction and kept on the rulebook."""
-    layout = rulebook.layouts.get("numba")
+    layout: TiledPairs | None = rulebook.layouts.get("numba")
     if layout is None:
         layout = rulebook.layouts["numba"] = _tile(rulebook)
-    return layout  # type: ignore[no-any-return]  # layouts hold what engines put there
+    return layout
 
 
 def _tile(rulebook: Rulebook) -> TiledPairs:

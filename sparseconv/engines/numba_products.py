@@ -48,14 +48,14 @@ class _Emitter:
         known = builder.module.globals.get(name)
         self._fma = known or ir.Function(builder.module, signature, name)
 
-    def int(self, value: int) -> Value:
+    def const(self, value: int) -> Value:
         return ir.Constant(ir.IntType(64), value)
 
     def plus(self, address: Value, count: Value | int, size: int = 1) -> Value:
         """Return ``address + count * size``."""
         if isinstance(count, int):
-            return self.builder.add(address, self.int(count * size))
-        return self.builder.add(address, self.builder.mul(count, self.int(size)))
+            return self.builder.add(address, self.const(count * size))
+        return self.builder.add(address, self.builder.mul(count, self.const(size)))
 
     def load_row(self, rows: Value, entry: Value, base: Value, stride: Value) -> Value:
         """Return the address of row ``rows[entry]`` of a matrix; ``rows`` are int32."""
@@ -104,7 +104,7 @@ class _Emitter:
         values = [builder.phi(value.type) for value in carried]
         for phi, value in zip(values, carried, strict=True):
             phi.add_incoming(value, before)
-        end = builder.add(number, self.int(step))
+        end = builder.add(number, self.const(step))
         builder.cbranch(builder.icmp_signed("<=", end, stop), body, after)
         builder.position_at_end(body)
         state = _Loop(number, list(values))
@@ -144,7 +144,7 @@ def _emit_multiply(vectors: int) -> Callable[..., None]:
                 sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
                 targets = [emitter.load_row(out_rows, e, out, out_stride) for e in entries]
                 start = [emitter.load(target, v) for target in targets for v in range(vectors)]
-                with emitter.loop(emitter.int(0), c_in, 1, start) as channels:
+                with emitter.loop(emitter.const(0), c_in, 1, start) as channels:
                     block = emitter.plus(weight, channels.number, vectors * VECTOR_BYTES)
                     columns = [emitter.load(block, vector) for vector in range(vectors)]
                     totals = []
@@ -181,7 +181,7 @@ def _emit_outer(vectors: int) -> Callable[..., None]:
             first,
             last,
         ) = args
-        channel = emitter.int(0)
+        channel = emitter.const(0)
         for size in _sizes():
             with emitter.loop(channel, c_in, size, []) as channels:
                 entries = [emitter.plus(channels.number, row) for row in range(size)]
@@ -216,22 +216,22 @@ def _addresses(emit: Callable[..., None], like: Any, addresses: tuple[Any, ...])
 
 
 @intrinsic
-def _multiply_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):  # type: ignore[no-untyped-def]
+def _multiply_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
     return _addresses(_emit_multiply(1), like, (x, xs, ir_, o, os, or_, w, c, first, last))
 
 
 @intrinsic
-def _multiply_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):  # type: ignore[no-untyped-def]
+def _multiply_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
     return _addresses(_emit_multiply(2), like, (x, xs, ir_, o, os, or_, w, c, first, last))
 
 
 @intrinsic
-def _outer_one(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):  # type: ignore[no-untyped-def]
+def _outer_one(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):
     return _addresses(_emit_outer(1), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
 
 
 @intrinsic
-def _outer_two(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):  # type: ignore[no-untyped-def]
+def _outer_two(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):
     return _addresses(_emit_outer(2), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
 
 

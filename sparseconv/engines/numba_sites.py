@@ -35,7 +35,7 @@ def fill_table(keys: Array, table_keys: Array, table_rows: Array) -> None:
 def probe_table(
     keys: Array, table_keys: Array, table_rows: Array, start: int, end: int, rows: Array
 ) -> None:
-    """Write the position of ``keys[start:end]`` to ``rows``, -1 where absent; keys < 0 are absent."""
+    """Write the places of ``keys[start:end]`` to ``rows``, -1 where absent, as keys < 0 are."""
     mask = np.uint64(table_keys.shape[0] - 1)
     for entry in range(start, end):
         key = keys[entry]

@@ -79,4 +79,4 @@ class Engine(Protocol):
         """
 
     def segment_argmax(self, values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
-        """Return int64 ``[S, C]``: the row of the first largest value of each (non-empty) segment."""
+        """Return int64 ``[S, C]``: the row of each (non-empty) segment's first largest value."""

@@ -51,7 +51,7 @@ def _positions(index: Index, keys: Tensor) -> Tensor:
     if index.keys.numel() == 0:
         return torch.full_like(keys, -1)
     position = torch.searchsorted(index.keys, keys).clamp_(max=index.keys.numel() - 1)
-    return torch.where(index.keys[position] == keys, position, -1)
+    return position.masked_fill_(index.keys[position] != keys, -1)
 
 
 def reached_keys(index: Index, geometry: Geometry, packing: Packing) -> Tensor:
@@ -62,7 +62,8 @@ def reached_keys(index: Index, geometry: Geometry, packing: Packing) -> Tensor:
         target, whole = _targets(coords, geometry, cell)
         target = target[whole & packing.contains(target)]
         reached.append(torch.unique(packing.pack(target)))
-    return torch.unique(torch.cat(reached))
+    keys: Tensor = torch.unique(torch.cat(reached))
+    return keys
 
 
 def _targets(coords: Tensor, geometry: Geometry, cell: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -172,7 +173,7 @@ def _accumulable(x: Tensor) -> Tensor:
 
 
 def _in_blocks(x: Tensor, rows: Tensor, block: int) -> Tensor:
-    """Return ``x[rows]`` with zero rows behind it, so that its length is a multiple of ``block``."""
+    """Return ``x[rows]`` with zero rows behind it, up to a multiple of ``block``."""
     padded = x.new_zeros(-(-rows.numel() // block) * block, x.shape[1])
     torch.index_select(x, 0, rows, out=padded[: rows.numel()])
     return padded

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from sparseconv.autograd import gather_gemm_scatter
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvValueError
-from sparseconv.functional.checks import check_convolution
+from sparseconv.functional.checks import Input, check_convolution
 from sparseconv.functional.conv4d import dense_conv4d, dense_conv_transpose4d
 from sparseconv.geometry import Geometry, Kind, make_geometry
 from sparseconv.rulebook import Rulebook
@@ -21,8 +20,8 @@ from sparseconv.tensor import SparseTensor
 
 Size = int | Sequence[int]
 
-_DENSE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: dense_conv4d}
-_DENSE_TRANSPOSED = {
+_DENSE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: dense_conv4d}
+_DENSE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d,
     2: F.conv_transpose2d,
     3: F.conv_transpose3d,
@@ -105,7 +104,8 @@ def conv4d(
         ``[B, C_out, *output]``, of the input's kind; on sparse input by the regular site law.
 
     Raises:
-        SparseConvError: an output size below 1; channels, groups, dtypes or devices that do not fit.
+        SparseConvError: an output size below 1; channels, groups, dtypes or devices that do not
+            fit.
 
     Example:
         >>> import torch, sparseconv as sc
@@ -120,52 +120,63 @@ def conv4d(
     return dense_conv4d(padded, weight, bias, geometry.stride, (0,) * 4, geometry.dilation, groups)
 
 
-def _sparse_conv(
-    dimensions: int,
-    input: SparseTensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: Size | str = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-) -> SparseTensor:
-    check_convolution(input, weight, bias, groups, dimensions)
-    geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    sites, rulebook = input.sites.convolve(geometry)
-    return _convolve(input, _cells_first(weight, groups), bias, sites, rulebook)
+def _sparse_conv(dimensions: int) -> Callable[..., SparseTensor]:
+    """Return the sparse meaning of the convolution over ``dimensions`` axes."""
+
+    def conv(
+        input: SparseTensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+    ) -> SparseTensor:
+        check_convolution(input, weight, bias, groups, dimensions)
+        geometry = make_geometry(
+            weight.shape[2:], stride=stride, padding=padding, dilation=dilation
+        )
+        sites, rulebook = input.sites.convolve(geometry)
+        return _convolve(input, _cells_first(weight, groups), bias, sites, rulebook)
+
+    return conv
 
 
-def _sparse_conv_transpose(
-    dimensions: int,
-    input: SparseTensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: Size = 0,
-    output_padding: Size = 0,
-    groups: int = 1,
-    dilation: Size = 1,
-) -> SparseTensor:
-    check_convolution(input, weight, bias, groups, dimensions, transposed=True)
-    geometry = make_geometry(
-        weight.shape[2:],
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        output_padding=output_padding,
-        kind=Kind.TRANSPOSED,
-    )
-    sites, rulebook = input.sites.convolve(geometry)
-    return _convolve(input, _cells_first_transposed(weight, groups), bias, sites, rulebook)
+def _sparse_conv_transpose(dimensions: int) -> Callable[..., SparseTensor]:
+    """Return the sparse meaning of the transposed convolution over ``dimensions`` axes."""
+
+    def conv_transpose(
+        input: SparseTensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        dilation: Size = 1,
+    ) -> SparseTensor:
+        check_convolution(input, weight, bias, groups, dimensions, transposed=True)
+        geometry = make_geometry(
+            weight.shape[2:],
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            output_padding=output_padding,
+            kind=Kind.TRANSPOSED,
+        )
+        sites, rulebook = input.sites.convolve(geometry)
+        return _convolve(input, _cells_first_transposed(weight, groups), bias, sites, rulebook)
+
+    return conv_transpose
 
 
-for _axes, _function in enumerate((torch.conv1d, torch.conv2d, torch.conv3d, conv4d), start=1):
-    implements(_function)(functools.partial(_sparse_conv, _axes))
-for _axes, _function in enumerate(
-    (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d), start=1
-):
-    implements(_function)(functools.partial(_sparse_conv_transpose, _axes))
+implements(torch.conv1d)(_sparse_conv(1))
+implements(torch.conv2d)(_sparse_conv(2))
+implements(torch.conv3d)(_sparse_conv(3))
+implements(conv4d)(_sparse_conv(4))
+implements(torch.conv_transpose1d)(_sparse_conv_transpose(1))
+implements(torch.conv_transpose2d)(_sparse_conv_transpose(2))
+implements(torch.conv_transpose3d)(_sparse_conv_transpose(3))
 
 
 @dispatched
@@ -178,7 +189,7 @@ def inverse_conv(
     dilation: Size = 1,
     groups: int = 1,
     *,
-    like: Tensor | None = None,
+    like: Input | None = None,
 ) -> Tensor:
     """The adjoint of a strided convolution, back on the sites that the convolution read.
 
@@ -229,7 +240,7 @@ def inverse_conv(
 
 
 def _inverse_size(
-    geometry: Geometry, shortest: tuple[int, ...], like: Tensor | None
+    geometry: Geometry, shortest: tuple[int, ...], like: Input | None
 ) -> tuple[int, ...]:
     """Return the extent of a dense inverse: that of ``like``, or the shortest that fits."""
     both = zip(geometry.padding, geometry.padding_end, strict=True)

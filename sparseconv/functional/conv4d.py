@@ -36,7 +36,7 @@ def dense_conv4d(
         )
         total = part if total is None else total + part
     assert total is not None  # a kernel has at least one cell
-    result = total.unflatten(0, (-1, steps)).transpose(1, 2)
+    result: Tensor = total.unflatten(0, (-1, steps)).transpose(1, 2)
     return result if bias is None else result + bias.reshape(-1, 1, 1, 1, 1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,9 +11,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from sparseconv import functional
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.functional.checks import Input
 from sparseconv.geometry import Kind, make_geometry
+from sparseconv.tensor import SparseTensor
 
 Size = int | Sequence[int]
+AnyTensor = TypeVar("AnyTensor", Tensor, SparseTensor)
 
 
 class _Conv(_ConvNd):
@@ -80,15 +83,28 @@ class _SubmConv(_Conv):
             in_channels, out_channels, kernel_size, 1, 0, dilation, groups, bias, device, dtype
         )
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: AnyTensor) -> AnyTensor:
         """Return :func:`sparseconv.functional.subm_conv` of ``input``."""
         return functional.subm_conv(input, self.weight, self.bias, self.dilation, self.groups)
 
 
-_SUBM_DOC = """Submanifold convolution over {0} ax{1}s: the output sites are the input sites.
+class SubmConv1d(_SubmConv):
+    """Submanifold convolution over one axis; arguments as of :class:`SubmConv3d`."""
+
+    dimensions = 1
+
+
+class SubmConv2d(_SubmConv):
+    """Submanifold convolution over two axes; arguments as of :class:`SubmConv3d`."""
+
+    dimensions = 2
+
+
+class SubmConv3d(_SubmConv):
+    """Submanifold convolution over three axes: the output sites are the input sites.
 
     Takes a SparseTensor ``[B, C_in, *spatial]``, or a dense tensor, where every site is active.
-    Weight ``[C_out, C_in / groups, *kernel]``, as of ``torch.nn.Conv{0}d``; stride 1 and "same"
+    Weight ``[C_out, C_in / groups, *kernel]``, as of ``torch.nn.Conv3d``; stride 1 and "same"
     padding are what submanifold means.
 
     Args:
@@ -104,26 +120,20 @@ _SUBM_DOC = """Submanifold convolution over {0} ax{1}s: the output sites are the
 
     Source:
         Graham and van der Maaten 2017, "Submanifold Sparse Convolutional Networks".
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 4), torch.tensor([[0, 1, 1, 1], [0, 5, 5, 5]]))
+        >>> sc.nn.SubmConv3d(4, 8, 3)(x).sites is x.sites
+        True
     """
 
-
-class SubmConv1d(_SubmConv):
-    __doc__ = _SUBM_DOC.format(1, "i")
-    dimensions = 1
-
-
-class SubmConv2d(_SubmConv):
-    __doc__ = _SUBM_DOC.format(2, "e")
-    dimensions = 2
-
-
-class SubmConv3d(_SubmConv):
-    __doc__ = _SUBM_DOC.format(3, "e")
     dimensions = 3
 
 
 class SubmConv4d(_SubmConv):
-    __doc__ = _SUBM_DOC.format(4, "e")
+    """Submanifold convolution over four axes; arguments as of :class:`SubmConv3d`."""
+
     dimensions = 4
 
 
@@ -144,7 +154,7 @@ class Conv4d(_Conv):
 
     dimensions = 4
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: AnyTensor) -> AnyTensor:
         """Return :func:`sparseconv.functional.conv4d` of ``input``."""
         return functional.conv4d(
             input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
@@ -154,7 +164,7 @@ class Conv4d(_Conv):
 class _InverseConv(_Conv):
     transposed_weight = True
 
-    def forward(self, input: Tensor, like: Tensor | None = None) -> Tensor:
+    def forward(self, input: AnyTensor, like: Input | None = None) -> AnyTensor:
         """Return :func:`sparseconv.functional.inverse_conv` of ``input``.
 
         Args:
@@ -173,12 +183,25 @@ class _InverseConv(_Conv):
         )
 
 
-_INVERSE_DOC = """Inverse of a strided convolution over {0} ax{1}s: back on the sites that it read.
+class InverseConv1d(_InverseConv):
+    """Inverse of a strided convolution over one axis; see :class:`InverseConv3d`."""
+
+    dimensions = 1
+
+
+class InverseConv2d(_InverseConv):
+    """Inverse of a strided convolution over two axes; see :class:`InverseConv3d`."""
+
+    dimensions = 2
+
+
+class InverseConv3d(_InverseConv):
+    """Inverse of a strided convolution over three axes: back on the sites that it read.
 
     Takes the arguments of the strided layer that it undoes; a SparseTensor finds the way back by
     itself, or by ``layer(x, like=skip)``. On a dense tensor it is a transposed convolution. Weight
-    ``[C_in, C_out / groups, *kernel]``, as of ``torch.nn.ConvTranspose{0}d``: a convolution and
-    its adjoint can share one tensor.
+    ``[C_in, C_out / groups, *kernel]``, as of ``torch.nn.ConvTranspose3d``: a convolution and its
+    adjoint can share one tensor.
 
     Args:
         in_channels, out_channels: channel counts of this layer.
@@ -189,26 +212,21 @@ _INVERSE_DOC = """Inverse of a strided convolution over {0} ax{1}s: back on the 
 
     Raises:
         SparseConvError: an argument that no convolution can have.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 4), torch.tensor([[0, 1, 1, 1], [0, 5, 5, 5]]))
+        >>> down = torch.nn.Conv3d(4, 8, 2, stride=2)(x)
+        >>> sc.nn.InverseConv3d(8, 4, 2, stride=2)(down).sites is x.sites
+        True
     """
 
-
-class InverseConv1d(_InverseConv):
-    __doc__ = _INVERSE_DOC.format(1, "i")
-    dimensions = 1
-
-
-class InverseConv2d(_InverseConv):
-    __doc__ = _INVERSE_DOC.format(2, "e")
-    dimensions = 2
-
-
-class InverseConv3d(_InverseConv):
-    __doc__ = _INVERSE_DOC.format(3, "e")
     dimensions = 3
 
 
 class InverseConv4d(_InverseConv):
-    __doc__ = _INVERSE_DOC.format(4, "e")
+    """Inverse of a strided convolution over four axes; see :class:`InverseConv3d`."""
+
     dimensions = 4
 
 

@@ -1,0 +1,3 @@
+"""Tools around networks."""
+
+from sparseconv.tools.warmup import warm_up as warm_up
