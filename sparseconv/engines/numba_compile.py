@@ -17,6 +17,9 @@ import torch
 from filelock import FileLock
 
 
+KERNELS: list[Kernel] = []
+
+
 class Kernel:
     """A function compiled by Numba the first time that it meets a combination of dtypes.
 
@@ -34,6 +37,7 @@ class Kernel:
         except RuntimeError:  # no folder to write a cache to
             self._dispatcher = numba.njit(**options)(function)
         self._ready: set[tuple[Any, ...]] = set()
+        KERNELS.append(self)
 
     def __call__(self, *args: Any) -> Any:
         """Run the compiled function."""
@@ -42,6 +46,10 @@ class Kernel:
             self._compile(args)
             self._ready.add(key)
         return self._dispatcher(*args)
+
+    def compilations(self) -> int:
+        """Return how many variants this process compiled, rather than loaded from disk."""
+        return sum(self._dispatcher.stats.cache_misses.values())
 
     def _compile(self, args: tuple[Any, ...]) -> None:
         signature = tuple(numba.typeof(entry) for entry in args)

@@ -1,0 +1,63 @@
+"""The compiled kernels on disk: a second process compiles nothing, several may start at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Runs forward and backward on sparse input and prints how many kernels had to be compiled.
+PROGRAM = """
+import torch, sparseconv as sc
+from sparseconv.engines import numba_compile
+x, to_points = sc.voxelize(torch.rand(500, 3), 0.2, torch.rand(500, {channels}))
+net = torch.nn.Sequential(
+    sc.nn.SubmConv3d({channels}, 20, 3), torch.nn.Conv3d(20, 32, 2, stride=2),
+    torch.nn.ConvTranspose3d(32, 8, 3, stride=2), torch.nn.ReLU(),
+)
+net(x).features.sum().backward()
+x.at(x.coords.flip(0))
+print(sum(kernel.compilations() for kernel in numba_compile.KERNELS))
+"""
+
+WARMUP = """
+from sparseconv.cli import main
+from sparseconv.engines import numba_compile
+main(["warmup"])
+print(sum(kernel.compilations() for kernel in numba_compile.KERNELS))
+"""
+
+
+def _run(program: str, cache: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "SPARSECONV_ENGINE": "numba"}
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _compilations(process: subprocess.Popen[str]) -> int:
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return int(printed.split()[-1])
+
+
+@pytest.fixture(scope="module")
+def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache filled by ``sparseconv warmup``, by two processes that start together."""
+    cache = tmp_path_factory.mktemp("numba")
+    racers = [_run(WARMUP, cache) for _ in range(2)]
+    assert sum(_compilations(racer) for racer in racers) > 0
+    return cache
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_nothing_is_compiled_after_warmup(warm_cache: Path, channels: int) -> None:
+    assert list(warm_cache.rglob("*.nbc")), "NUMBA_CACHE_DIR is respected"
+    assert _compilations(_run(PROGRAM.format(channels=channels), warm_cache)) == 0
