@@ -82,23 +82,23 @@ class Scan:
     label: NDArray[np.uint8]
 
 
-def make_rays(rng: np.random.Generator, ground: Ground) -> Rays:
+def make_rays(rng: np.random.Generator, ground: Ground, columns: int) -> Rays:
     """Place the sensor 1.6 to 1.9 m above the road; beams from +2 down to -24.8 degrees."""
     degrees = np.concatenate([np.linspace(2.0, -8.33, 32), np.linspace(-8.83, -24.8, 32)])
-    phase = float(rng.uniform(0.0, 2.0 * np.pi / COLUMNS))
-    turn = np.linspace(0.0, 2.0 * np.pi, COLUMNS, endpoint=False) + phase
+    phase = float(rng.uniform(0.0, 2.0 * np.pi / columns))
+    turn = np.linspace(0.0, 2.0 * np.pi, columns, endpoint=False) + phase
     road = float(ground.height(np.zeros(1), np.zeros(1))[0])
     return Rays(road + rng.uniform(1.6, 1.9), unit(degrees * (np.pi / 180.0)), unit(turn), phase)
 
 
 def cast_ground(rng: np.random.Generator, rays: Rays, ground: Ground) -> Hits:
     """Meet the rays with the ground, along one height profile per azimuth."""
-    shape = (len(rays.elevation), COLUMNS)
+    shape = (len(rays.elevation), len(rays.azimuth))
     radii = np.round(2.0 * 42.0 ** np.linspace(0.0, 1.0, 640) * 1024.0) / 1024.0
     cos_az, sin_az = rays.azimuth.T
     profile = ground.height(cos_az[:, None] * radii, sin_az[:, None] * radii) - rays.height
     reach, fall = np.full(shape, np.inf), np.ones(shape)
-    every = np.arange(COLUMNS)
+    every = np.arange(len(rays.azimuth))
     for row, (cos_el, sin_el) in enumerate(rays.elevation):
         gap = radii * (sin_el / cos_el) - profile
         after = np.clip((gap < 0.0).argmax(axis=1), 1, None)
@@ -139,11 +139,11 @@ def _window(rays: Rays, solid: Solid) -> tuple[NDArray[np.int64], NDArray[np.int
     if not len(rows) or span[0] > MAX_RANGE:
         return None
     if away <= reach:
-        return rows, np.arange(COLUMNS)
-    step = 2.0 * np.pi / COLUMNS
+        return rows, np.arange(len(rays.azimuth))
+    step = 2.0 * np.pi / len(rays.azimuth)
     middle, half = np.arctan2(y, x) - rays.phase, np.arcsin(reach / away)
     first, last = np.floor((middle - half) / step), np.ceil((middle + half) / step)
-    return rows, np.arange(int(first), int(last) + 1) % COLUMNS
+    return rows, np.arange(int(first), int(last) + 1) % len(rays.azimuth)
 
 
 def _meet_faces(o: Array, d: Array, half: Array, faces: Faces) -> tuple[Array, Array, Array]:
@@ -264,11 +264,11 @@ def sense(rng: np.random.Generator, rays: Rays, hits: Hits) -> Scan:
     return Scan(xyz.astype(np.float32), intensity.astype(np.float32), hits.label[seen])
 
 
-def make_scan(index: int, layout: str) -> Scan:
-    """Make one scan; `index` seeds it."""
+def make_scan(index: int, layout: str, columns: int = COLUMNS) -> Scan:
+    """Make one scan of `columns` azimuths; `index` seeds it."""
     rng = np.random.default_rng([SEED, index])
     scene = make_scene(rng, layout)
-    rays = make_rays(rng, scene.ground)
+    rays = make_rays(rng, scene.ground, columns)
     hits = cast_ground(rng, rays, scene.ground)
     for solid in scene.solids:
         cast_solid(rng, rays, solid, hits)
