@@ -1,4 +1,4 @@
-"""The autograd rules: two products, each other's derivatives, and sums over segments of rows.
+"""The autograd rules: two products, each other's derivatives; sums over segments; windows.
 
 The engine is chosen once, in the forward pass, and used for every derivative.
 """
@@ -118,6 +118,55 @@ class _SegmentGather(_Rule):
         return total, None, None, None, None
 
 
+class _WindowSum(_Rule):
+    """Sums over windows; the derivative is the sum over the swapped rulebook."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
+        ctx.rulebook, ctx.engine = rulebook, engine
+        return engine.window_sum(features, rulebook)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _WindowSum.call(grads[0], ctx.rulebook.transposed, ctx.engine), None, None
+
+
+class _WindowPick(_Rule):
+    """``out[o, c] = features[chosen[o, c], c]``, 0 where that is -1."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, chosen: Tensor, rulebook: Rulebook, engine: Engine
+    ) -> Tensor:
+        ctx.save_for_backward(chosen)
+        ctx.rulebook, ctx.engine = rulebook, engine
+        if features.shape[0] == 0:
+            return features.new_zeros(chosen.shape)
+        return torch.gather(features, 0, chosen.long().clamp_(min=0)).masked_fill_(chosen < 0, 0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (chosen,) = ctx.saved_tensors
+        return _WindowScatter.call(grads[0], chosen, ctx.rulebook, ctx.engine), None, None, None
+
+
+class _WindowScatter(_Rule):
+    """The adjoint of the pick: each window's value goes to the row that the window chose."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, chosen: Tensor, rulebook: Rulebook, engine: Engine
+    ) -> Tensor:
+        ctx.save_for_backward(chosen)
+        ctx.rulebook, ctx.engine = rulebook, engine
+        return engine.window_scatter(values, chosen, rulebook)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (chosen,) = ctx.saved_tensors
+        return _WindowPick.call(grads[0], chosen, ctx.rulebook, ctx.engine), None, None, None
+
+
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the sparse product, differentiable any number of times.
 
@@ -154,3 +203,19 @@ def segment_gather(values: Tensor, order: Tensor, starts: Tensor, segment: Tenso
 def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """Return int64 ``[S, C]``: the row of each segment's first largest value, per column."""
     return engines.for_tensor(values).segment_argmax(values.detach(), order, starts)
+
+
+def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the sums ``[n_out, C]`` of ``features`` ``[n_in, C]`` over the rulebook's windows."""
+    return _WindowSum.call(features, rulebook, engines.for_tensor(features))
+
+
+def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the largest value ``[n_out, C]`` of each window, 0 where a window holds no row.
+
+    Of equal values the first, in the order of the kernel cells, gets the gradient, and NaN wins,
+    both as in torch's max pooling.
+    """
+    engine = engines.for_tensor(features)
+    chosen = engine.window_argmax(features.detach(), rulebook)
+    return _WindowPick.call(features, chosen, rulebook, engine)

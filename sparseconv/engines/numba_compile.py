@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-
 KERNELS: list[Kernel] = []
 
 

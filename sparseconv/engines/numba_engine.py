@@ -14,6 +14,7 @@ from torch import Tensor
 from sparseconv.engines import numba_products as products
 from sparseconv.engines import numba_segments as segments
 from sparseconv.engines import numba_sites as kernels
+from sparseconv.engines import numba_windows as windows
 from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
@@ -23,9 +24,11 @@ from sparseconv.rulebook import Rulebook
 Array = np.ndarray[Any, Any]
 
 TILE_ROWS = 512
-REDUCE_PAIRS = 8192  # pairs that one partial weight gradient sums
-REDUCE_STEP = 256  # of them at a time, so that their rows stay in the cache
+REDUCE_TASKS = 16  # tasks that a weight gradient is split into
+REDUCE_TILES = 8  # tiles that a partial sum covers at least
+REDUCE_BYTES = 2**26  # most memory for partial sums
 CHUNK_ROWS = 8192  # sites or segments that one task takes
+MERGE_COLUMNS = 16  # columns of kernel cells searched at once: bounds the scratch memory
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -122,81 +125,84 @@ def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
     A submanifold rulebook is its own mirror image: the pairs of cell ``K - 1 - k`` are those of
     cell ``k`` swapped, in the same order, so only the first half is searched.
     """
+    *front, last = (1,) * (4 - geometry.dimensions) + geometry.kernel_size
+    columns = [(*cells, last) for cells in itertools.product(*map(range, front))]
     mirrored = geometry.kind is Kind.SUBMANIFOLD and fine is coarse
-    coords = _coords(coarse)
-    size = (1,) * (4 - geometry.dimensions) + geometry.kernel_size
-    columns = list(itertools.product(*(range(cells) for cells in size[:3])))
-    merge = _Merge(fine, coarse, coords, _geometry(geometry))
-    pairs: list[tuple[Array, Array]] = []
-    half = len(columns) // 2
-    for column in columns[:half] if mirrored else columns:
-        pairs += merge.column(column, size[3])
     if mirrored:
-        pairs += merge.column(columns[half], size[3] // 2)
-        own = np.arange(coords.shape[0], dtype=np.int32)
-        rows = own if fine.order is None else fine.order.numpy().astype(np.int32)
-        pairs += [(rows, rows), *((second, first) for first, second in reversed(pairs))]
-    splits = tuple(itertools.accumulate((len(first) for first, _ in pairs), initial=0))
-    fine_rows, coarse_rows = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+        half = len(columns) // 2
+        columns = [*columns[:half], (*columns[half][:3], last // 2)]
+    coords, arrays = _coords(coarse), _geometry(geometry)
+    parts = [
+        _merged(fine, coarse, coords, arrays, columns[number : number + MERGE_COLUMNS])
+        for number in range(0, len(columns), MERGE_COLUMNS)
+    ]
+    fine_rows, coarse_rows, counts = (np.concatenate(side) for side in zip(*parts, strict=True))
+    if mirrored:
+        fine_rows, coarse_rows, counts = _mirrored(fine_rows, coarse_rows, counts, fine)
     return Rulebook(
         torch.from_numpy(fine_rows),
         torch.from_numpy(coarse_rows),
-        splits,
+        tuple(itertools.accumulate(counts.tolist(), initial=0)),
         fine.keys.numel(),
         coarse.keys.numel(),
     )
 
 
-class _Merge:
-    """The merge of one fine and one coarse index; scratch memory is shared by all columns."""
+def _merged(
+    fine: Index, coarse: Index, coords: Array, geometry: Array, columns: list[tuple[int, ...]]
+) -> tuple[Array, Array, Array]:
+    """Return the pairs of some columns, cell by cell: fine rows, coarse rows, pairs per cell."""
+    last = int(geometry[0, 3])
+    cells = [
+        number * last + cell for number, column in enumerate(columns) for cell in range(column[3])
+    ]
+    count = coords.shape[0]
+    chunks = -(-count // CHUNK_ROWS)
+    scratch = np.empty((2, len(columns) * last, count), np.int32)
+    counts = np.zeros((chunks, len(columns) * last), np.int64)
+    keys, box, places = fine.keys.numpy(), _box(fine.packing), np.array(columns, np.int64)
 
-    def __init__(self, fine: Index, coarse: Index, coords: Array, geometry: Array) -> None:
-        self._fine_keys = fine.keys.numpy()
-        self._box = _box(fine.packing)
-        self._coords, self._geometry = coords, geometry
-        self._orders = [
-            np.empty(0, np.int64) if index.order is None else index.order.numpy()
-            for index in (fine, coarse)
-        ]
-        cells = int(geometry[0, 3])
-        self._scratch = np.empty((2, cells, coords.shape[0]), np.int32)
+    def search(number: int) -> None:
+        first = number * CHUNK_ROWS
+        bounds = np.array([first, min(first + CHUNK_ROWS, count)], np.int64)
+        kernels.merge(keys, *box, coords, geometry, places, bounds, *scratch, counts[number])
 
-    def column(self, column: tuple[int, ...], cells: int) -> list[tuple[Array, Array]]:
-        """Return the pairs (fine rows, coarse rows) of the first ``cells`` cells of a column."""
-        count = self._coords.shape[0]
-        starts = range(0, count, CHUNK_ROWS)
-        counts = np.zeros((len(starts), self._scratch.shape[1]), np.int64)
-        place = np.array(column, np.int64)
+    in_parallel(search, chunks)
+    by_cell = np.ascontiguousarray(counts[:, cells].T)
+    totals = by_cell.sum(axis=1)
+    starts = [0, *itertools.accumulate(totals.tolist())]
+    sides = np.empty((2, starts[-1]), np.int32)
+    orders = [
+        np.empty(0, np.int64) if index.order is None else index.order.numpy()
+        for index in (fine, coarse)
+    ]
 
-        def run(number: int) -> None:
-            bounds = np.array([starts[number], min(starts[number] + CHUNK_ROWS, count)], np.int64)
-            kernels.merge_column(
-                self._fine_keys,
-                *self._box,
-                self._coords,
-                self._geometry,
-                place,
-                cells,
-                bounds,
-                *self._scratch,
-                counts[number],
-            )
+    def put_together(number: int) -> None:
+        for side in (0, 1):
+            positions = scratch[side, cells[number]]
+            place = by_cell[number], orders[side], starts[number], sides[side]
+            kernels.collect(positions, CHUNK_ROWS, *place)
 
-        in_parallel(run, len(starts))
-        return [self._collect(cell, starts, counts[:, cell]) for cell in range(cells)]
+    in_parallel(put_together, len(cells))
+    return sides[0], sides[1], totals
 
-    def _collect(self, cell: int, starts: range, counts: Array) -> tuple[Array, Array]:
-        """Return the pairs of one cell, put together from the chunks, as rows."""
-        ends = np.cumsum(counts).tolist()
-        sides = []
-        for scratch, order in zip(self._scratch, self._orders, strict=True):
-            rows = np.empty(ends[-1] if ends else 0, np.int32)
-            for start, size, end in zip(starts, counts.tolist(), ends, strict=True):
-                kernels.copy_rows(
-                    scratch[cell, start : start + size], order, rows[end - size : end]
-                )
-            sides.append(rows)
-        return sides[0], sides[1]
+
+def _mirrored(
+    fine_rows: Array, coarse_rows: Array, counts: Array, index: Index
+) -> tuple[Array, Array, Array]:
+    """Return the whole of a submanifold rulebook from its first half."""
+    n, half = index.keys.numel(), fine_rows.size
+    centre = np.arange(n) if index.order is None else index.order.numpy()
+    ends = np.cumsum(counts)
+    sides = []
+    for own, other in ((fine_rows, coarse_rows), (coarse_rows, fine_rows)):
+        rows = np.empty(2 * half + n, np.int32)
+        rows[:half] = own
+        rows[half : half + n] = centre
+        for count, end in zip(counts.tolist(), ends.tolist(), strict=True):
+            rows[rows.size - end : rows.size - end + count] = other[end - count : end]
+        sides.append(rows)
+    return sides[0], sides[1], np.concatenate([counts, [n], counts[::-1]])
 
 
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
@@ -219,31 +225,48 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
 
 
 def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
-    """Return the weight gradient: sums of blocks of pairs, added in their order."""
+    """Return the weight gradient: partial sums over groups of tiles, added in their order."""
     c_in, c_out = features.shape[1] // groups, grad.shape[1] // groups
     x = _array(features).reshape(rulebook.n_in, groups, c_in)
     columns, block = _columns(c_out, x.dtype)
     split = grad.detach().reshape(rulebook.n_out, groups, c_out)
     g = _array(torch.nn.functional.pad(split, (0, columns - c_out)))
-    tasks = [
-        (cell, start, min(start + REDUCE_PAIRS, end))
-        for cell, (first, end) in enumerate(itertools.pairwise(rulebook.splits))
-        for start in range(first, end, REDUCE_PAIRS)
-    ]
-    shape = (groups, columns // block, c_in, block)
-    partial = np.empty((len(tasks), *shape), x.dtype)
-    rows = rulebook.in_rows.numpy(), rulebook.out_rows.numpy()
+    tiled = _tiled(rulebook)
+    shape = (rulebook.num_cells, groups, columns // block, c_in, block)
+    parts, cell_groups = _reduce_tasks(tiled, math.prod(shape) * x.itemsize)
+    partial = np.empty((len(parts), *shape), x.dtype)
+    pairs = tiled.in_rows, tiled.out_rows, tiled.starts
 
     def run(number: int) -> None:
-        _, start, end = tasks[number]
-        products.reduce_block(x, g, *rows, start, end, REDUCE_STEP, partial[number])
+        part, cells = divmod(number, len(cell_groups))
+        first, last = cell_groups[cells]
+        target = partial[part, first:last]
+        products.reduce_tiles(x, g, *pairs, parts[part], cell_groups[cells], target)
 
-    in_parallel(run, len(tasks))
-    packed = np.zeros((rulebook.num_cells, *shape), x.dtype)
-    for number, (cell, _, _) in enumerate(tasks):
-        packed[cell] += partial[number]
+    in_parallel(run, len(parts) * len(cell_groups))
+    packed = np.zeros(shape, x.dtype)
+    for part in partial:
+        packed += part
     weight = torch.from_numpy(packed).transpose(2, 3).flatten(3)[..., :c_out]
     return weight.to(features.dtype).contiguous()
+
+
+def _reduce_tasks(tiled: TiledPairs, size: int) -> tuple[Array, Array]:
+    """Return the ranges of tiles and of cells that a weight gradient is summed over apart.
+
+    They depend on the shapes alone, never on the number of threads, and so does the order of
+    additions. Few rows are split by cell, many by tile; partial sums take ``REDUCE_BYTES`` at most.
+    """
+    cells, tiles = tiled.starts.shape[0], tiled.starts.shape[1] - 1
+    parts = max(1, min(REDUCE_TASKS, tiles // REDUCE_TILES, REDUCE_BYTES // size))
+    groups = min(cells, -(-REDUCE_TASKS // parts))
+    return _ranges(tiles, parts), _ranges(cells, groups)
+
+
+def _ranges(count: int, parts: int) -> Array:
+    """Return ``[parts, 2]``: ``count`` split into ranges of about equal length."""
+    ends = np.arange(parts + 1) * count // parts
+    return np.stack([ends[:-1], ends[1:]], axis=1)
 
 
 def _columns(c_out: int, dtype: Any) -> tuple[int, int]:
@@ -258,7 +281,10 @@ def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     x = _array(values)
     out = np.empty((starts.numel() - 1, x.shape[1]), x.dtype)
     rows = order.numpy(), starts.numpy()
-    _by_chunks(out.shape[0], lambda s, e: segments.segment_sums(x, *rows, s, e, out))
+    count = out.shape[0]
+    # as many segments to a task as hold CHUNK_ROWS rows on average
+    step = max(1, CHUNK_ROWS * count // max(order.numel(), count, 1))
+    _by_chunks(count, lambda s, e: segments.segment_sums(x, *rows, s, e, out), step)
     return torch.from_numpy(out).to(values.dtype)
 
 
@@ -269,6 +295,40 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     rows = order.numpy(), starts.numpy()
     _by_chunks(out.shape[0], lambda s, e: segments.segment_argmaxes(x, *rows, s, e, out))
     return torch.from_numpy(out)
+
+
+def window_argmax(features: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the row of each window's first largest value, per column."""
+    x = _array(features)
+    chosen = np.empty((rulebook.n_out, x.shape[1]), np.int32)
+    _by_tiles(rulebook, lambda pairs, tile: windows.argmax_tile(x, *pairs, TILE_ROWS, tile, chosen))
+    return torch.from_numpy(chosen)
+
+
+def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the sum of each window, cell by cell."""
+    x = _array(features)
+    out = np.empty((rulebook.n_out, x.shape[1]), x.dtype)
+    _by_tiles(rulebook, lambda pairs, tile: windows.sum_tile(x, *pairs, TILE_ROWS, tile, out))
+    return torch.from_numpy(out).to(features.dtype)
+
+
+def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the input rows that were chosen, with what the windows that chose them hand back."""
+    x, rows = _array(values), chosen.contiguous().numpy()
+    out = np.empty((rulebook.n_in, x.shape[1]), x.dtype)
+    _by_tiles(
+        rulebook.transposed,
+        lambda pairs, tile: windows.scatter_tile(x, rows, *pairs, TILE_ROWS, tile, out),
+    )
+    return torch.from_numpy(out).to(values.dtype)
+
+
+def _by_tiles(rulebook: Rulebook, task: Any) -> None:
+    """Call ``task(pairs, tile)`` for every tile of output rows, in parallel."""
+    tiled = _tiled(rulebook)
+    pairs = tiled.in_rows, tiled.out_rows, tiled.starts
+    in_parallel(lambda tile: task(pairs, tile), tiled.starts.shape[1] - 1)
 
 
 def _tiled(rulebook: Rulebook) -> TiledPairs:
@@ -296,12 +356,10 @@ def _tile(rulebook: Rulebook) -> TiledPairs:
     return TiledPairs(in_rows, out_rows, starts)
 
 
-def _by_chunks(count: int, task: Any) -> None:
-    """Call ``task(start, end)`` over ``count`` rows in chunks, in parallel."""
-    starts = range(0, count, CHUNK_ROWS)
-    in_parallel(
-        lambda number: task(starts[number], min(starts[number] + CHUNK_ROWS, count)), len(starts)
-    )
+def _by_chunks(count: int, task: Any, step: int = CHUNK_ROWS) -> None:
+    """Call ``task(start, end)`` over ``count`` rows in chunks of ``step``, in parallel."""
+    starts = range(0, count, step)
+    in_parallel(lambda number: task(starts[number], min(starts[number] + step, count)), len(starts))
 
 
 def _array(x: Tensor) -> Array:

@@ -124,9 +124,9 @@ class _Loop:
         self.number, self.values = number, values
 
 
-def _sizes() -> Iterator[int]:
-    """Yield how many rows are taken at a time: ``ROWS``, then what is left over in halves."""
-    size = ROWS
+def _sizes(vectors: int) -> Iterator[int]:
+    """Yield how many rows are taken at a time: what registers hold, then halves for the rest."""
+    size = ROWS * 2 // vectors
     while size:
         yield size
         size //= 2
@@ -138,7 +138,7 @@ def _emit_multiply(vectors: int) -> Callable[..., None]:
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = _Emitter(builder, signature.args[0].dtype)
         _, x, x_stride, in_rows, out, out_stride, out_rows, weight, c_in, first, last = args
-        for size in _sizes():
+        for size in _sizes(vectors):
             with emitter.loop(first, last, size, []) as pairs:
                 entries = [emitter.plus(pairs.number, row) for row in range(size)]
                 sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
@@ -182,7 +182,7 @@ def _emit_outer(vectors: int) -> Callable[..., None]:
             last,
         ) = args
         channel = emitter.const(0)
-        for size in _sizes():
+        for size in _sizes(vectors):
             with emitter.loop(channel, c_in, size, []) as channels:
                 entries = [emitter.plus(channels.number, row) for row in range(size)]
                 rows = [builder.add(weight, builder.mul(entry, w_stride)) for entry in entries]
@@ -300,39 +300,45 @@ def scatter_tile(
 
 
 @Kernel
-def reduce_block(
+def reduce_tiles(
     features: Array,
     grad: Array,
     in_rows: Array,
     out_rows: Array,
-    first: int,
-    last: int,
-    step: int,
+    starts: Array,
+    tiles: Array,
+    cells: Array,
     weight: Array,
 ) -> None:
-    """Write the sum of ``features[i]^T grad[o]`` over the pairs ``first`` to ``last``.
+    """Write the sums of ``features[i]^T grad[o]`` over the pairs of some tiles and cells.
+
+    Tile by tile, so that the rows that the kernel cells share are read from the cache.
 
     Args:
         features: ``[n_in, G, c_in]``.
         grad: ``[n_out, G, blocks * BLOCK]``, BLOCK one or two vectors of columns.
         in_rows, out_rows: int32 ``[P]``.
-        first, last: the pairs; ``step`` of them at a time, whose rows stay in the cache.
-        weight: ``[G, blocks, c_in, BLOCK]``, written here.
+        starts: ``[K, T + 1]`` pairs that open each tile of output rows, per cell.
+        tiles, cells: ``[2]`` first and last of each, the last one not included.
+        weight: ``[cells, G, blocks, c_in, BLOCK]``, written here.
     """
-    groups, blocks, c_in, width = weight.shape
+    _, groups, blocks, c_in, width = weight.shape
     weight[:] = 0
     size = features.itemsize
-    for start in range(first, last, step):
-        end = min(start + step, last)
-        for group in range(groups):
-            x = features.ctypes.data + group * c_in * size
-            for block in range(blocks):
-                g = grad.ctypes.data + (group * blocks + block) * width * size
-                w = weight[group, block].ctypes.data
-                rows = in_rows.ctypes.data
-                targets = out_rows.ctypes.data
-                xs, gs, ws = features.strides[0], grad.strides[0], width * size
-                if width * size == VECTOR_BYTES:
-                    _outer_one(features, x, xs, rows, g, gs, targets, w, ws, c_in, start, end)
-                else:
-                    _outer_two(features, x, xs, rows, g, gs, targets, w, ws, c_in, start, end)
+    for tile in range(tiles[0], tiles[1]):
+        for cell in range(cells[0], cells[1]):
+            first, last = starts[cell, tile], starts[cell, tile + 1]
+            if first == last:
+                continue
+            for group in range(groups):
+                x = features.ctypes.data + group * c_in * size
+                for block in range(blocks):
+                    g = grad.ctypes.data + (group * blocks + block) * width * size
+                    w = weight[cell - cells[0], group, block].ctypes.data
+                    rows = in_rows.ctypes.data
+                    targets = out_rows.ctypes.data
+                    xs, gs, ws = features.strides[0], grad.strides[0], width * size
+                    if width * size == VECTOR_BYTES:
+                        _outer_one(features, x, xs, rows, g, gs, targets, w, ws, c_in, first, last)
+                    else:
+                        _outer_two(features, x, xs, rows, g, gs, targets, w, ws, c_in, first, last)

@@ -39,11 +39,15 @@ def segment_sums(
 def segment_argmaxes(
     values: Array, order: Array, starts: Array, first: int, last: int, out: Array
 ) -> None:
-    """Write the row of the first largest value of segments ``first`` to ``last`` to ``out``."""
+    """Write the row of the first largest value of segments ``first`` to ``last`` to ``out``.
+
+    NaN counts as larger than everything.
+    """
     for segment in range(first, last):
         for column in range(values.shape[1]):
             best = order[starts[segment]]
             for entry in range(starts[segment] + 1, starts[segment + 1]):
-                if values[order[entry], column] > values[best, column]:
+                value, held = values[order[entry], column], values[best, column]
+                if value > held or (np.isnan(value) and not np.isnan(held)):
                     best = order[entry]
             out[segment, column] = best

@@ -80,37 +80,58 @@ def reach(
     the box ``lower``, ``extent`` are left out; a site may be written more than once, at different
     places.
     """
-    count = 0
-    reached = np.empty(5, np.int64)
-    cells = geometry[0, 0] * geometry[0, 1] * geometry[0, 2] * geometry[0, 3]
-    for row in range(start, end):
-        reached[0] = coords[row, 0]
-        for number in range(cells):
-            rest = number
-            legal = True
-            for axis in range(3, -1, -1):
-                cell = rest % geometry[0, axis]
-                rest = rest // geometry[0, axis]
-                shift = cell * geometry[3, axis] - geometry[2, axis]
+    most = max(geometry[0, 0], geometry[0, 1], geometry[0, 2], geometry[0, 3])
+    phases = max(geometry[1, 0], geometry[1, 1], geometry[1, 2], geometry[1, 3])
+    # on one axis an input at base * stride + phase reaches base + shifts[axis, phase]: all cells k
+    # with (phase - k * dilation) divisible by the stride
+    shifts = np.empty((4, phases, most), np.int64)
+    sizes = np.zeros((4, phases), np.int64)
+    for axis in range(4):
+        stride, dilation = geometry[1, axis], geometry[3, axis]
+        for phase in range(1 if transposed else stride):
+            for cell in range(geometry[0, axis]):
+                moved = phase - cell * dilation
                 if transposed:
-                    place = coords[row, axis + 1] * geometry[1, axis] + shift
+                    moved = cell * dilation - geometry[2, axis]
+                elif moved % stride != 0:
+                    continue
                 else:
-                    place = coords[row, axis + 1] - shift
-                    if place % geometry[1, axis] != 0:
-                        legal = False
-                        break
-                    place = place // geometry[1, axis]
-                place -= lower[axis + 1]
-                if place < 0 or place >= extent[axis + 1]:
-                    legal = False
-                    break
-                reached[axis + 1] = place
-            if legal:
-                key = reached[0] - lower[0]
-                for axis in range(1, 5):
-                    key = key * extent[axis] + reached[axis]
-                keys[count] = key
-                count += 1
+                    moved = moved // stride
+                shifts[axis, phase, sizes[axis, phase]] = moved - lower[axis + 1]
+                sizes[axis, phase] += 1
+    count = 0
+    places = np.empty((4, most), np.int64)
+    found = np.empty(4, np.int64)
+    for row in range(start, end):
+        # what a site reaches is a product of what it reaches on each axis
+        for axis in range(4):
+            stride = geometry[1, axis]
+            phase = 0
+            if transposed:
+                base = coords[row, axis + 1] * stride
+            else:
+                base = coords[row, axis + 1] + geometry[2, axis]
+                if stride == 2:  # by far the most common, and a shift is quicker than a division
+                    phase, base = base & 1, base >> 1
+                elif stride != 1:
+                    phase = base
+                    base = base // stride
+                    phase -= base * stride
+            found[axis] = 0
+            for entry in range(sizes[axis, phase]):
+                place = base + shifts[axis, phase, entry]
+                if 0 <= place < extent[axis + 1]:
+                    places[axis, found[axis]] = place
+                    found[axis] += 1
+        batch = (coords[row, 0] - lower[0]) * extent[1]
+        for first in places[0, : found[0]]:
+            for second in places[1, : found[1]]:
+                plane = ((batch + first) * extent[2] + second) * extent[3]
+                for third in places[2, : found[2]]:
+                    line = (plane + third) * extent[4]
+                    for fourth in places[3, : found[3]]:
+                        keys[count] = line + fourth
+                        count += 1
     return count
 
 
@@ -126,74 +147,91 @@ def drop_repeats(keys: Array) -> int:
 
 
 @Kernel
-def merge_column(
+def merge(
     fine_keys: Array,
     lower: Array,
     extent: Array,
     coarse: Array,
     geometry: Array,
-    column: Array,
-    last_cells: int,
+    columns: Array,
     bounds: Array,
     fine_rows: Array,
     coarse_rows: Array,
     counts: Array,
 ) -> None:
-    """Find the pairs of one column of kernel cells: those that differ in the last axis only.
+    """Find the pairs of some columns of kernel cells; a column differs in the last axis only.
 
     Args:
         fine_keys: ``[n_fine]`` ascending, packed by ``lower``, ``extent`` ``[5]``.
         coarse: ``[n_coarse, 5]`` coordinates, ascending.
         geometry: ``[4, 4]`` kernel size, stride, padding, dilation per axis.
-        column: ``[3]`` the cells on the first three axes.
-        last_cells: how many cells of the last axis to look at, from cell 0.
+        columns: ``[M, 4]`` the cells on the first three axes, and how many cells of the last axis
+            to look at, from cell 0.
         bounds: ``[2]`` the coarse sites to look at.
-        fine_rows, coarse_rows: ``[K_last, n_coarse]``; the pairs of cell ``k`` are written to row
-            ``k`` from ``bounds[0]`` on, as positions in key order.
-        counts: ``[K_last]`` number of pairs written per cell.
+        fine_rows, coarse_rows: ``[M * K_last, n_coarse]``; the pairs of a cell are written to its
+            row from ``bounds[0]`` on, as positions in key order.
+        counts: ``[M * K_last]`` number of pairs written per cell.
     """
     n_fine = fine_keys.shape[0]
-    first, last = bounds[0], bounds[1]
-    step = geometry[3, 3]
-    position = 0
-    seeded = False
-    counts[:] = 0
-    for row in range(first, last):
-        base = coarse[row, 0] - lower[0]
-        legal = 0 <= base < extent[0]
+    n_columns = columns.shape[0]
+    last_cells, step = geometry[0, 3], geometry[3, 3]
+    positions = np.full(n_columns, -1, np.int64)
+    shifts = np.empty((n_columns, 3), np.int64)
+    for column in range(n_columns):
         for axis in range(3):
-            place = coarse[row, axis + 1] * geometry[1, axis] - geometry[2, axis]
-            place += column[axis] * geometry[3, axis] - lower[axis + 1]
-            legal = legal and 0 <= place < extent[axis + 1]
-            base = base * extent[axis + 1] + place
-        start = coarse[row, 4] * geometry[1, 3] - geometry[2, 3] - lower[4]
-        low = max(start, 0)
-        high = min(start + (last_cells - 1) * step, extent[4] - 1)
-        if not legal or low > high:
+            shift = columns[column, axis] * geometry[3, axis]
+            shifts[column, axis] = shift - geometry[2, axis] - lower[axis + 1]
+    counts[:] = 0
+    for row in range(bounds[0], bounds[1]):
+        batch = coarse[row, 0] - lower[0]
+        if batch < 0 or batch >= extent[0]:
             continue
-        base *= extent[4]
-        if not seeded:
-            position = np.searchsorted(fine_keys, base + low)
-            seeded = True
-        while position < n_fine and fine_keys[position] < base + low:
-            position += 1
-        entry = position
-        while entry < n_fine and fine_keys[entry] <= base + high:
-            offset = fine_keys[entry] - base - start
-            if offset % step == 0:
-                cell = offset // step
-                place = first + counts[cell]
-                fine_rows[cell, place] = entry
-                coarse_rows[cell, place] = row
-                counts[cell] += 1
-            entry += 1
+        batch *= extent[1]
+        first = coarse[row, 1] * geometry[1, 0]
+        second = coarse[row, 2] * geometry[1, 1]
+        third = coarse[row, 3] * geometry[1, 2]
+        start = coarse[row, 4] * geometry[1, 3] - geometry[2, 3] - lower[4]
+        for column in range(n_columns):
+            high = min(start + (columns[column, 3] - 1) * step, extent[4] - 1)
+            low = max(start, 0)
+            i = first + shifts[column, 0]
+            j = second + shifts[column, 1]
+            k = third + shifts[column, 2]
+            legal = (0 <= i < extent[1]) & (0 <= j < extent[2]) & (0 <= k < extent[3])
+            if low > high or not legal:
+                continue
+            base = (((batch + i) * extent[2] + j) * extent[3] + k) * extent[4]
+            position = positions[column]
+            if position < 0:
+                position = np.searchsorted(fine_keys, base + low)
+            while position < n_fine and fine_keys[position] < base + low:
+                position += 1
+            positions[column] = position
+            while position < n_fine and fine_keys[position] <= base + high:
+                offset = fine_keys[position] - base - start
+                cell = offset if step == 1 else offset // step
+                if cell * step == offset:
+                    cell += column * last_cells
+                    place = bounds[0] + counts[cell]
+                    fine_rows[cell, place] = position
+                    coarse_rows[cell, place] = row
+                    counts[cell] += 1
+                position += 1
 
 
 @Kernel
-def copy_rows(source: Array, order: Array, target: Array) -> None:
-    """Copy positions to ``target``, through ``order`` where that is not empty."""
-    if order.shape[0] == 0:
-        target[:] = source
-    else:
-        for entry in range(source.shape[0]):
-            target[entry] = order[source[entry]]
+def collect(
+    scratch: Array, chunk: int, counts: Array, order: Array, start: int, rows: Array
+) -> None:
+    """Put the pieces of one cell's pairs together: ``rows[start:]``.
+
+    Args:
+        scratch: ``[n]`` positions in key order; piece ``c`` begins at ``c * chunk``.
+        counts: ``[chunks]`` the length of each piece.
+        order: ``[n]`` row of each position; empty where that is the position.
+    """
+    for piece in range(counts.shape[0]):
+        for entry in range(piece * chunk, piece * chunk + counts[piece]):
+            position = scratch[entry]
+            rows[start] = order[position] if order.shape[0] > 0 else position
+            start += 1

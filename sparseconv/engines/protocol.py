@@ -79,4 +79,25 @@ class Engine(Protocol):
         """
 
     def segment_argmax(self, values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
-        """Return int64 ``[S, C]``: the row of each (non-empty) segment's first largest value."""
+        """Return int64 ``[S, C]``: the row of each (non-empty) segment's first largest value.
+
+        NaN counts as larger than everything.
+        """
+
+    def window_argmax(self, features: Tensor, rulebook: Rulebook) -> Tensor:
+        """Return int32 ``[n_out, C]``: the input row of each window's first largest value.
+
+        A window holds the rows ``i`` of the pairs ``(k, i, o)`` in the order of their cells; -1
+        where it holds none. NaN counts as larger than everything, the last one most of all, as in
+        torch's max pooling.
+        """
+
+    def window_sum(self, features: Tensor, rulebook: Rulebook) -> Tensor:
+        """Return ``out[o] = sum over pairs (k, i, o) of features[i]``, ``[n_out, C]``."""
+
+    def window_scatter(self, values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
+        """Return ``out[i, c] = sum of values[o, c]`` over the windows with ``chosen[o, c] = i``.
+
+        ``values`` and ``chosen`` (of :meth:`window_argmax`) ``[n_out, C]``, result ``[n_in, C]``;
+        half precisions accumulate in float32.
+        """

@@ -1,11 +1,14 @@
 """The plain engine: PyTorch's own operators, on any device.
 
-A matrix product's bits depend on how many rows it has, because BLAS chooses its kernels by size.
-So products run on blocks of one fixed shape, ``[BLOCK_ROWS, c_in] @ [c_in, c_out]`` with ``c_out``
-padded to a multiple of ``COLUMN_STEP``: then a row's result depends on that row alone.
+A matrix product's bits depend on how many rows it has and, at odd sizes, on the number of threads,
+because BLAS chooses its kernels by size. So products run on blocks of one fixed number of rows,
+with the columns padded to a multiple of ``COLUMN_STEP``: then a row's result depends on that row
+alone.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor
@@ -111,8 +114,8 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
     """Return the convolution: gather rows, multiply in blocks, add to the output rows."""
     _, groups, c_in, c_out = weight.shape
     x, w = _accumulable(features), _accumulable(weight)
-    columns = -(-c_out // COLUMN_STEP) * COLUMN_STEP
-    w = torch.nn.functional.pad(w, (0, columns - c_out))
+    w = _padded(w)
+    columns = w.shape[-1]
     out = x.new_zeros(rulebook.n_out, groups, c_out)
     for cell, (start, end) in enumerate(zip(rulebook.splits, rulebook.splits[1:], strict=False)):
         if start == end or c_in == 0:
@@ -137,9 +140,9 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
             continue
         left = _in_blocks(x, rulebook.in_rows[start:end], REDUCE_BLOCK_ROWS)
         right = _in_blocks(g, rulebook.out_rows[start:end], REDUCE_BLOCK_ROWS)
-        left = left.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_in).permute(0, 2, 3, 1)
-        right = right.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_out).transpose(1, 2)
-        weight[cell] = _tree_sum(torch.matmul(left, right))
+        left = _padded(left.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_in)).permute(0, 2, 3, 1)
+        right = _padded(right.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_out)).transpose(1, 2)
+        weight[cell] = _tree_sum(torch.matmul(left, right))[:, :c_in, :c_out]
     return weight.to(features.dtype)
 
 
@@ -155,16 +158,51 @@ def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
 
 
 def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
-    """Return the row of each segment's first largest value, per column."""
+    """Return the row of each segment's first largest value, per column; NaN is the largest."""
     lengths = starts.diff()
     columns = torch.arange(values.shape[1], device=values.device)
     best = order[starts[:-1]][:, None].expand(-1, values.shape[1]).clone()
     for step in range(1, int(lengths.max()) if lengths.numel() else 0):
         live = torch.nonzero(lengths > step)[:, 0]
         rows = order[starts[live] + step]
-        larger = values[rows] > values[best[live], columns]
+        candidate, held = values[rows], values[best[live], columns]
+        larger = (candidate > held) | (candidate.isnan() & ~held.isnan())
         best[live] = torch.where(larger, rows[:, None], best[live])
     return best
+
+
+def window_argmax(features: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the row of each window's first largest value, per column; the last NaN wins."""
+    shape = (rulebook.n_out, features.shape[1])
+    chosen = torch.full(shape, -1, dtype=torch.int32, device=features.device)
+    best = features.new_zeros(shape)
+    for start, end in itertools.pairwise(rulebook.splits):
+        sources, targets = rulebook.in_rows[start:end], rulebook.out_rows[start:end].long()
+        values, held, holder = features[sources], best[targets], chosen[targets]
+        better = (holder < 0) | (values > held) | values.isnan()
+        best[targets] = torch.where(better, values, held)
+        chosen[targets] = torch.where(better, sources[:, None], holder)
+    return chosen
+
+
+def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the sum of each window, cell by cell."""
+    x = _accumulable(features)
+    out = x.new_zeros(rulebook.n_out, x.shape[1])
+    for start, end in itertools.pairwise(rulebook.splits):
+        out.index_add_(0, rulebook.out_rows[start:end], x[rulebook.in_rows[start:end]])
+    return out.to(features.dtype)
+
+
+def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the input rows that were chosen, with what the windows that chose them hand back."""
+    x = _accumulable(values)
+    out = x.new_zeros(rulebook.n_in, x.shape[1])
+    for start, end in itertools.pairwise(rulebook.splits):
+        rows, windows = rulebook.in_rows[start:end], rulebook.out_rows[start:end]
+        hit = chosen[windows] == rows[:, None]
+        out.index_add_(0, rows, torch.where(hit, x[windows], 0))
+    return out.to(values.dtype)
 
 
 def _accumulable(x: Tensor) -> Tensor:
@@ -177,6 +215,11 @@ def _in_blocks(x: Tensor, rows: Tensor, block: int) -> Tensor:
     padded = x.new_zeros(-(-rows.numel() // block) * block, x.shape[1])
     torch.index_select(x, 0, rows, out=padded[: rows.numel()])
     return padded
+
+
+def _padded(x: Tensor) -> Tensor:
+    """Return ``x`` with zeros behind its last axis, up to a multiple of ``COLUMN_STEP``."""
+    return torch.nn.functional.pad(x, (0, -x.shape[-1] % COLUMN_STEP))
 
 
 def _tree_sum(x: Tensor) -> Tensor:

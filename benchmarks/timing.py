@@ -1,0 +1,63 @@
+"""Interleaved timing: every contender once per round, medians over the rounds."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+
+def interleaved(
+    contenders: dict[str, Callable[[], Any]], rounds: int = 7, warm_up: int = 1
+) -> dict[str, float]:
+    """Return the median time of each contender in milliseconds.
+
+    Every round runs each contender once, so that a machine that slows down for a while slows all
+    of them. The garbage collector stays off while the clock runs.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(warm_up + rounds):
+        for name, run in contenders.items():
+            gc.collect()
+            gc.disable()
+            start = time.perf_counter()
+            run()
+            elapsed = time.perf_counter() - start
+            gc.enable()
+            if number >= warm_up:
+                times[name].append(elapsed)
+    return {name: 1e3 * statistics.median(values) for name, values in times.items()}
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to know about the machine and the versions."""
+    return {
+        "processor": _processor(),
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+    }
+
+
+def _processor() -> str:
+    """Return the processor's model name and its widest vector extension."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    found = {name.strip(): value.strip() for name, value in fields.items()}
+    flags = found.get("flags", "").split()
+    vectors = [name for name in ("avx512_bf16", "avx512f", "avx2") if name in flags][:1]
+    return " ".join([found.get("model name", platform.machine()), *vectors])
