@@ -221,7 +221,7 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
         tiled.starts.shape[1] - 1,
     )
     result = torch.from_numpy(out)[:, :, :c_out].reshape(rulebook.n_out, groups * c_out)
-    return result.to(features.dtype)
+    return result.to(features.dtype).contiguous()
 
 
 def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:

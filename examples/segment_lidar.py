@@ -1,0 +1,298 @@
+"""Label every point of a street scan with a sparse U-Net, trained here and now, from scratch.
+
+    python examples/segment_lidar.py                      # train on data/train, judge on data/test
+    python examples/segment_lidar.py path/to/scan.bin     # label your own scan with these weights
+    python examples/segment_lidar.py --kernel-size 1      # the same network without neighbours
+
+A scan becomes voxels, the U-Net gives each voxel a score per class, and the scores go back to the
+points. The first command takes about two minutes on two CPU cores and prints what it measured;
+pictures, weights and metrics.json go to out/ (out/kernel_size_1 for the third).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from drawing import CLASSES, draw
+from scans import Scan, Settings, augmented, load, majority, voxels
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+import sparseconv as sc
+from sparseconv.models import UNet
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+QUICK = {
+    "voxel_size": 0.5,
+    "widths": (8, 16),
+    "steps": 12,
+    "train_scans": 3,
+    "test_scans": 1,
+}
+EXPLAINED = """\
+voxelize   points to voxels, sorted and merged, with their features
+rulebooks  what the first forward and backward take longer than the second: looking up
+           neighbours, once per set of sites, for all layers that share them
+forward    the second forward; backward: the second backward, to input and weights"""
+
+BAR = "{desc} {percentage:3.0f} %|{bar:20}| {n}/{total} steps, {remaining} left{postfix}"
+
+Seconds = dict[str, float]
+
+
+@contextmanager
+def clock(seconds: Seconds, name: str) -> Iterator[None]:
+    """Add the time that the block takes to ``seconds[name]``."""
+    start = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def network_for(settings: Settings) -> UNet:
+    """Return the network with fresh weights."""
+    torch.manual_seed(settings.seed)
+    channels, classes = settings.channels, len(CLASSES)
+    widths, depth = settings.widths, settings.convolutions
+    return UNet(channels, classes, widths, settings.kernel_size, convolutions=depth)
+
+
+def first_call(settings: Settings, scan: Scan) -> float:
+    """Return how many seconds compiling takes: a first step on few points, less a second one."""
+    few = scan.keep(scan.xyz.norm(dim=1) < 8)
+    network, seconds = network_for(settings), Seconds()
+    for name in ("first", "second"):
+        with clock(seconds, name):
+            x, to_points = voxels(few, settings)
+            network(x).features.square().mean().backward()
+            to_points(x)
+    return seconds["first"] - seconds["second"]
+
+
+def class_weights(settings: Settings, scans: list[Scan]) -> Tensor:
+    """Return a weight per class, so that rare ones count: one over the root of their share."""
+    labels = torch.cat([majority(scan, voxels(scan, settings)[1]) for scan in scans])
+    share = torch.bincount(labels, minlength=len(CLASSES)).clamp(min=1) / labels.numel()
+    return share.rsqrt() / share.sqrt().sum()
+
+
+def train(settings: Settings, scans: list[Scan]) -> tuple[UNet, dict[str, Any]]:
+    """Return a trained network and what training took; each step sees one scan, augmented."""
+    network = network_for(settings)
+    generator = torch.Generator().manual_seed(settings.seed)
+    weight = class_weights(settings, scans)
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, settings.steps, pct_start=0.25
+    )
+    seconds, sites, order, start = Seconds(), 0, [], time.perf_counter()
+    losses: list[float] = []
+    bar = tqdm(range(settings.steps), desc="training", mininterval=0.5, bar_format=BAR)
+    for _ in bar:
+        order = order or torch.randperm(len(scans), generator=generator).tolist()
+        with clock(seconds, "augment_and_voxelize"):
+            scan = augmented(scans[order.pop()], generator)
+            x, to_points = voxels(scan, settings)
+            target = majority(scan, to_points)
+        with clock(seconds, "rulebooks_and_forward"):
+            loss = F.cross_entropy(network(x).features, target, weight)
+        with clock(seconds, "backward_and_step"):
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        sites += x.num_sites
+        losses.append(loss.item())
+        rate = sites / (time.perf_counter() - start)
+        smooth = float(np.mean(losses[-len(scans) :]))
+        bar.set_postfix_str(f"loss {smooth:.3f}, {rate:,.0f} sites/s", refresh=False)
+    total = time.perf_counter() - start
+    report = {"final_loss": smooth, "sites_per_second": sites / total, "sites": sites}
+    return network.eval(), {**report, "seconds": {**seconds, "total": total}}
+
+
+def label(network: UNet, settings: Settings, scan: Scan) -> Tensor:
+    """Return the class ``[N]`` of each point."""
+    x, to_points = voxels(scan, settings)
+    with torch.no_grad():
+        return to_points(network(x)).argmax(dim=1)
+
+
+def measure(network: UNet, settings: Settings, scan: Scan) -> dict[str, Any]:
+    """Return the sizes of a scan and the seconds that each part of the work takes on it."""
+    seconds, again = Seconds(), Seconds()
+    with clock(seconds, "voxelize"):
+        x, _ = voxels(scan, settings)
+    for times in (seconds, again):
+        with clock(times, "forward"):
+            loss = network(x).features.square().mean()
+        with clock(times, "backward"):
+            loss.backward()
+    network.zero_grad()
+    longer = sum(seconds[part] - again[part] for part in ("forward", "backward"))
+    return {
+        "scan": scan.name,
+        "points": len(scan.xyz),
+        "sites": x.num_sites,
+        "rulebook_pairs": rulebook_pairs(network, x),
+        "seconds": {"voxelize": seconds["voxelize"], "rulebooks": max(longer, 0.0), **again},
+    }
+
+
+def rulebook_pairs(network: UNet, x: sc.SparseTensor) -> int:
+    """Return the pairs of all rulebooks on the sites of ``x`` and of every coarser level."""
+    met = {x.sites}
+    hooks = [
+        module.register_forward_hook(lambda _module, _input, output: met.add(output.sites))
+        for module in network.modules()
+    ]
+    with torch.no_grad():
+        network(x)
+    for hook in hooks:
+        hook.remove()
+    return sum(book.num_pairs for sites in met for book in sites.rulebooks.values())
+
+
+def judge(network: UNet, settings: Settings, scans: list[Scan]) -> dict[str, Any]:
+    """Return IoU per class over all points of ``scans``, and sizes and times of each."""
+    classes = len(CLASSES)
+    confusion = torch.zeros(classes, classes, dtype=torch.int64)
+    for scan in scans:
+        cells = scan.labels * classes + label(network, settings, scan)
+        confusion += torch.bincount(cells, minlength=classes**2).reshape(classes, classes)
+    hits = confusion.diag()
+    iou = hits / (confusion.sum(0) + confusion.sum(1) - hits).clamp(min=1)
+    measured = [measure(network, settings, scan) for scan in scans]
+    sums = {key: sum(m[key] for m in measured) for key in ("points", "sites", "rulebook_pairs")}
+    parts = measured[0]["seconds"]
+    seconds = {part: sum(m["seconds"][part] for m in measured) for part in parts}
+    return {
+        "mean_iou": iou.mean().item(),
+        "iou": dict(zip(CLASSES, iou.tolist(), strict=True)),
+        "confusion": confusion.tolist(),
+        **sums,
+        "seconds": seconds,
+        "scans": measured,
+    }
+
+
+def show(metrics: dict[str, Any]) -> None:
+    """Print the tables."""
+    print(f"\n{'class':<12}{'IoU':>7}{'points':>10}")
+    for name, iou, row in zip(CLASSES, metrics["iou"].values(), metrics["confusion"], strict=True):
+        print(f"{name:<12}{iou:>7.3f}{sum(row):>10,}")
+    print(f"{'mean':<12}{metrics['mean_iou']:>7.3f}{metrics['points']:>10,}\n")
+    parts = list(metrics["seconds"])
+    print(f"{'held out':<12}{'points':>9}{'sites':>9}{'pairs':>11}", end="")
+    print("".join(f"{part:>11}" for part in parts))
+    for row in [*metrics["scans"], {"scan": "all", **metrics}]:
+        print(f"{row['scan']:<12}{row['points']:>9,}{row['sites']:>9,}", end="")
+        print(f"{row['rulebook_pairs']:>11,}", end="")
+        print("".join(f"{1000 * row['seconds'][part]:>8.0f} ms" for part in parts))
+    training = metrics["training"]
+    print(f"\n{EXPLAINED}\n")
+    print(f"training {training['seconds']['total']:.1f} s, of it ", end="")
+    print(", ".join(f"{k} {v:.1f} s" for k, v in training["seconds"].items() if k != "total"))
+    print(f"compiling {metrics['first_call_seconds']:.1f} s, all {metrics['total_seconds']:.1f} s")
+
+
+def train_and_judge(settings: Settings, out: Path) -> UNet:
+    """Train, judge on scans that the network has never seen, and write all of it to ``out``."""
+    start = time.perf_counter()
+    engine = sc.engines.chosen(torch.zeros(1))
+    print(f"engine {engine}, {torch.get_num_threads()} threads; reading {DATA.name}/")
+    known, unseen = (
+        [load(path) for path in sorted((DATA / split).glob("*.npz"))[:count]]
+        for split, count in (("train", settings.train_scans), ("test", settings.test_scans))
+    )
+    compiling = first_call(settings, known[0])
+    network, training = train(settings, known)
+    metrics = judge(network, settings, unseen)
+    scan = unseen[0]
+    pictures = {"truth": scan.labels, "prediction": label(network, settings, scan)}
+    title = f"{scan.name}, not seen in training (mean IoU on all such {metrics['mean_iou']:.2f})"
+    draw(out / "segment_lidar.png", title, scan.xyz, pictures)
+    torch.save(
+        {"settings": asdict(settings), "weights": network.state_dict()}, out / "segment_lidar.pt"
+    )
+    metrics |= {
+        "training": training,
+        "first_call_seconds": compiling,
+        "total_seconds": time.perf_counter() - start,
+        "settings": asdict(settings),
+        "engine": engine,
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "sparseconv": sc.__version__,
+        },
+    }
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    show(metrics)
+    print(f"wrote segment_lidar.png, segment_lidar.pt and metrics.json to {out}/")
+    return network
+
+
+def label_own(network: UNet, settings: Settings, scan: Scan, out: Path) -> None:
+    """Label a user's scan, print how many points each class got, write labels and a picture."""
+    predicted = label(network, settings, scan)
+    counts = torch.bincount(predicted, minlength=len(CLASSES)).tolist()
+    for name, count in zip(CLASSES, counts, strict=True):
+        print(f"{name:<12}{count:>9,} points {100 * count / len(predicted):>5.1f} %")
+    np.save(out / f"{scan.name}_labels.npy", scan.to_file(predicted).astype(np.int8))
+    pictures = {"intensity": scan.intensity, "prediction": predicted}
+    draw(out / f"{scan.name}.png", f"{scan.name}, labelled", scan.xyz, pictures)
+    print(f"wrote {scan.name}_labels.npy and {scan.name}.png to {out}/")
+
+
+def main() -> None:
+    """Read the command line and do what it says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("scan", nargs="?", type=Path, help="a scan of your own to label")
+    parser.add_argument("--output", type=Path, help="folder for the results (default: out)")
+    parser.add_argument("--kernel-size", type=int, help="1: no layer sees a neighbour")
+    parser.add_argument("--voxel-size", type=float, help="metres")
+    parser.add_argument("--steps", type=int, help="training steps, one scan each")
+    parser.add_argument("--seed", type=int, help="of weights and augmentation")
+    parser.add_argument("--quick", action="store_true", help="see that it runs; learns little")
+    arguments = vars(parser.parse_args())
+    path, out, quick = (arguments.pop(name) for name in ("scan", "output", "quick"))
+    given = {name: value for name, value in arguments.items() if value is not None}
+    settings = Settings(**{**(QUICK if quick else {}), **given})
+    single = settings.kernel_size == 1
+    out = out or (Path("out/kernel_size_1") if single else Path("out"))
+    out.mkdir(parents=True, exist_ok=True)
+    if path is None:
+        train_and_judge(settings, out)
+        return
+    try:
+        own = load(path)
+    except (OSError, sc.SparseConvError) as error:
+        parser.error(str(error))
+    weights = out / "segment_lidar.pt"
+    if not weights.exists():
+        print(f"no weights in {out}/ yet, training first")
+        label_own(train_and_judge(settings, out), settings, own, out)
+        return
+    saved = torch.load(weights, weights_only=True)
+    settings = Settings(**saved["settings"])
+    network = network_for(settings)
+    network.load_state_dict(saved["weights"])
+    print(f"labelling with {weights}: {settings}")
+    label_own(network.eval(), settings, own, out)
+
+
+if __name__ == "__main__":
+    main()

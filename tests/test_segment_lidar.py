@@ -1,0 +1,98 @@
+"""The example, run as a user runs it: train and judge, then label a scan of one's own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES = ["ground", "building", "vehicle", "pole", "vegetation", "person"]
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("tqdm")
+
+
+def run(*arguments, status=0):
+    command = [sys.executable, str(ROOT / "examples" / "segment_lidar.py"), *map(str, arguments)]
+    # several tests at once keep the cores busy already
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment
+    )
+    assert done.returncode == status, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder that a quick training run wrote, and what it printed."""
+    out = tmp_path_factory.mktemp("out")
+    return out, run("--quick", "--output", out)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    with np.load(ROOT / "data" / "test" / "street_15.npz") as arrays:
+        return dict(arrays)
+
+
+def test_a_run_writes_what_it_says(trained):
+    out, done = trained
+    for name in ("segment_lidar.png", "segment_lidar.pt", "metrics.json"):
+        assert (out / name).stat().st_size > 100, name
+    assert (out / "segment_lidar.png").read_bytes().startswith(b"\x89PNG")
+    assert all(name in done.stdout for name in [*CLASSES, "mean", "points", "sites", "pairs"])
+    assert all(word in done.stderr for word in ["training", "loss", "sites/s", "left"])
+
+
+def test_the_metrics_are_complete_and_consistent(trained):
+    metrics = json.loads((trained[0] / "metrics.json").read_text())
+    assert list(metrics["iou"]) == CLASSES
+    assert metrics["mean_iou"] == pytest.approx(np.mean(list(metrics["iou"].values())))
+    assert np.sum(metrics["confusion"]) == metrics["points"]
+    assert metrics["points"] > metrics["sites"] > 0
+    # every site meets itself, at least
+    assert metrics["rulebook_pairs"] > metrics["sites"]
+    assert set(metrics["seconds"]) == {"voxelize", "rulebooks", "forward", "backward"}
+    assert all(seconds >= 0 for seconds in metrics["seconds"].values())
+    assert metrics["settings"]["seed"] == 0
+    assert {"python", "torch", "numpy", "sparseconv"} <= set(metrics["versions"])
+
+
+def test_a_kitti_scan_is_labelled_with_the_trained_weights(trained, scan, tmp_path):
+    out, _ = trained
+    table = np.column_stack([scan["xyz"], scan["intensity"]]).astype("<f4")
+    table[:3, 0] = np.nan
+    path = tmp_path / "mine.bin"
+    path.write_bytes(table.tobytes())
+    done = run(path, "--output", out)
+    assert "training" not in done.stderr
+    assert "3 points are NaN" in done.stdout
+    labels = np.load(out / "mine_labels.npy")
+    assert labels.shape == (len(table),)
+    assert (labels[:3] == -1).all()
+    assert ((labels[3:] >= 0) & (labels[3:] < len(CLASSES))).all()
+    assert (out / "mine.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_weights_it_trains_first_and_takes_points_without_intensity(scan, tmp_path):
+    path = tmp_path / "bare.npy"
+    np.save(path, scan["xyz"])
+    done = run(path, "--quick", "--kernel-size", "1", "--output", tmp_path / "out")
+    assert "training first" in done.stdout
+    assert "no intensity" in done.stdout
+    assert np.load(tmp_path / "out" / "bare_labels.npy").shape == (len(scan["xyz"]),)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["settings"]["kernel_size"] == 1
+
+
+def test_a_file_that_is_none_is_refused_before_any_training(tmp_path):
+    path = tmp_path / "scan.txt2"
+    path.write_text("no scan")
+    done = run(path, "--output", tmp_path, status=2)
+    assert "scan.txt2" in done.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == [path]
