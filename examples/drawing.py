@@ -91,7 +91,8 @@ def _bins(values: Array, count: int) -> Array:
 def _from_above(axes: Axes, xyz: Array, values: Array, rgb: Array) -> None:
     """Scatter the points, forward up; higher ones cover lower ones, thin classes cover all."""
     labelled = np.issubdtype(values.dtype, np.integer)
-    sizes = POINT_SIZES[values] if labelled else np.full(len(values), 0.8)
+    sizes = POINT_SIZES[values] if labelled else np.ones(len(values))
+    sizes = sizes * np.clip(6e4 / max(len(values), 1), 1, 4)
     order = np.lexsort((xyz[:, 2], sizes))
     axes.scatter(-xyz[order, 1], xyz[order, 0], s=sizes[order], c=rgb[order], linewidths=0)
     axes.plot(0, 0, marker="^", color="black", markersize=7)

@@ -26,7 +26,7 @@ class Settings:
     widths: tuple[int, ...] = (16, 32, 64, 64)
     convolutions: int = 1
     channels: int = 6
-    steps: int = 300
+    steps: int = 400
     learning_rate: float = 6e-3
     train_scans: int = 14
     test_scans: int = 4
@@ -113,23 +113,27 @@ def above_ground(xyz: Tensor) -> Tensor:
 
 
 def augmented(scan: Scan, generator: torch.Generator) -> Scan:
-    """Return the scan thinned, turned, mirrored, scaled, and with its intensity distorted."""
+    """Return the scan thinned, jittered, turned, mirrored, scaled, its intensity distorted.
+
+    More of it costs accuracy on scans of the training set's kind, and gains as much on others.
+    """
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
-    scan = scan.keep(torch.rand(len(scan.xyz), generator=generator) < uniform(0.6, 1.0))
-    yaw, scale = uniform(0, 2 * np.pi), uniform(0.9, 1.1)
+    scan = scan.keep(torch.rand(len(scan.xyz), generator=generator) < uniform(0.5, 1.0))
+    jitter = 0.02 * torch.randn(scan.xyz.shape, generator=generator)
+    yaw, scale = uniform(0, 2 * np.pi), uniform(0.85, 1.15)
     mirror = 1 if uniform(0, 1) < 0.5 else -1
     cos, sin = scale * np.cos(yaw), scale * np.sin(yaw)
     turn = torch.tensor([[cos, sin, 0], [-sin * mirror, cos * mirror, 0], [0, 0, scale]])
-    # intensities differ from sensor to sensor by more than a factor, so do without them at times
-    gain = uniform(0.5, 1.5) if uniform(0, 1) < 0.7 else 0.0
+    # intensities differ from sensor to sensor by more than a factor: learn to do without them too
+    gain = uniform(0.3, 2.0) if uniform(0, 1) < 0.5 else 0.0
     return replace(
         scan,
-        xyz=scan.xyz @ turn.float(),
+        xyz=(scan.xyz + jitter) @ turn.float(),
         intensity=(scan.intensity * gain).clamp(max=1),
-        height=scan.height * scale,
+        height=scan.height * scale + uniform(-0.2, 0.2),
     )
 
 
@@ -149,7 +153,7 @@ def voxels(scan: Scan, settings: Settings) -> tuple[sc.SparseTensor, sc.PointMap
         (scan.height / 8).clamp(max=1),
         scan.intensity,
         (z - torch.floor(z)).float(),
-        scan.xyz[:, :2].norm(dim=1) / 40,
+        (scan.xyz[:, :2].norm(dim=1) / 40).clamp(max=2),
     ]
     features = torch.stack(columns, dim=1)
     x, to_points = sc.voxelize(scan.xyz, edge, features, bounds=(low.tolist(), high.tolist()))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -21,16 +22,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+# threads that wait for work by spinning keep the cores from whoever has some
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import torch
 from drawing import CLASSES, draw
 from scans import Scan, Settings, augmented, load, majority, voxels
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 import sparseconv as sc
+from sparseconv.geometry import Geometry
 from sparseconv.models import UNet
+from sparseconv.sites import Sites
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 QUICK = {
@@ -41,11 +48,11 @@ QUICK = {
     "test_scans": 1,
 }
 EXPLAINED = """\
+pairs      (input site, output site, kernel cell) in all rulebooks: what a convolution multiplies
 voxelize   points to voxels, sorted and merged, with their features
-rulebooks  what the first forward and backward take longer than the second: looking up
-           neighbours, once per set of sites, for all layers that share them
-forward    the second forward; backward: the second backward, to input and weights"""
-
+rulebooks  the coarser levels' sites and who neighbours whom, once for all layers that share it
+forward    the network's first pass over them, as in training; backward: to every weight
+"""
 BAR = "{desc} {percentage:3.0f} %|{bar:20}| {n}/{total} steps, {remaining} left{postfix}"
 
 Seconds = dict[str, float]
@@ -76,7 +83,7 @@ def first_call(settings: Settings, scan: Scan) -> float:
             x, to_points = voxels(few, settings)
             network(x).features.square().mean().backward()
             to_points(x)
-    return seconds["first"] - seconds["second"]
+    return max(seconds["first"] - seconds["second"], 0.0)
 
 
 def class_weights(settings: Settings, scans: list[Scan]) -> Tensor:
@@ -116,6 +123,8 @@ def train(settings: Settings, scans: list[Scan]) -> tuple[UNet, dict[str, Any]]:
         rate = sites / (time.perf_counter() - start)
         smooth = float(np.mean(losses[-len(scans) :]))
         bar.set_postfix_str(f"loss {smooth:.3f}, {rate:,.0f} sites/s", refresh=False)
+    # batch normalisation judges by the scans as they are, not by the augmented mixture
+    update_bn((voxels(scan, settings)[0] for scan in scans), network)
     total = time.perf_counter() - start
     report = {"final_loss": smooth, "sites_per_second": sites / total, "sites": sites}
     return network.eval(), {**report, "seconds": {**seconds, "total": total}}
@@ -128,39 +137,45 @@ def label(network: UNet, settings: Settings, scan: Scan) -> Tensor:
         return to_points(network(x)).argmax(dim=1)
 
 
-def measure(network: UNet, settings: Settings, scan: Scan) -> dict[str, Any]:
-    """Return the sizes of a scan and the seconds that each part of the work takes on it."""
-    seconds, again = Seconds(), Seconds()
-    with clock(seconds, "voxelize"):
-        x, _ = voxels(scan, settings)
-    for times in (seconds, again):
-        with clock(times, "forward"):
-            loss = network(x).features.square().mean()
-        with clock(times, "backward"):
-            loss.backward()
-    network.zero_grad()
-    longer = sum(seconds[part] - again[part] for part in ("forward", "backward"))
-    return {
-        "scan": scan.name,
-        "points": len(scan.xyz),
-        "sites": x.num_sites,
-        "rulebook_pairs": rulebook_pairs(network, x),
-        "seconds": {"voxelize": seconds["voxelize"], "rulebooks": max(longer, 0.0), **again},
-    }
-
-
-def rulebook_pairs(network: UNet, x: sc.SparseTensor) -> int:
-    """Return the pairs of all rulebooks on the sites of ``x`` and of every coarser level."""
-    met = {x.sites}
+def plan_of(network: UNet, x: sc.SparseTensor) -> list[list[Geometry]]:
+    """Return the windows that the network looks through on each level, finest level first."""
+    levels = {x.sites: None}  # a dict keeps the order in which they come
     hooks = [
-        module.register_forward_hook(lambda _module, _input, output: met.add(output.sites))
+        module.register_forward_hook(lambda _module, _input, y: levels.setdefault(y.sites))
         for module in network.modules()
     ]
     with torch.no_grad():
         network(x)
     for hook in hooks:
         hook.remove()
-    return sum(book.num_pairs for sites in met for book in sites.rulebooks.values())
+    return [list(sites.rulebooks) for sites in levels]
+
+
+def build_rulebooks(sites: Sites, plan: list[list[Geometry]]) -> int:
+    """Build the sites of all levels and their rulebooks, ahead of the network; return the pairs."""
+    pairs = 0
+    for geometries in plan:
+        built = [sites.convolve(geometry) for geometry in geometries]
+        pairs += sum(rulebook.num_pairs for _, rulebook in built)
+        sites = next((reached for reached, _ in built if reached is not sites), sites)
+    return pairs
+
+
+def measure(network: UNet, settings: Settings, scan: Scan) -> dict[str, Any]:
+    """Return the sizes of a scan, and the seconds that each part of one training pass takes."""
+    plan = plan_of(network, voxels(scan, settings)[0])
+    seconds = Seconds()
+    with clock(seconds, "voxelize"):
+        x, _ = voxels(scan, settings)
+    with clock(seconds, "rulebooks"):
+        pairs = build_rulebooks(x.sites, plan)
+    with clock(seconds, "forward"):
+        loss = network(x).features.square().mean()
+    with clock(seconds, "backward"):
+        loss.backward()
+    network.zero_grad()
+    sizes = {"points": len(scan.xyz), "sites": x.num_sites, "rulebook_pairs": pairs}
+    return {"scan": scan.name, **sizes, "seconds": seconds}
 
 
 def judge(network: UNet, settings: Settings, scans: list[Scan]) -> dict[str, Any]:
@@ -200,7 +215,7 @@ def show(metrics: dict[str, Any]) -> None:
         print(f"{row['rulebook_pairs']:>11,}", end="")
         print("".join(f"{1000 * row['seconds'][part]:>8.0f} ms" for part in parts))
     training = metrics["training"]
-    print(f"\n{EXPLAINED}\n")
+    print(f"\n{EXPLAINED}")
     print(f"training {training['seconds']['total']:.1f} s, of it ", end="")
     print(", ".join(f"{k} {v:.1f} s" for k, v in training["seconds"].items() if k != "total"))
     print(f"compiling {metrics['first_call_seconds']:.1f} s, all {metrics['total_seconds']:.1f} s")

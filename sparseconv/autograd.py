@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv import engines
+from sparseconv import engines, traced
 from sparseconv.engines import Engine
 from sparseconv.rulebook import Rulebook
 
 
-class _Rule(torch.autograd.Function):
+class Rule(torch.autograd.Function):
     """An autograd rule whose call is typed."""
 
     @classmethod
@@ -25,7 +25,7 @@ class _Rule(torch.autograd.Function):
         return result
 
 
-class _GatherGemmScatter(_Rule):
+class _GatherGemmScatter(Rule):
     """``out[o] = sum of features[i] @ weight[k]`` over the pairs ``(k, i, o)``."""
 
     @staticmethod
@@ -51,7 +51,7 @@ class _GatherGemmScatter(_Rule):
         return d_features, d_weight, None, None
 
 
-class _GatherGemmReduce(_Rule):
+class _GatherGemmReduce(Rule):
     """``weight[k] = sum of features[i]^T @ grad[o]`` over the pairs ``(k, i, o)``."""
 
     @staticmethod
@@ -75,7 +75,7 @@ class _GatherGemmReduce(_Rule):
         return d_features, d_grad, None, None, None
 
 
-class _SegmentSum(_Rule):
+class _SegmentSum(Rule):
     """Sums over segments of rows; its derivative hands each row its segment's gradient."""
 
     @staticmethod
@@ -93,7 +93,7 @@ class _SegmentSum(_Rule):
         return spread, None, None, None, None
 
 
-class _SegmentGather(_Rule):
+class _SegmentGather(Rule):
     """``out[n] = values[segment[n]]``, 0 where the segment is -1; derivative: the sums above."""
 
     @staticmethod
@@ -118,7 +118,7 @@ class _SegmentGather(_Rule):
         return total, None, None, None, None
 
 
-class _WindowSum(_Rule):
+class _WindowSum(Rule):
     """Sums over windows; the derivative is the sum over the swapped rulebook."""
 
     @staticmethod
@@ -131,7 +131,7 @@ class _WindowSum(_Rule):
         return _WindowSum.call(grads[0], ctx.rulebook.transposed, ctx.engine), None, None
 
 
-class _WindowPick(_Rule):
+class _WindowPick(Rule):
     """``out[o, c] = features[chosen[o, c], c]``, 0 where that is -1."""
 
     @staticmethod
@@ -150,7 +150,7 @@ class _WindowPick(_Rule):
         return _WindowScatter.call(grads[0], chosen, ctx.rulebook, ctx.engine), None, None, None
 
 
-class _WindowScatter(_Rule):
+class _WindowScatter(Rule):
     """The adjoint of the pick: each window's value goes to the row that the window chose."""
 
     @staticmethod
@@ -178,6 +178,8 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
     Returns:
         ``[n_out, G * c_out]``.
     """
+    if isinstance(rulebook, traced.TracedRulebook):
+        return traced.gather_gemm_scatter(features, weight, rulebook)
     engine = engines.for_tensor(features)
     return _GatherGemmScatter.call(features, weight, rulebook, engine)
 
@@ -207,6 +209,8 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
 
 def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the sums ``[n_out, C]`` of ``features`` ``[n_in, C]`` over the rulebook's windows."""
+    if isinstance(rulebook, traced.TracedRulebook):
+        return traced.window_sum(features, rulebook)
     return _WindowSum.call(features, rulebook, engines.for_tensor(features))
 
 
@@ -216,6 +220,8 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     Of equal values the first, in the order of the kernel cells, gets the gradient, and NaN wins,
     both as in torch's max pooling.
     """
+    if isinstance(rulebook, traced.TracedRulebook):
+        return traced.window_max(features, rulebook)
     engine = engines.for_tensor(features)
     chosen = engine.window_argmax(features.detach(), rulebook)
     return _WindowPick.call(features, chosen, rulebook, engine)

@@ -154,6 +154,10 @@ def _spatial_shape(spatial_shape: Sequence[int] | None, lower: Ints, low: Ints, 
     """Return the dense extent: as given, or the largest coordinate + 1."""
     if spatial_shape is None:
         return tuple(max(top + 1, 0) for top in high)
+    if not isinstance(spatial_shape, Sequence):
+        raise SparseConvTypeError(
+            f"spatial_shape: must hold one integer per axis, got {spatial_shape!r}"
+        )
     shape = tuple(spatial_shape)
     if any(isinstance(size, bool) or not isinstance(size, int) for size in shape):
         raise SparseConvTypeError(f"spatial_shape: must be integers, got {shape}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function, resolve_name
@@ -15,18 +15,59 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Options = ParamSpec("Options")
 Kind = TypeVar("Kind")
 
+
+class Meaning(NamedTuple):
+    """One line of the table of functions: what a function does on sparse input, and by which law.
+
+    Attributes:
+        meaning: what it computes.
+        law: the rule of DESIGN that it follows, and what is particular about it.
+    """
+
+    meaning: str
+    law: str
+
+
 HANDLERS: dict[Callable[..., Any], Callable[..., Any]] = {}
+MEANINGS: dict[Callable[..., Any], Meaning] = {}
+REFUSED: dict[Callable[..., Any], str] = {}
 
 
-def implements(*functions: Callable[..., Any]) -> Callable[[Function], Function]:
-    """Register the decorated function as the sparse meaning of ``functions``."""
+def implements(
+    *functions: Callable[..., Any], meaning: str = "", law: str = ""
+) -> Callable[[Function], Function]:
+    """Register the decorated function as the sparse meaning of ``functions``.
+
+    Args:
+        functions: PyTorch's or ours.
+        meaning, law: their line in the table of functions; PyTorch's need one.
+    """
 
     def register(handler: Function) -> Function:
         for function in functions:
             HANDLERS[function] = handler
         return handler
 
+    if meaning:
+        describe(*functions, meaning=meaning, law=law)
     return register
+
+
+def describe(*functions: Callable[..., Any], meaning: str, law: str) -> None:
+    """Give ``functions`` their line in the table of functions."""
+    for function in functions:
+        MEANINGS[function] = Meaning(meaning, law)
+
+
+def refuse(*functions: Callable[..., Any], instead: str) -> None:
+    """Register ``functions`` as having no sparse meaning.
+
+    Args:
+        functions: PyTorch's.
+        instead: what to use, the end of a sentence: "use ...".
+    """
+    for function in functions:
+        REFUSED[function] = instead
 
 
 class Dispatched(Protocol[Options]):
@@ -63,8 +104,16 @@ def dispatch(function: Callable[..., Any], args: Any, kwargs: dict[str, Any] | N
     if handler is None:
         name = resolve_name(function) or getattr(function, "__name__", repr(function))
         raise SparseConvNotImplementedError(
-            f"{name} has no sparse meaning here; use x.dense() to run it on the dense tensor, or "
-            f"x.replace({name.rpartition('.')[2]}(x.features)) to run it on the rows of the "
-            f"active sites"
+            f"{name} has no sparse meaning here; {_remedy(function)}"
         )
     return handler(*args, **(kwargs or {}))
+
+
+def _remedy(function: Callable[..., Any]) -> str:
+    if function in REFUSED:
+        return f"{REFUSED[function]}; or run it on the dense tensor, x.dense()"
+    name = getattr(function, "__name__", "function")
+    return (
+        f"use x.dense() to run it on the dense tensor, or x.replace({name}(x.features)) to run it "
+        f"on the rows of the active sites"
+    )

@@ -92,9 +92,9 @@ class Geometry:
             if length > 0 and size < 1:
                 raise SparseConvValueError(
                     f"spatial_shape: axis {axis} has extent {length}: an output size "
-                    f"of {size} for kernel_size={self.kernel_size[axis]}, stride={self.stride[axis]}, "
-                    f"padding={self.padding[axis]}, dilation={self.dilation[axis]}; "
-                    f"it must be at least 1"
+                    f"of {size} for kernel_size={self.kernel_size[axis]}, "
+                    f"stride={self.stride[axis]}, padding={self.padding[axis]}, "
+                    f"dilation={self.dilation[axis]}; it must be at least 1"
                 )
         return shape
 
@@ -187,7 +187,11 @@ def _paddings(
 
 def _per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> Ints:
     """Return ``value`` as ``axes`` ints that are all at least ``least``."""
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    if isinstance(value, int | float):
+        value = (value,) * axes  # a float is refused below
+    if not isinstance(value, Sequence):
+        raise SparseConvTypeError(f"{name}: must be an integer or one per axis, got {value!r}")
+    values = tuple(value)
     if len(values) == 1:
         values = values * axes
     if len(values) != axes:

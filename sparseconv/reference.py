@@ -13,6 +13,7 @@ adjoint carries values from p to q, the weight gradient multiplies both ends, th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from types import EllipsisType
@@ -491,3 +492,223 @@ def inverse_conv(
     like = _plain(like_mask, x.dim() - 2)
     y = _start(len(x), groups * weight.shape[1], like.shape[1:], bias)
     return torch.where(like.unsqueeze(1), _scatter(x, weight, y, window, groups), 0.0)
+
+
+def pool_size(
+    length: int,
+    kernel: int,
+    stride: int,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil_mode: bool = False,
+) -> int:
+    """Count the windows of a pooling along one axis.
+
+    As `output_size`; with `ceil_mode` also a window that ends behind the padding, unless it starts
+    behind the input:  L' = ceil((L + 2 pad - d (K - 1) - 1) / s) + 1, less one where
+    (L' - 1) s >= L + pad.
+
+    >>> pool_size(5, 2, 2), pool_size(5, 2, 2, ceil_mode=True)
+    (2, 3)
+    """
+    if not ceil_mode:
+        return output_size(length, kernel, stride, padding, dilation)
+    windows = -(-(length + 2 * padding - dilation * (kernel - 1) - 1) // stride) + 1
+    return windows - 1 if (windows - 1) * stride >= length + padding else windows
+
+
+def _pool_window(
+    size: Sequence[int],
+    kernel: Ints,
+    stride: Ints | None,
+    padding: Ints,
+    dilation: Ints,
+    ceil_mode: bool,
+) -> tuple[_Window, Position]:
+    """Return the window of a pooling and its output size; a stride left out is the kernel."""
+    kernel = _per_axis(kernel, len(size))
+    window = _window(kernel, kernel if stride is None else stride, padding, dilation)
+    axes = zip(size, kernel, window.stride, window.padding, window.dilation, strict=True)
+    return window, tuple(pool_size(*axis, ceil_mode) for axis in axes)
+
+
+def _everywhere(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mask as [B, 1, *spatial], all true where it is left out."""
+    if mask is None:
+        return torch.ones(len(x), 1, *x.shape[2:], dtype=torch.bool)
+    return _plain(mask, x.dim() - 2).unsqueeze(1)
+
+
+def max_pool(
+    x: Tensor,
+    kernel: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    dilation: Ints = 1,
+    ceil_mode: bool = False,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Take the largest active value of each window.
+
+    y[b, c, p] = max over k of x[b, c, s p + d k - pad] where m is 1 there; minus infinity elsewhere
+
+    Args:
+        x: ``[B, C, *spatial]``; what lies outside the mask is never read.
+        kernel: One number or one per axis; likewise the next arguments.
+        stride: s, the kernel where left out.
+        padding: pad.
+        dilation: d.
+        ceil_mode: As in `pool_size`.
+        mask: m, bool ``[B, *spatial]``; everything where left out.
+
+    Returns:
+        ``[B, C, *pool_size]``, minus infinity where a window holds no active site.
+
+    >>> max_pool(torch.tensor([[[-3.0, -2.0, -5.0, -4.0]]]), 2).tolist()
+    [[[-2.0, -4.0]]]
+    """
+    window, out = _pool_window(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+    lowest = torch.tensor(-torch.inf, dtype=torch.float64)
+    seen = torch.where(_everywhere(x, mask), x.double(), lowest)
+    y = torch.full((*x.shape[:2], *out), -torch.inf, dtype=torch.float64)
+    for p, _, q in window.meetings(out, x.shape[2:]):
+        y[p] = torch.maximum(y[p].clone(), seen[q])
+    return y
+
+
+def avg_pool(
+    x: Tensor,
+    kernel: Ints,
+    stride: Ints | None = None,
+    padding: Ints = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Average each window; an inactive site counts as padding does.
+
+    y[b, c, p] = sum over k of m x[b, c, s p + k - pad], divided by
+
+    * `divisor_override` where it is given;
+    * with `count_include_pad` the number of the window's cells inside the padded input (a window
+      of `ceil_mode` sticks out of it);
+    * else the number of the window's active sites.
+
+    Args:
+        x: ``[B, C, *spatial]``; what lies outside the mask is never read.
+        kernel: One number or one per axis; likewise the next arguments.
+        stride: s, the kernel where left out.
+        padding: pad.
+        ceil_mode: As in `pool_size`.
+        count_include_pad: Whether padding counts in the divisor.
+        divisor_override: The divisor, instead of a count.
+        mask: m, bool ``[B, *spatial]``; everything where left out.
+
+    Returns:
+        ``[B, C, *pool_size]``, 0 where a window holds no active site.
+
+    >>> avg_pool(torch.tensor([[[1.0, 2.0, 4.0]]]), 2, 1, padding=1).tolist()
+    [[[0.5, 1.5, 3.0, 2.0]]]
+    """
+    size = x.shape[2:]
+    window, out = _pool_window(size, kernel, stride, padding, 1, ceil_mode)
+    active = _everywhere(x, mask)
+    seen = torch.where(active, x.double(), 0.0)
+    y = _start(len(x), x.shape[1], out)
+    count = _start(len(x), 1, out)
+    for p, _, q in window.meetings(out, size):
+        y[p] += seen[q]
+        count[p] += active[q]
+    for p in product(*map(range, out)):
+        axes = zip(p, window.stride, window.padding, window.kernel, size, strict=True)
+        cells = [min(s * a - pad + k, n + pad) - (s * a - pad) for a, s, pad, k, n in axes]
+        if divisor_override is not None:
+            count[_at(p)] = divisor_override
+        elif count_include_pad:
+            count[_at(p)] = math.prod(cells)
+    return y / torch.where(count == 0, 1.0, count)
+
+
+def lp_pool(
+    x: Tensor,
+    p: float,
+    kernel: Ints,
+    stride: Ints | None = None,
+    ceil_mode: bool = False,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Take the p-norm of each window: (sum over k of m x^p)^(1/p).
+
+    A window of `ceil_mode` that sticks out of the input counts as a whole one, as in PyTorch: its
+    sum is scaled by its cells over those inside.
+
+    >>> lp_pool(torch.tensor([[[3.0, 4.0]]]), 2, 2).tolist()
+    [[[5.0]]]
+    """
+    cells = math.prod(_per_axis(kernel, x.dim() - 2))
+    powers = torch.where(_everywhere(x, mask), x.double(), 0.0) ** p
+    mean = avg_pool(powers, kernel, stride, ceil_mode=ceil_mode, mask=mask)
+    root: Tensor = (mean * cells) ** (1.0 / p)
+    return root
+
+
+Tap: TypeAlias = tuple[int, float]
+
+
+def _nearest_tap(p: int, step: float, length: int, exact: bool) -> list[Tap]:
+    place = math.floor((p + 0.5) * step) if exact else math.floor(p * step)
+    return [(min(place, length - 1), 1.0)]
+
+
+def _linear_taps(p: int, step: float, length: int, align_corners: bool) -> list[Tap]:
+    place = p * step if align_corners else max((p + 0.5) * step - 0.5, 0.0)
+    left = min(math.floor(place), length - 1)
+    share = min(place - left, 1.0)
+    if left == length - 1:
+        return [(left, 1.0)]
+    return [(q, w) for q, w in ((left, 1.0 - share), (left + 1, share)) if w > 0]
+
+
+def interpolate(
+    x: Tensor,
+    size: Sequence[int],
+    mode: str = "nearest",
+    align_corners: bool = False,
+    steps: Sequence[float] | None = None,
+) -> Tensor:
+    """Resample to another extent, axis by axis.
+
+    Output p reads the input at ``step p`` (nearest), ``step (p + 1/2)`` (nearest-exact), both
+    rounded down, or, linearly between its two neighbours, at ``step (p + 1/2) - 1/2``, not below
+    0 (with `align_corners` at ``step p``).
+
+    Args:
+        x: ``[B, C, *spatial]``.
+        size: The output's extent.
+        mode: ``"nearest"``, ``"nearest-exact"`` or ``"linear"``.
+        align_corners: Whether the corner cells' centres meet; then step = (L - 1) / (L' - 1).
+        steps: step per axis, L / L' where left out; 1 / `scale_factor` in PyTorch.
+
+    Returns:
+        ``[B, C, *size]``.
+
+    >>> interpolate(torch.tensor([[[1.0, 3.0]]]), [4], "linear").tolist()
+    [[[1.0, 1.5, 2.5, 3.0]]]
+    """
+    taps = []
+    for axis, (length, out) in enumerate(zip(x.shape[2:], size, strict=True)):
+        step = length / out if steps is None else steps[axis]
+        if align_corners:
+            step = (length - 1) / (out - 1) if out > 1 else 0.0
+        if mode == "linear":
+            taps.append([_linear_taps(p, step, length, align_corners) for p in range(out)])
+        else:
+            exact = mode == "nearest-exact"
+            taps.append([_nearest_tap(p, step, length, exact) for p in range(out)])
+    y = _start(len(x), x.shape[1], size)
+    for p in product(*map(range, size)):
+        for corner in product(*(taps[axis][place] for axis, place in enumerate(p))):
+            weight = math.prod(w for _, w in corner)
+            y[_at(p)] += weight * x.double()[_at([q for q, _ in corner])]
+    return y

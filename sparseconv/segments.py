@@ -1,15 +1,16 @@
-"""Merging rows that fall on one site: sum, mean, maximum, minimum, first or last."""
+"""Rows that fall on one site: merged (sum, mean, maximum, ...) and handed out again."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sparseconv.autograd import segment_argmax, segment_sum
+from sparseconv.autograd import segment_argmax, segment_gather, segment_sum
 from sparseconv.coordinates import Groups
 from sparseconv.errors import SparseConvValueError
 
 REDUCTIONS = ("mean", "sum", "max", "min", "first", "last")
+HALVES = (torch.float16, torch.bfloat16)
 
 
 def check_reduction(reduce: str) -> None:
@@ -29,11 +30,12 @@ def reduce_groups(values: Tensor, groups: Groups, reduce: str) -> Tensor:
     """
     check_reduction(reduce)
     order, starts, site_of_row = groups
-    if reduce in ("sum", "mean"):
-        total = segment_sum(values, order, starts, site_of_row)
-        if reduce == "sum":
-            return total
-        return total / starts.diff()[:, None].to(total.dtype)
+    if reduce == "sum":
+        return segment_sum(values, order, starts, site_of_row)
+    if reduce == "mean":
+        # a sum of many rows, and their number, do not fit float16
+        total = segment_sum(summable(values), order, starts, site_of_row)
+        return (total / starts.diff()[:, None].to(total.dtype)).to(values.dtype)
     if reduce == "first":
         return values[order[starts[:-1]]]
     if reduce == "last":
@@ -41,3 +43,33 @@ def reduce_groups(values: Tensor, groups: Groups, reduce: str) -> Tensor:
     signed = values if reduce == "max" else -values
     best = segment_argmax(signed, order, starts)
     return torch.gather(values, 0, best)
+
+
+def summable(values: Tensor) -> Tensor:
+    """Return ``values`` in a dtype in which long sums keep their digits: halves in float32."""
+    return values.float() if values.dtype in HALVES else values
+
+
+def group_rows(site_of_row: Tensor, num_sites: int) -> Groups:
+    """Return the groups of rows that know their site, int64 ``[N]``, -1 for no site.
+
+    Rows without a site are in no group. Groups may be empty.
+    """
+    ascending, order = torch.sort(site_of_row, stable=True)
+    bounds = torch.arange(num_sites + 1, device=site_of_row.device)
+    absent = torch.searchsorted(ascending, 0)
+    starts = torch.searchsorted(ascending, bounds) - absent
+    return Groups(order[absent:], starts, site_of_row)
+
+
+def gather_rows(values: Tensor, groups: Groups) -> Tensor:
+    """Return each row's site's values, ``[N, C]``, zero without a site: the sum's adjoint.
+
+    The gradient adds a site's rows in their own order, where indexing would add them by atomics.
+    """
+    return segment_gather(values, *groups)
+
+
+def sum_rows(values: Tensor, groups: Groups) -> Tensor:
+    """Return the sum of each site's rows, ``[S, C]``, zero for a site without rows."""
+    return segment_sum(values, *groups)

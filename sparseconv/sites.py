@@ -18,12 +18,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparseconv import engines
+from sparseconv import engines, traced
 from sparseconv.engines import Index
-from sparseconv.errors import SparseConvValueError
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.geometry import Geometry, Ints, Kind
 from sparseconv.packing import Packing
 from sparseconv.rulebook import Rulebook
+
+
+class Union(NamedTuple):
+    """The sites of two sets together, ascending, and where each set's rows went, int64."""
+
+    sites: Sites
+    rows: Tensor
+    other_rows: Tensor
 
 
 class Parent(NamedTuple):
@@ -86,10 +94,15 @@ class Sites:
         self._given: weakref.WeakKeyDictionary[Sites, dict[Geometry, Rulebook]] = (
             weakref.WeakKeyDictionary()
         )
+        self._unions: weakref.WeakKeyDictionary[Sites, Union] = weakref.WeakKeyDictionary()
         self._moved: weakref.WeakValueDictionary[torch.device, Sites] = (
             weakref.WeakValueDictionary()
         )
         record.wrapper = weakref.ref(self)
+        # what a compiled graph knows of these sites
+        self.handle = traced.register(self)
+        self.rows = record.index.keys.new_empty(record.index.keys.numel(), 0)
+        self.dimensions = len(record.spatial_shape)
 
     @property
     def coords(self) -> Tensor:
@@ -120,11 +133,6 @@ class Sites:
     def num_sites(self) -> int:
         """Number of active sites N."""
         return self.index.keys.numel()
-
-    @property
-    def dimensions(self) -> int:
-        """Number of spatial axes D."""
-        return len(self.spatial_shape)
 
     @property
     def device(self) -> torch.device:
@@ -214,6 +222,8 @@ class Sites:
             SparseConvValueError: an output size below 1; ``like`` has another extent than the
                 layer's output.
         """
+        if torch.compiler.is_compiling():
+            return traced.convolve(self, geometry, like)  # type: ignore[return-value]  # stand-ins
         if like is not None and like is not self._children.get(geometry):
             return like, self._rulebook_to(like, geometry)
         if geometry.is_pointwise:
@@ -233,6 +243,8 @@ class Sites:
             SparseConvValueError: no layer of this geometry made these sites and ``like`` is not
                 given, or ``like`` has an extent that the layer would not map to this one.
         """
+        if torch.compiler.is_compiling():
+            return traced.inverse(self, geometry, like)  # type: ignore[return-value]  # stand-ins
         parent = self._record.parent
         if like is None and geometry.is_pointwise:
             return self, self.convolve(geometry)[1].transposed
@@ -243,6 +255,63 @@ class Sites:
         if parent is not None and parent.record is like._record and parent.geometry == geometry:
             return like, parent.rulebook.transposed
         return like, like._rulebook_to(self, geometry).transposed
+
+    def unite(self, other: Sites) -> Union:
+        """Return the union with another set on the same grid; remembered while both live.
+
+        Raises:
+            SparseConvTypeError, SparseConvValueError: another device, another grid.
+        """
+        if torch.compiler.is_compiling():
+            return traced.unite(self, other)  # type: ignore[return-value]  # stand-ins
+        self.check_same_grid(other)
+        if other not in self._unions:
+            boxes = [sites.index.packing for sites in (self, other) if sites.num_sites] or [
+                self.index.packing
+            ]
+            low = tuple(map(min, *(box.lower for box in boxes), boxes[0].lower))
+            high = tuple(map(max, *(box.upper for box in boxes), boxes[0].upper))
+            packing = Packing.around(low, high)
+            keys = torch.cat([packing.pack(sites.coords) for sites in (self, other)])
+            unique, rows = torch.unique(keys, return_inverse=True)
+            record = SiteRecord(
+                Index(unique, None, packing),
+                self.spatial_shape,
+                self.batch_size,
+                tuple(map(min, self.lower, other.lower)),
+                self._record.coords_dtype,
+            )
+            split = self.num_sites
+            self._unions[other] = Union(Sites(record), rows[:split], rows[split:])
+        return self._unions[other]
+
+    def check_same_grid(self, other: Sites) -> None:
+        """Raise unless both sets live on one device and one grid."""
+        if self.device != other.device:
+            raise SparseConvTypeError(
+                f"other: on {other.device}, but the input is on {self.device}"
+            )
+        grids = [(sites.batch_size, *sites.spatial_shape) for sites in (self, other)]
+        if grids[0] != grids[1]:
+            raise SparseConvValueError(
+                f"other: lives on a grid (batch, *spatial) of {grids[1]}, the input on {grids[0]}"
+            )
+
+    def padded_cells(self, target: Sites, geometry: Geometry) -> Tensor:
+        """Return how many cells of each window lie in these sites' padded grid, int64 ``[n_out]``.
+
+        Args:
+            target: the output sites of a layer that reads these sites.
+            geometry: of the layer.
+        """
+        if torch.compiler.is_compiling():
+            return traced.padded_cells(self, target, geometry)
+        first = target.coords[:, 1:].long()
+        first = first * first.new_tensor(geometry.stride) - first.new_tensor(geometry.padding)
+        both = zip(self.spatial_shape, geometry.padding, strict=True)
+        end = first.new_tensor([length + padding for length, padding in both])
+        last = torch.minimum(first + first.new_tensor(geometry.kernel_size), end)
+        return (last - first).prod(dim=1)
 
     def _build(self, geometry: Geometry) -> None:
         """Put the rulebook of ``geometry`` into the cache, and the output sites if they are new."""

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.coordinates import grouped_sites, sites_from_coords
+from sparseconv.coordinates import INTEGERS, grouped_sites, sites_from_coords
 from sparseconv.dispatch import dispatch
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.geometry import Ints
+from sparseconv.methods import Methods
 from sparseconv.segments import check_reduction, reduce_groups
 from sparseconv.sites import Sites
+from sparseconv.traced import TracedSites
 
 
-class SparseTensor:
+class SparseTensor(Methods):
     """Features on the active sites of a dense grid; everywhere else it behaves as padding does.
 
     Args:
@@ -46,7 +48,6 @@ class SparseTensor:
     """
 
     features: Tensor
-    sites: Sites
 
     def __init__(
         self,
@@ -60,20 +61,20 @@ class SparseTensor:
         if isinstance(coords, Tensor):
             _check_match(features, coords.shape[0] if coords.ndim else 0, coords.device)
         if reduce is None:
-            self.sites = sites_from_coords(coords, spatial_shape, batch_size)
+            self._sites: Sites | TracedSites = sites_from_coords(coords, spatial_shape, batch_size)
             self.features = features
             return
         check_reduction(reduce)
-        self.sites, groups = grouped_sites(coords, spatial_shape, batch_size)
+        self._sites, groups = grouped_sites(coords, spatial_shape, batch_size)
         self.features = reduce_groups(features, groups, reduce)
 
     @classmethod
-    def on_sites(cls, features: Tensor, sites: Sites) -> SparseTensor:
+    def on_sites(cls, features: Tensor, sites: Sites | TracedSites) -> SparseTensor:
         """Return ``features`` ``[N, C]`` on existing sites, which stay shared."""
         _check_features(features)
         _check_match(features, sites.num_sites, sites.device)
         x = cls.__new__(cls)
-        x.features, x.sites = features, sites
+        x.features, x._sites = features, sites
         return x
 
     @classmethod
@@ -97,6 +98,13 @@ class SparseTensor:
         coords = torch.nonzero(active)
         features = t.movedim(1, -1)[tuple(coords.unbind(1))]
         return cls(features, coords, tuple(t.shape[2:]), t.shape[0])
+
+    @property
+    def sites(self) -> Sites:
+        """The active sites: coordinates, their index and the rulebooks cached on them."""
+        if isinstance(self._sites, TracedSites) and not torch.compiler.is_compiling():
+            self._sites = self._sites.resolve()
+        return self._sites  # type: ignore[return-value]  # a graph sees stand-ins
 
     @property
     def coords(self) -> Tensor:
@@ -137,7 +145,7 @@ class SparseTensor:
     @property
     def ndim(self) -> int:
         """Number of axes of the dense tensor, 2 + D."""
-        return 2 + len(self.spatial_shape)
+        return 2 + self.sites.dimensions
 
     @property
     def dtype(self) -> torch.dtype:
@@ -156,6 +164,8 @@ class SparseTensor:
 
     def size(self, dim: int | None = None) -> torch.Size | int:
         """Return the dense shape, or one entry of it."""
+        if dim == 1:
+            return self.channels
         return self.shape if dim is None else self.shape[dim]
 
     def dim(self) -> int:
@@ -206,9 +216,15 @@ class SparseTensor:
         Returns:
             rows int64 ``[M]`` (-1 where the site is not active) and found bool ``[M]``.
         """
-        if coords.is_floating_point() or coords.ndim != 2 or coords.shape[1] != self.ndim - 1:
+        if not isinstance(coords, Tensor) or coords.dtype not in INTEGERS:
+            raise SparseConvTypeError(f"coords: must be an integer tensor, got {_describe(coords)}")
+        if coords.ndim != 2 or coords.shape[1] != self.ndim - 1:
+            raise SparseConvValueError(
+                f"coords: must have shape (M, {self.ndim - 1}), got {tuple(coords.shape)}"
+            )
+        if coords.device != self.device:
             raise SparseConvTypeError(
-                f"coords: must be integer of shape (M, {self.ndim - 1}), got {_describe(coords)}"
+                f"coords: on {coords.device}, but the tensor is on {self.device}"
             )
         return self.sites.rows_of(coords)
 

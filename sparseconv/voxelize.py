@@ -3,71 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sparseconv.autograd import segment_gather
-from sparseconv.coordinates import MAX_DIMENSIONS, Groups, grouped_sites
+from sparseconv.coordinates import INT32, INTEGERS, MAX_DIMENSIONS, grouped_sites
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.geometry import Ints
+from sparseconv.point_map import Metres, PointMap
 from sparseconv.segments import check_reduction, reduce_groups
 from sparseconv.tensor import SparseTensor
 
-Metres = tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class PointMap:
-    """The way back from voxels to the points that they were made of.
-
-    Attributes:
-        rows: int64 ``[N]``, the voxel's row of each point; -1 for a point outside the bounds.
-        num_sites: number of voxels S.
-        origin: metres, the low corner of voxel 0 on each axis.
-        voxel_size: metres per axis.
-        groups: points in the order of their voxels (of the points inside the bounds).
-    """
-
-    rows: Tensor
-    num_sites: int
-    origin: Metres
-    voxel_size: Metres
-    groups: Groups
-
-    def __call__(self, features: Tensor | SparseTensor) -> Tensor:
-        """Return each point's voxel row, ``[N, C]``; zeros for points outside the bounds.
-
-        Args:
-            features: ``[S, C]``, or a SparseTensor on the voxels' sites. Gradients flow back: a
-                voxel gets the sum over its points.
-
-        Raises:
-            SparseConvValueError: not one row per voxel.
-        """
-        values = features.features if isinstance(features, SparseTensor) else features
-        if values.ndim != 2 or values.shape[0] != self.num_sites:
-            raise SparseConvValueError(
-                f"features: must have one row for each of the {self.num_sites} voxels, "
-                f"got {tuple(values.shape)}"
-            )
-        inside = self.groups.site_of_row
-        gathered = segment_gather(values, self.groups.order, self.groups.starts, inside)
-        if inside.numel() == self.rows.numel():
-            return gathered
-        out = values.new_zeros(self.rows.numel(), values.shape[1])
-        return out.index_copy(0, torch.nonzero(self.rows >= 0)[:, 0], gathered)
+Points = Tensor | np.ndarray[Any, Any]
+ARRAYS = (Tensor, np.ndarray)
 
 
 def voxelize(
-    xyz: Tensor | np.ndarray[Any, Any],
+    xyz: Points | Sequence[Points],
     voxel_size: float | Sequence[float],
-    features: Tensor | np.ndarray[Any, Any] | None = None,
-    batch: Tensor | np.ndarray[Any, Any] | None = None,
-    bounds: Sequence[Any] | Tensor | np.ndarray[Any, Any] | None = None,
+    features: Points | Sequence[Points] | None = None,
+    batch: Points | None = None,
+    bounds: Sequence[Any] | Points | None = None,
     reduce: str = "mean",
 ) -> tuple[SparseTensor, PointMap]:
     """Return the voxels that points fall on, and the way back to the points.
@@ -77,10 +35,12 @@ def voxelize(
     ``voxel_size``, so that shifting all points by whole voxels changes nothing.
 
     Args:
-        xyz: ``[N, D]`` points, metres, D from 1 to 4.
+        xyz: ``[N, D]`` points, metres, D from 1 to 4; or a list of them, one entry per sample
+            (a sample may be empty).
         voxel_size: metres, one number or one per axis.
-        features: floating point ``[N, C]``; a column of ones where left out.
-        batch: integer ``[N]``, the sample of each point; all in sample 0 where left out.
+        features: floating point ``[N, C]``, or a list as ``xyz``; a column of ones where left out.
+        batch: integer ``[N]``, the sample of each point; all in sample 0 where left out. Not with
+            a list.
         bounds: ``(low, high)`` or ``(*low, *high)``, metres: points outside ``low <= xyz < high``
             are dropped and the extent is ``ceil((high - low) / voxel_size)``.
         reduce: how the features of points in one voxel merge: ``"mean"``, ``"sum"``, ``"max"``,
@@ -100,26 +60,67 @@ def voxelize(
         >>> x.features.flatten(), to_points.rows
         (tensor([2., 1.]), tensor([0, 0, 1]))
     """
-    points = torch.as_tensor(xyz)
-    _check_points(points)
     check_reduction(reduce)
+    batch_size = None
+    if isinstance(xyz, list | tuple) and any(isinstance(entry, ARRAYS) for entry in xyz):
+        xyz, features, batch, batch_size = _joined(xyz, features, batch)
+    points = _tensor("xyz", xyz)
+    _check_points(points)
     size = _metres("voxel_size", voxel_size, points.shape[1])
     if not all(0 < edge < float("inf") for edge in size):
         raise SparseConvValueError(f"voxel_size: must be positive and finite, got {size}")
     values = _point_features(features, points)
     samples = _point_samples(batch, points)
-    inside, cells, origin, shape = _cells(points.double(), size, bounds)
+    inside, cells, origin, shape = _cells(points.detach().double(), size, bounds)
     coords = torch.cat([samples[:, None], cells], dim=1)
     if inside is not None:
         coords, values = coords[inside], values[inside]
-    batch_size = int(samples.max()) + 1 if samples.numel() else 1
+    if batch_size is None:
+        batch_size = int(samples.max()) + 1 if samples.numel() else 1
     sites, groups = grouped_sites(coords, shape, batch_size)
     x = SparseTensor.on_sites(reduce_groups(values, groups, reduce), sites)
     rows = groups.site_of_row
     if inside is not None:
         rows = torch.full((points.shape[0],), -1, device=points.device)
         rows[inside] = groups.site_of_row
-    return x, PointMap(rows, sites.num_sites, origin, size, groups)
+    return x, PointMap(rows, sites, points, samples, origin, size, groups)
+
+
+def _joined(
+    xyz: Sequence[Any], features: Any, batch: Any
+) -> tuple[Tensor, Tensor | None, Tensor, int]:
+    """Return points and features of a list of samples in one piece, their batch and its size."""
+    if batch is not None:
+        raise SparseConvValueError("batch: a list of samples says it already; leave it out")
+    clouds = [_tensor(f"xyz[{sample}]", cloud) for sample, cloud in enumerate(xyz)]
+    for cloud in clouds:
+        _check_points(cloud)
+    counts = [cloud.shape[0] for cloud in clouds]
+    if len({(cloud.shape[1], cloud.device) for cloud in clouds}) > 1:
+        raise SparseConvValueError("xyz: the samples differ in their number of axes or device")
+    numbers = torch.arange(len(clouds), device=clouds[0].device)
+    samples = torch.repeat_interleave(numbers, torch.tensor(counts, device=numbers.device))
+    if features is None:
+        return torch.cat(clouds), None, samples, len(clouds)
+    if not isinstance(features, list | tuple) or len(features) != len(clouds):
+        raise SparseConvValueError(f"features: must be a list of {len(clouds)}, as xyz")
+    values = [_tensor(f"features[{sample}]", value) for sample, value in enumerate(features)]
+    shapes = [tuple(value.shape) for value in values]
+    fits = all(len(shape) == 2 for shape in shapes) and len({shape[1:] for shape in shapes}) == 1
+    if not fits or [shape[0] for shape in shapes] != counts:
+        raise SparseConvValueError(
+            f"features: must have shape (N, C) with one row per point in each sample, got {shapes} "
+            f"for {counts} points"
+        )
+    return torch.cat(clouds), torch.cat(values), samples, len(clouds)
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """Return an array as a tensor."""
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # strings, objects, negative strides
+        raise SparseConvTypeError(f"{name}: no tensor can be made of it: {error}") from error
 
 
 def _cells(points: Tensor, size: Metres, bounds: Any) -> tuple[Tensor | None, Tensor, Metres, Ints]:
@@ -149,7 +150,7 @@ def _cells(points: Tensor, size: Metres, bounds: Any) -> tuple[Tensor | None, Te
 
 
 def _bounds(bounds: Any, axes: int) -> tuple[Metres, Metres]:
-    flat = np.asarray(bounds, dtype=np.float64).ravel()
+    flat = _numbers("bounds", bounds)
     if flat.size != 2 * axes or not np.isfinite(flat).all():
         raise SparseConvValueError(
             f"bounds: must be (low, high) with {axes} finite numbers each, got {bounds!r}"
@@ -161,7 +162,7 @@ def _bounds(bounds: Any, axes: int) -> tuple[Metres, Metres]:
 
 
 def _metres(name: str, value: float | Sequence[float], axes: int) -> Metres:
-    entries = np.asarray(value, dtype=np.float64).ravel().tolist()
+    entries: list[float] = _numbers(name, value).tolist()
     if len(entries) == 1:
         entries = entries * axes
     if len(entries) != axes:
@@ -169,6 +170,14 @@ def _metres(name: str, value: float | Sequence[float], axes: int) -> Metres:
             f"{name}: must be one number or {axes} (one per axis), got {len(entries)}"
         )
     return tuple(entries)
+
+
+def _numbers(name: str, value: Any) -> np.ndarray[Any, Any]:
+    """Return numbers, nested or not, as one float64 array."""
+    try:
+        return np.asarray(value, dtype=np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise SparseConvTypeError(f"{name}: must be numbers, got {value!r}") from error
 
 
 def _check_points(points: Tensor) -> None:
@@ -190,7 +199,7 @@ def _check_points(points: Tensor) -> None:
 def _point_features(features: Any, points: Tensor) -> Tensor:
     if features is None:
         return torch.ones(points.shape[0], 1, device=points.device)
-    values = torch.as_tensor(features)
+    values = _tensor("features", features)
     if not values.is_floating_point():
         raise SparseConvTypeError(f"features: must be floating point, got {values.dtype}")
     if values.ndim != 2 or values.shape[0] != points.shape[0]:
@@ -208,8 +217,8 @@ def _point_features(features: Any, points: Tensor) -> Tensor:
 def _point_samples(batch: Any, points: Tensor) -> Tensor:
     if batch is None:
         return torch.zeros(points.shape[0], dtype=torch.int64, device=points.device)
-    samples = torch.as_tensor(batch)
-    if samples.is_floating_point() or samples.dtype == torch.bool:
+    samples = _tensor("batch", batch)
+    if samples.dtype not in INTEGERS:
         raise SparseConvTypeError(f"batch: must be integer, got {samples.dtype}")
     if tuple(samples.shape) != (points.shape[0],):
         raise SparseConvValueError(
@@ -220,4 +229,10 @@ def _point_samples(batch: Any, points: Tensor) -> Tensor:
         raise SparseConvTypeError(
             f"batch: on {samples.device}, but the points are on {points.device}"
         )
-    return samples.long()
+    samples = samples.long()
+    wrong = samples[(samples < 0) | (samples > INT32.max)]
+    if wrong.numel():
+        raise SparseConvValueError(
+            f"batch: must not be negative or exceed the int32 range, got {int(wrong[0])}"
+        )
+    return samples

@@ -11,18 +11,16 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from cases import REQUIRED_ENGINES, skip_unless_it_can
 
 import sparseconv as sc
-
-# Engines that may not be skipped, by name and comma: a CI machine says what it must be able to run.
-REQUIRED = frozenset(filter(None, os.environ.get("SPARSECONV_REQUIRED_ENGINES", "").split(",")))
 
 for _name, _examples in (("quick", 10), ("default", 60), ("ci", 200)):
     hypothesis.settings.register_profile(
         _name,
         max_examples=_examples,
         deadline=None,
-        derandomize=_name == "ci",
+        derandomize=_name != "default",
         # the engine and the filled memory are the same for all examples of one test
         suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
     )
@@ -30,7 +28,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 
 def pytest_configure() -> None:
-    unknown = REQUIRED - set(sc.engines.ENGINES)
+    unknown = REQUIRED_ENGINES - set(sc.engines.ENGINES)
     if unknown:
         raise pytest.UsageError(f"SPARSECONV_REQUIRED_ENGINES names no engine: {sorted(unknown)}")
     # pytest -n keeps the cores busy already, and small tensors wait for helpers a hundred times
@@ -41,12 +39,9 @@ def pytest_configure() -> None:
 @pytest.fixture(params=list(sc.engines.ENGINES))
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test on each engine; one that cannot run here skips it in its own words."""
-    name = request.param
-    reason = sc.engines.get(name).why_not(torch.device("cpu"), torch.float64)
-    if reason is not None:
-        (pytest.fail if name in REQUIRED else pytest.skip)(f"{name}: {reason}")
-    with sc.engine(name):
-        yield name
+    skip_unless_it_can(request.param, torch.float64)
+    with sc.engine(request.param):
+        yield request.param
 
 
 class FilledNumpy:

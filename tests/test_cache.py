@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import assert_close, random_input, random_mask
+from cases import assert_close, dense_conv, random_input, random_mask
 from torch import Tensor, nn
 
 import sparseconv as sc
@@ -22,8 +22,11 @@ pytestmark = pytest.mark.usefixtures("engine")
 SIZE = (7, 8)
 
 
-def conv(**options: Any) -> Callable[[Any, Tensor], Any]:
-    return lambda x, weight: F.conv2d(x, weight, **options)
+def conv(size: int = 3, **options: Any) -> Callable[[Any, Tensor], Any]:
+    """Return a convolution with the first cells of the kernel; dense 'same' is written out."""
+    return lambda x, weight: (dense_conv if isinstance(x, Tensor) else F.conv2d)(
+        x, weight[:, :, :size, :size], **options
+    )
 
 
 def subm(dilation: int) -> Callable[[Any, Tensor], Any]:
@@ -42,7 +45,9 @@ def transposed(**options: Any) -> Callable[[Any, Tensor], Any]:
 PAIRS = {
     "padding": (conv(padding=0), conv(padding=1)),
     "one-axis-padding": (conv(padding=(0, 1)), conv(padding=(1, 0))),
-    "padding-at-the-end": (conv(padding=0, dilation=2), conv(padding="same", dilation=2)),
+    # an even window has 0 in front and 1 behind where the padding is "same"
+    "padding-in-front": (conv(2, padding="same"), conv(2, padding=1)),
+    "padding-behind": (conv(2, padding="same"), conv(2, padding=0)),
     "dilation": (conv(padding=1, dilation=1), conv(padding=1, dilation=2)),
     "stride": (conv(stride=1, padding=1), conv(stride=2, padding=1)),
     "one-axis-stride": (conv(stride=(1, 2)), conv(stride=(2, 1))),

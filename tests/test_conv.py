@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cases import (
@@ -16,6 +17,7 @@ from cases import (
     generator,
     gradients,
     problems,
+    random_input,
     random_mask,
     sparse,
 )
@@ -341,6 +343,42 @@ def test_inputs_that_are_not_contiguous(name: str) -> None:
     (expected,) = torch.autograd.grad(again.features.sum(), weight)
     assert torch.equal(y.features, again.features)
     assert_close(got, expected)
+
+
+def test_numpy_integers_are_integers() -> None:
+    """PyTorch takes them for stride and the like, so its layers pass them on."""
+    x = random_input(12, 1, (6, 7))
+    two = np.int64(2)
+    layer = nn.Conv2d(1, 1, 3, stride=two, padding=(two, 1), bias=False).double()
+    y = layer(x)
+    assert y.spatial_shape == (4, 4)
+    assert_close(y.dense(), layer(x.dense()) * y.mask())
+    dilated = sc.functional.subm_conv(x, layer.weight, dilation=two)
+    assert torch.equal(
+        dilated.features, sc.functional.subm_conv(x, layer.weight, dilation=2).features
+    )
+
+
+def test_a_nan_stays_where_its_window_reaches() -> None:
+    """Whatever is computed in one block with it."""
+    for layer in (Layer("conv", (3, 3), padding=1), Layer("subm", (3, 3)), LAYERS["transposed2d"]):
+        problem = Problem(layer, (9, 9), density=0.5)
+        t, weight, bias = problem.leaves()
+        x = problem.input(t.detach())
+        clean = problem.layer(x, weight, bias)
+        x.features[3] = torch.nan
+        y = problem.layer(x, weight, bias)
+        touched = y.features.isnan().any(dim=1)
+        alone = torch.zeros_like(problem.in_mask)
+        alone[tuple(x.coords[3].tolist())] = True
+        reached = layer.sites(alone) if layer.kind != "subm" else dilate(alone)
+        assert torch.equal(touched, reached[tuple(y.coords.unbind(1))])
+        assert torch.equal(y.features[~touched], clean.features[~touched])
+
+
+def dilate(mask: Tensor) -> Tensor:
+    """Return the 3 by 3 neighbourhood of a mask."""
+    return reference.conv_sites(mask, 3, padding=1)
 
 
 def test_a_layer_that_needs_no_gradient_of_its_input(engine: str) -> None:

@@ -212,6 +212,41 @@ def test_every_engine_at_awkward_sizes(
         assert_close(got, wanted)
 
 
+# (channels in, channels out, groups, sites): around the widths of vectors and blocks of rows
+WIDTHS = [
+    (1, 7, 1, 1), (2, 8, 1, 2), (7, 9, 1, 3), (8, 15, 1, 5), (9, 16, 1, 7), (15, 17, 1, 9),
+    (16, 31, 1, 15), (17, 32, 1, 16), (31, 33, 1, 17), (3, 64, 1, 31), (65, 5, 1, 33),
+    (130, 1, 1, 64), (1, 129, 1, 65), (24, 48, 1, 255), (16, 20, 1, 257), (2, 3, 5, 40),
+    (8, 8, 2, 41), (17, 9, 3, 42), (1, 1, 33, 43),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_engine_at_every_width(
+    engine: str, widths: tuple[int, int, int, int], dtype: torch.dtype
+) -> None:
+    """The rows lie in the middle of a wider matrix, so that neither ends nor alignment help."""
+    skip_unless_it_can(engine, dtype)
+    c_in, c_out, groups, count = widths
+    layer = Layer("subm", (3, 3), groups=groups, c_in=c_in, c_out=c_out)
+    x = random_input(count, layer.in_channels + 3, (17, 18), dtype=dtype)
+    x = x.replace(x.features[:, 1:-2]).requires_grad_()
+    weight, bias = leaves_of(layer.parameters(dtype=dtype))
+    judges = leaves_of([x.features, weight, bias], torch.float64)
+    y = layer(x, weight, bias)
+    mask = x.mask()
+    expected = layer.dense(x.replace(judges[0]).dense(), *judges[1:], (17, 18)) * mask
+    assert_close(y.dense(), expected)
+    cotangent = torch.randn(expected.shape, generator=generator(4)).to(dtype) * mask
+    for got, wanted in zip(
+        gradients(y.dense(), [x.features, weight, bias], cotangent),
+        gradients(expected, judges, cotangent),
+        strict=True,
+    ):
+        assert_close(got, wanted)
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_all_engines_make_the_same_sites_and_the_same_numbers(name: str) -> None:
     """Sites equal exactly, values to float64's tolerance, for every engine that can run here."""

@@ -1,7 +1,9 @@
 """The example, run as a user runs it: train and judge, then label a scan of one's own."""
 
+import importlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CLASSES = ["ground", "building", "vehicle", "pole", "vegetation", "person"]
+CLASSES = list(runpy.run_path(str(ROOT / "data" / "street.py"))["CLASSES"])
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("tqdm")
@@ -77,6 +79,23 @@ def test_a_kitti_scan_is_labelled_with_the_trained_weights(trained, scan, tmp_pa
     assert (labels[:3] == -1).all()
     assert ((labels[3:] >= 0) & (labels[3:] < len(CLASSES))).all()
     assert (out / "mine.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("suffix", "highest", "ring"), [(".bin", 1, 0), (".pcd.bin", 255, 1)])
+def test_kitti_and_nuscenes_intensities_come_to_one_scale(
+    scan, tmp_path, monkeypatch, suffix, highest, ring
+):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    scans = importlib.import_module("scans")
+    columns = [scan["xyz"], highest * scan["intensity"], *[np.arange(len(scan["xyz"])) % 32] * ring]
+    path = tmp_path / f"mine{suffix}"
+    path.write_bytes(np.column_stack(columns).astype("<f4").tobytes())
+    loaded = scans.load(path)
+    np.testing.assert_array_equal(loaded.xyz, scan["xyz"])
+    np.testing.assert_allclose(loaded.intensity, scan["intensity"], atol=1e-6)
+    # ground is near height 0 in most places, whatever the sensor's own height
+    ground = loaded.height.numpy()[scan["label"] == 0]
+    assert np.quantile(np.abs(ground), 0.9) < 0.4
 
 
 def test_without_weights_it_trains_first_and_takes_points_without_intensity(scan, tmp_path):

@@ -1,10 +1,29 @@
 """Functions on dense and sparse tensors; importing this package registers the sparse meanings."""
 
 from sparseconv.functional import arithmetic as arithmetic
+from sparseconv.functional import channels as channels
+from sparseconv.functional import layout as layout
 from sparseconv.functional import norm as norm
 from sparseconv.functional import pointwise as pointwise
+from sparseconv.functional import reduce as reduce
+from sparseconv.functional import refused as refused
+from sparseconv.functional import resample as resample
+from sparseconv.functional.batches import cat as cat
+from sparseconv.functional.batches import collate as collate
 from sparseconv.functional.conv import conv4d as conv4d
 from sparseconv.functional.conv import inverse_conv as inverse_conv
 from sparseconv.functional.conv import subm_conv as subm_conv
-from sparseconv.functional.site_sets import cat as cat
-from sparseconv.functional.site_sets import collate as collate
+from sparseconv.functional.ends import to_dense as to_dense
+from sparseconv.functional.ends import to_sites as to_sites
+from sparseconv.functional.given_sites import conv as conv
+from sparseconv.functional.interpolate_points import interpolate as interpolate
+from sparseconv.functional.local import locally_connected as locally_connected
+from sparseconv.functional.pool import avg_pool4d as avg_pool4d
+from sparseconv.functional.pool import max_pool4d as max_pool4d
+from sparseconv.functional.pool_global import global_avg_pool as global_avg_pool
+from sparseconv.functional.pool_global import global_max_pool as global_max_pool
+from sparseconv.functional.site_sets import crop as crop
+from sparseconv.functional.site_sets import difference as difference
+from sparseconv.functional.site_sets import intersect as intersect
+from sparseconv.functional.site_sets import prune as prune
+from sparseconv.functional.site_sets import union as union

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseconv.dispatch import HANDLERS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.site_sets import spread, unite
+from sparseconv.functional.site_sets import spread
 from sparseconv.tensor import SparseTensor
 
 # PyTorch reaches one operation under several names: x + y, torch.add, and a dense tensor's own
@@ -49,13 +49,9 @@ def _on_common_sites(x: SparseTensor, y: SparseTensor) -> tuple[Any, Tensor, Ten
         raise SparseConvValueError(f"other: shape {tuple(y.shape)} does not match {tuple(x.shape)}")
     if x.sites.same_as(y.sites):
         return x.sites, x.features, y.features
-    united = unite(x.sites, y.sites)
-    count = united.sites.num_sites
-    return (
-        united.sites,
-        spread(x.features, united.rows, count),
-        spread(y.features, united.other_rows, count),
-    )
+    sites, rows, other_rows = x.sites.unite(y.sites)
+    count = sites.num_sites
+    return sites, spread(x.features, rows, count), spread(y.features, other_rows, count)
 
 
 def _rows(operand: Any, x: SparseTensor) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from sparseconv.coordinates import MAX_DIMENSIONS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.tensor import SparseTensor
 
@@ -43,11 +44,15 @@ def check_convolution(
             f"input: has {input.ndim - 2} spatial axes and the weight {weight.ndim - 2}, "
             f"this convolution takes {axes}"
         )
+    if not 1 <= axes <= MAX_DIMENSIONS:
+        raise SparseConvValueError(
+            f"input: must have 1 to {MAX_DIMENSIONS} spatial axes, got {axes}"
+        )
     _check_groups(weight, groups, transposed)
     needed = weight.shape[0] if transposed else weight.shape[1] * groups
-    if input.shape[1] != needed:
+    if input.size(1) != needed:
         raise SparseConvValueError(
-            f"input: has {input.shape[1]} channels, but the weight {tuple(weight.shape)} with "
+            f"input: has {input.size(1)} channels, but the weight {tuple(weight.shape)} with "
             f"groups={groups} takes {needed}"
         )
     _check_bias(bias, weight.shape[1] * groups if transposed else weight.shape[0])

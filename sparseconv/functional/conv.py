@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sparseconv.autograd import gather_gemm_scatter
 from sparseconv.dispatch import dispatched, implements
-from sparseconv.errors import SparseConvValueError
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_convolution
 from sparseconv.functional.conv4d import dense_conv4d, dense_conv_transpose4d
 from sparseconv.geometry import Geometry, Kind, make_geometry
@@ -246,6 +246,11 @@ def _inverse_size(
     both = zip(geometry.padding, geometry.padding_end, strict=True)
     least = tuple(size - sum(pads) for size, pads in zip(shortest, both, strict=True))
     if like is None:
+        if min(least) < 1:
+            raise SparseConvValueError(
+                f"padding: {geometry.padding} gives an output size of {least}; every axis must "
+                f"have at least 1"
+            )
         return least
     size = tuple(like.shape[2:])
     fits = len(size) == len(least) and all(
@@ -270,10 +275,12 @@ def _sparse_inverse_conv(
     dilation: Size = 1,
     groups: int = 1,
     *,
-    like: SparseTensor | None = None,
+    like: Input | None = None,
 ) -> SparseTensor:
     check_convolution(input, weight, bias, groups, transposed=True)
     geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
+    if like is not None and not isinstance(like, SparseTensor):
+        raise SparseConvTypeError(f"like: must be a SparseTensor, got {type(like).__name__}")
     sites, rulebook = input.sites.inverse(geometry, None if like is None else like.sites)
     return _convolve(input, _cells_first_transposed(weight, groups), bias, sites, rulebook)
 

@@ -1,51 +1,18 @@
-"""Tensors on different sites, and samples put together: union, concatenation, batches."""
+"""Sets of sites: union, intersection, difference, parts of a tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparseconv.coordinates import grouped_sites, sites_from_coords
-from sparseconv.dispatch import implements
+from sparseconv.coordinates import INT32, sites_from_coords
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.geometry import Ints
 from sparseconv.sites import Sites
 from sparseconv.tensor import SparseTensor
-
-
-class Union(NamedTuple):
-    """The sites of two sets together, sorted, and where each set's rows went."""
-
-    sites: Sites
-    rows: Tensor
-    other_rows: Tensor
-
-
-def unite(sites: Sites, other: Sites) -> Union:
-    """Return the union of two site sets of one extent.
-
-    Raises:
-        SparseConvValueError: their grids differ; SparseConvTypeError: their devices do.
-    """
-    check_same_grid(sites, other)
-    coords = torch.cat([sites.coords, other.coords.to(sites.coords.dtype)])
-    lower = tuple(map(min, sites.lower, other.lower))
-    united, groups = grouped_sites(coords, sites.spatial_shape, sites.batch_size, lower)
-    rows, other_rows = groups.site_of_row.split([sites.num_sites, other.num_sites])
-    return Union(united, rows, other_rows)
-
-
-def check_same_grid(sites: Sites, other: Sites) -> None:
-    """Raise unless both sets live on one device and one grid."""
-    if sites.device != other.device:
-        raise SparseConvTypeError(f"other: on {other.device}, but the input is on {sites.device}")
-    grids = [(entry.batch_size, *entry.spatial_shape) for entry in (sites, other)]
-    if grids[0] != grids[1]:
-        raise SparseConvValueError(
-            f"other: lives on a grid (batch, *spatial) of {grids[1]}, the input on {grids[0]}"
-        )
 
 
 def spread(features: Tensor, rows: Tensor, num_sites: int) -> Tensor:
@@ -53,104 +20,180 @@ def spread(features: Tensor, rows: Tensor, num_sites: int) -> Tensor:
     return features.new_zeros(num_sites, features.shape[1]).index_copy(0, rows, features)
 
 
-@implements(torch.cat)
-def cat(tensors: Sequence[SparseTensor], dim: int = 1) -> SparseTensor:
-    """Concatenate channels (``dim=1``) of tensors on the same sites, or batches (``dim=0``).
+def union(x: SparseTensor, *others: SparseTensor, fill: float = 0) -> SparseTensor:
+    """Return ``x`` on its own sites and those of the others together.
 
     Args:
-        tensors: at least one SparseTensor; for ``dim=1`` all on the same set of sites (their rows
-            may be ordered differently: the result has the first one's order).
-        dim: 1 or 0.
+        x: ``[B, C, *spatial]``.
+        others: SparseTensors on the same grid; only their sites matter.
+        fill: the features of sites that ``x`` does not have.
+
+    Returns:
+        The features of ``x``, ``fill`` elsewhere, on the union, which comes out sorted; on the
+        sites of ``x`` themselves where they hold the others already.
 
     Raises:
-        SparseConvValueError: sites that differ, or another ``dim``.
+        SparseConvError: an operand that is no SparseTensor, another grid, another device.
 
     Example:
         >>> import torch, sparseconv as sc
-        >>> x = sc.SparseTensor(torch.ones(2, 3), torch.tensor([[0, 1], [0, 2]]))
-        >>> sc.cat([x, x]).channels
-        6
+        >>> x = sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 3]]), (5,))
+        >>> y = sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 2]]), (5,))
+        >>> sc.union(x, y).features.flatten()
+        tensor([0., 1.])
     """
-    tensors = list(tensors)
-    for entry in tensors:
-        if not isinstance(entry, SparseTensor):
-            raise SparseConvTypeError(
-                f"tensors: must all be SparseTensors, got {type(entry).__name__}"
-            )
-    if not tensors:
-        raise SparseConvValueError("tensors: must hold at least one SparseTensor")
-    first = tensors[0]
-    axis = dim + first.ndim if dim < 0 else dim
-    if axis == 0:
-        for entry in tensors[1:]:
-            if entry.spatial_shape != first.spatial_shape:
-                raise SparseConvValueError(
-                    f"tensors: spatial shapes differ, {first.spatial_shape} and "
-                    f"{entry.spatial_shape}; sparseconv.collate takes the larger extent"
-                )
-        return collate(tensors)
-    if axis != 1:
-        raise SparseConvValueError(
-            f"dim: sparse tensors concatenate along 0 (samples) or 1 (channels), got {dim}"
-        )
-    return first.replace(torch.cat([_rows_as(first.sites, entry) for entry in tensors], dim=1))
+    _check_operands(x, *others)
+    if isinstance(fill, bool) or not isinstance(fill, int | float):
+        raise SparseConvTypeError(f"fill: must be a number, got {fill!r}")
+    sites, rows = x.sites, torch.arange(x.num_sites, device=x.device)
+    for other in others:
+        sites.check_same_grid(other.sites)
+        if not _holds(sites, other.sites):
+            sites, moved, _ = sites.unite(other.sites)
+            rows = moved[rows]
+    if sites is x.sites:
+        return x
+    features = x.features.new_full((sites.num_sites, x.channels), fill)
+    return SparseTensor.on_sites(features.index_copy(0, rows, x.features), sites)
 
 
-def _rows_as(sites: Sites, x: SparseTensor) -> Tensor:
-    """Return the features of ``x`` in the row order of ``sites``, which hold the same set."""
-    if sites.same_as(x.sites):
-        return x.features
-    check_same_grid(sites, x.sites)
-    rows, found = x.sites.rows_of(sites.coords)
-    if x.num_sites != sites.num_sites or not bool(found.all()):
-        raise SparseConvValueError(
-            f"tensors: must live on the same sites to join channels, got {sites} and {x.sites}; "
-            f"x + y takes the union of different sites"
-        )
-    return x.features[rows]
-
-
-def collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
-    """Put samples into one batch, in the order given.
-
-    Args:
-        tensors: SparseTensors with equal channels, dtype and number of axes; each may hold several
-            samples. The result's extent is the largest per axis.
+def intersect(x: SparseTensor, *others: SparseTensor) -> SparseTensor:
+    """Return ``x`` at those of its sites that all the others have too, in its row order.
 
     Raises:
-        SparseConvValueError, SparseConvTypeError: nothing to collate, or tensors that do not fit.
+        SparseConvError: an operand that is no SparseTensor, another grid, another device.
 
     Example:
         >>> import torch, sparseconv as sc
-        >>> x = sc.SparseTensor(torch.ones(1, 3), torch.tensor([[0, 1]]))
-        >>> sc.collate([x, x]).shape
-        torch.Size([2, 3, 2])
+        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 3], [0, 1]]), (5,))
+        >>> y = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 2], [0, 3]]), (5,))
+        >>> sc.intersect(x, y).coords
+        tensor([[0, 3]])
     """
-    tensors = list(tensors)
-    if not tensors:
-        raise SparseConvValueError("tensors: must hold at least one SparseTensor")
-    first = tensors[0]
-    for entry in tensors:
-        if not isinstance(entry, SparseTensor):
+    _check_operands(x, *others)
+    keep = torch.ones(x.num_sites, dtype=torch.bool, device=x.device)
+    for other in others:
+        x.sites.check_same_grid(other.sites)
+        keep &= other.sites.rows_of(x.coords)[1]
+    return prune(x, keep)
+
+
+def difference(x: SparseTensor, *others: SparseTensor) -> SparseTensor:
+    """Return ``x`` at those of its sites that none of the others has, in its row order.
+
+    Raises:
+        SparseConvError: an operand that is no SparseTensor, another grid, another device.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 3], [0, 1]]), (5,))
+        >>> y = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 2], [0, 3]]), (5,))
+        >>> sc.difference(x, y).coords
+        tensor([[0, 1]])
+    """
+    _check_operands(x, *others)
+    keep = torch.ones(x.num_sites, dtype=torch.bool, device=x.device)
+    for other in others:
+        x.sites.check_same_grid(other.sites)
+        keep &= ~other.sites.rows_of(x.coords)[1]
+    return prune(x, keep)
+
+
+def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
+    """Return the rows of ``x`` that ``keep`` names, in their order; the extent stays.
+
+    Args:
+        x: ``[B, C, *spatial]``.
+        keep: bool ``[N]``, one entry per site.
+
+    Returns:
+        The kept rows; gradients reach them alone. Where all are kept, on the sites of ``x``.
+
+    Raises:
+        SparseConvError: ``keep`` is not bool, not one entry per site, or on another device.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.tensor([[1.0], [2.0]]), torch.tensor([[0, 3], [0, 1]]))
+        >>> sc.prune(x, x.features[:, 0] > 1).coords
+        tensor([[0, 1]])
+    """
+    _check_operands(x)
+    if not isinstance(keep, Tensor) or keep.dtype != torch.bool:
+        kind = keep.dtype if isinstance(keep, Tensor) else type(keep).__name__
+        raise SparseConvTypeError(f"keep: must be a bool torch.Tensor, got {kind}")
+    if tuple(keep.shape) != (x.num_sites,):
+        raise SparseConvValueError(
+            f"keep: must have shape ({x.num_sites},), one entry per site, got {tuple(keep.shape)}"
+        )
+    if keep.device != x.device:
+        raise SparseConvTypeError(f"keep: on {keep.device}, but the input is on {x.device}")
+    if bool(keep.all()):
+        return x
+    return _rows_at(x, torch.nonzero(keep)[:, 0], x.coords, x.sites.spatial_shape, x.sites.lower)
+
+
+def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -> SparseTensor:
+    """Return the sites in a box, ``x.dense()[..., low:high]``, with the box's corner at 0.
+
+    Args:
+        x: ``[B, C, *spatial]``.
+        low, high: voxels, int or one per axis; ``low <= coordinate < high``. A box that sticks out
+            of the grid is empty there.
+
+    Returns:
+        ``[B, C, *(high - low)]``, rows in the order of ``x``.
+
+    Raises:
+        SparseConvError: bounds that are not integers, or ``high`` not above ``low``.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 3], [0, 1]]), (5,))
+        >>> sc.crop(x, 2, 4).coords
+        tensor([[0, 1]])
+    """
+    _check_operands(x)
+    axes = len(x.spatial_shape)
+    lows, highs = _per_axis("low", low, axes), _per_axis("high", high, axes)
+    if any(top <= bottom for bottom, top in zip(lows, highs, strict=True)):
+        raise SparseConvValueError(
+            f"high: must exceed low on every axis, got low {lows} and high {highs}"
+        )
+    if max(map(abs, (*lows, *highs))) > INT32.max:
+        raise SparseConvValueError(f"low, high: must lie in the int32 range, got {lows}, {highs}")
+    spatial = x.coords[:, 1:]
+    inside = (spatial >= spatial.new_tensor(lows)) & (spatial < spatial.new_tensor(highs))
+    coords = x.coords - x.coords.new_tensor((0, *lows))
+    extent = tuple(top - bottom for bottom, top in zip(lows, highs, strict=True))
+    return _rows_at(x, torch.nonzero(inside.all(dim=1))[:, 0], coords, extent, (0,) * axes)
+
+
+def _per_axis(name: str, value: Any, axes: int) -> Ints:
+    entries = tuple(value) if isinstance(value, list | tuple) else (value,) * axes
+    if any(isinstance(entry, bool) or not isinstance(entry, int) for entry in entries):
+        raise SparseConvTypeError(f"{name}: must be integers, got {value!r}")
+    if len(entries) != axes:
+        raise SparseConvValueError(f"{name}: must be an int or {axes} of them, got {value!r}")
+    return entries
+
+
+def _rows_at(
+    x: SparseTensor, rows: Tensor, coords: Tensor, spatial_shape: Ints, lower: Ints
+) -> SparseTensor:
+    """Return some rows of ``x``, at their entries of ``coords`` ``[N, 1 + D]``."""
+    sites = sites_from_coords(coords[rows], spatial_shape, x.batch_size, lower)
+    return SparseTensor.on_sites(x.features[rows], sites)
+
+
+def _holds(sites: Sites, other: Sites) -> bool:
+    """Return whether ``sites`` has every site of ``other``."""
+    return other is sites or bool(sites.rows_of(other.coords)[1].all())
+
+
+def _check_operands(*operands: SparseTensor) -> None:
+    for operand in operands:
+        if not isinstance(operand, SparseTensor):
             raise SparseConvTypeError(
-                f"tensors: must all be SparseTensors, got {type(entry).__name__}"
+                f"x, others: must be SparseTensors, got {type(operand).__name__}"
             )
-        if (entry.ndim, entry.channels) != (first.ndim, first.channels):
-            raise SparseConvValueError(
-                f"tensors: axes or channels differ, {tuple(first.shape)} and {tuple(entry.shape)}"
-            )
-        if (entry.dtype, entry.device) != (first.dtype, first.device):
-            raise SparseConvTypeError(
-                f"tensors: dtypes or devices differ, {first.dtype} on {first.device} and "
-                f"{entry.dtype} on {entry.device}"
-            )
-    shape = tuple(map(max, *(entry.spatial_shape for entry in tensors), first.spatial_shape))
-    lower = tuple(map(min, *(entry.sites.lower for entry in tensors), first.sites.lower))
-    coords, offset = [], 0
-    for entry in tensors:
-        moved = entry.coords.to(first.coords.dtype, copy=True)
-        moved[:, 0] += offset
-        coords.append(moved)
-        offset += entry.batch_size
-    sites = sites_from_coords(torch.cat(coords), shape, offset, lower)
-    return SparseTensor.on_sites(torch.cat([entry.features for entry in tensors]), sites)

@@ -9,3 +9,12 @@ from sparseconv.nn.conv import SubmConv1d as SubmConv1d
 from sparseconv.nn.conv import SubmConv2d as SubmConv2d
 from sparseconv.nn.conv import SubmConv3d as SubmConv3d
 from sparseconv.nn.conv import SubmConv4d as SubmConv4d
+from sparseconv.nn.ends import ToDense as ToDense
+from sparseconv.nn.ends import ToSites as ToSites
+from sparseconv.nn.local import LocallyConnected1d as LocallyConnected1d
+from sparseconv.nn.local import LocallyConnected2d as LocallyConnected2d
+from sparseconv.nn.norm import BatchNorm4d as BatchNorm4d
+from sparseconv.nn.pool import AvgPool4d as AvgPool4d
+from sparseconv.nn.pool import GlobalAvgPool as GlobalAvgPool
+from sparseconv.nn.pool import GlobalMaxPool as GlobalMaxPool
+from sparseconv.nn.pool import MaxPool4d as MaxPool4d

@@ -233,6 +233,10 @@ class InverseConv4d(_InverseConv):
 def _per_axis(kernel_size: Size, axes: int) -> tuple[int, ...]:
     if isinstance(kernel_size, int):
         return (kernel_size,) * axes
+    if not isinstance(kernel_size, Sequence):
+        raise SparseConvTypeError(
+            f"kernel_size: must be an integer or one per axis, got {kernel_size!r}"
+        )
     if len(kernel_size) != axes:
         raise SparseConvValueError(
             f"kernel_size: must be one number or {axes} (one per axis), got {tuple(kernel_size)}"

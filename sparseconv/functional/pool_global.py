@@ -1,0 +1,95 @@
+"""Pooling over all active sites of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparseconv.coordinates import sites_from_coords
+from sparseconv.dispatch import implements, refuse
+from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
+from sparseconv.functional.checks import Input
+from sparseconv.tensor import SparseTensor
+
+
+def global_avg_pool(input: Input) -> Tensor:
+    """Return the mean over the active sites of each sample, ``[B, C]``; 0 where there is none.
+
+    Args:
+        input: ``[B, C, *spatial]``, a SparseTensor or dense.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.tensor([[2.0], [4.0]]), torch.tensor([[0, 1], [0, 5]]))
+        >>> sc.functional.global_avg_pool(x)
+        tensor([[3.]])
+    """
+    return cast(Tensor, input.mean(dim=tuple(range(2, input.ndim))))
+
+
+def global_max_pool(input: Input) -> Tensor:
+    """Return the largest value of the active sites of each sample, ``[B, C]``; 0 without sites.
+
+    Args:
+        input: ``[B, C, *spatial]``, a SparseTensor or dense.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.tensor([[-2.0], [-4.0]]), torch.tensor([[0, 1], [0, 5]]))
+        >>> sc.functional.global_max_pool(x)
+        tensor([[-2.]])
+    """
+    return cast(Tensor, input.amax(dim=tuple(range(2, input.ndim))))
+
+
+def _adaptive(pool: Callable[[SparseTensor], Tensor], dimensions: int) -> Callable[..., Any]:
+    """Return adaptive pooling to an output size of 1 over ``dimensions`` axes."""
+
+    def adaptive_pool(
+        input: SparseTensor, output_size: Any, return_indices: bool = False
+    ) -> SparseTensor:
+        if input.ndim - 2 != dimensions:
+            raise SparseConvValueError(
+                f"input: has {input.ndim - 2} spatial axes, this pooling takes {dimensions}"
+            )
+        sizes = (output_size,) if isinstance(output_size, int) else tuple(output_size)
+        if any(size != 1 for size in sizes) or return_indices:
+            raise SparseConvNotImplementedError(
+                f"output_size: adaptive pooling of a SparseTensor pools to 1 on every axis, "
+                f"without indices, got {output_size}; use a pooling layer with kernel_size and "
+                f"stride, or x.dense()"
+            )
+        samples = torch.unique(input.coords[:, :1], dim=0)
+        coords = torch.nn.functional.pad(samples, (0, dimensions))
+        sites = sites_from_coords(coords, (1,) * dimensions, input.batch_size)
+        return SparseTensor.on_sites(pool(input)[samples[:, 0].long()], sites)
+
+    return adaptive_pool
+
+
+_AVERAGE = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+_MAXIMUM = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)
+
+for _axes, (_average, _maximum) in enumerate(zip(_AVERAGE, _MAXIMUM, strict=True), start=1):
+    implements(
+        _average,
+        meaning="mean over the active sites of each sample (output size 1)",
+        law="statistics over active sites; a sample without sites has none in the result",
+    )(_adaptive(global_avg_pool, _axes))
+    implements(
+        _maximum,
+        meaning="largest value of the active sites of each sample (output size 1)",
+        law="an inactive site counts minus infinity; a sample without sites has none in the result",
+    )(_adaptive(global_max_pool, _axes))
+
+refuse(
+    F.adaptive_max_pool1d_with_indices,
+    F.adaptive_max_pool2d_with_indices,
+    F.adaptive_max_pool3d_with_indices,
+    instead="pool without return_indices; an index into the dense grid means nothing to sparse "
+    "features",
+)

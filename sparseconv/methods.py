@@ -1,0 +1,118 @@
+"""The methods of a dense tensor that a SparseTensor has too: each calls the torch function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from sparseconv.dispatch import dispatch
+from sparseconv.errors import SparseConvNotImplementedError
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that runs the sparse meaning of ``function``."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return dispatch(function, (self, *args), kwargs)
+
+    method.__doc__ = (
+        f"Return ``torch.{function.__name__}`` of this tensor; arguments as of torch's."
+    )
+    return method
+
+
+class Methods:
+    """Methods under torch's own names, so that ``x.relu()`` runs on either kind of tensor."""
+
+    __array_ufunc__ = None  # NumPy's numbers leave `number + x` to x
+
+    abs = _method(torch.abs)
+    neg = _method(torch.neg)
+    sign = _method(torch.sign)
+    square = _method(torch.square)
+    sqrt = _method(torch.sqrt)
+    rsqrt = _method(torch.rsqrt)
+    reciprocal = _method(torch.reciprocal)
+    exp = _method(torch.exp)
+    log = _method(torch.log)
+    log1p = _method(torch.log1p)
+    round = _method(torch.round)
+    floor = _method(torch.floor)
+    ceil = _method(torch.ceil)
+    clone = _method(torch.clone)
+    relu = _method(torch.relu)
+    relu_ = _method(torch.relu_)
+    sigmoid = _method(torch.sigmoid)
+    tanh = _method(torch.tanh)
+    softmax = _method(F.softmax)
+    log_softmax = _method(F.log_softmax)
+
+    pow = _method(torch.pow)
+    clamp = _method(torch.clamp)
+    maximum = _method(torch.maximum)
+    minimum = _method(torch.minimum)
+    add = _method(torch.add)
+    sub = _method(torch.sub)
+    mul = _method(torch.mul)
+    div = _method(torch.div)
+    eq = _method(torch.eq)
+    ne = _method(torch.ne)
+    gt = _method(torch.gt)
+    ge = _method(torch.ge)
+    lt = _method(torch.lt)
+    le = _method(torch.le)
+    isnan = _method(torch.isnan)
+    isfinite = _method(torch.isfinite)
+
+    sum = _method(torch.sum)
+    mean = _method(torch.mean)
+    amax = _method(torch.amax)
+    amin = _method(torch.amin)
+    max = _method(torch.max)
+    min = _method(torch.min)
+    var = _method(torch.var)
+    std = _method(torch.std)
+    norm = _method(torch.norm)
+    flatten = _method(torch.flatten)
+
+    # refused, each with a word on what to use instead
+    reshape = _method(torch.reshape)
+    view = _method(torch.Tensor.view)
+    permute = _method(torch.permute)
+    transpose = _method(torch.transpose)
+    squeeze = _method(torch.squeeze)
+    unsqueeze = _method(torch.unsqueeze)
+    unflatten = _method(torch.unflatten)
+    movedim = _method(torch.movedim)
+    prod = _method(torch.prod)
+    median = _method(torch.median)
+    argmax = _method(torch.argmax)
+    argmin = _method(torch.argmin)
+    sort = _method(torch.sort)
+    topk = _method(torch.topk)
+    matmul = _method(torch.matmul)
+    new = _method(torch.Tensor.new)
+
+    __abs__ = abs
+    __pow__ = pow
+    __gt__ = gt
+    __ge__ = ge
+    __lt__ = lt
+    __le__ = le
+    __eq__ = eq
+    __ne__ = ne
+    __hash__ = object.__hash__
+
+    def is_contiguous(self, *_args: Any, **_kwargs: Any) -> bool:
+        """Refuse: only ``torch.nn.SyncBatchNorm`` over several processes asks a network's input.
+
+        Raises:
+            SparseConvNotImplementedError: always.
+        """
+        raise SparseConvNotImplementedError(
+            "torch.nn.SyncBatchNorm over several processes has no sparse meaning here; use "
+            "torch.nn.BatchNorm (statistics of each process) or torch.nn.GroupNorm (of each sample)"
+        )

@@ -1,0 +1,134 @@
+"""Normalisation by the statistics of samples and channel groups, as one rule of autograd.
+
+``y = (x - mean) * rstd * weight + bias``, with mean and variance over the active sites of a sample
+(or of the batch as one) and over a group of channels. Written out for the first derivative, which
+is what training runs; the derivative's own derivatives come from the plain composition.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparseconv.autograd import Rule
+from sparseconv.samples import Samples, sample_spread, sample_sum
+
+
+class _Plan(NamedTuple):
+    """What is normalised together: the rows of a sample, and so many groups of channels."""
+
+    samples: Samples
+    groups: int
+    eps: float
+
+
+class _Normalise(Rule):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        plan: _Plan,
+    ) -> Tensor:
+        rstd = (variance + plan.eps).rsqrt()
+        ctx.save_for_backward(features, weight, bias, mean, rstd)
+        ctx.plan = plan
+        return affine(features, rstd * weight, bias - mean * rstd * weight, plan.samples)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, bias, mean, rstd = ctx.saved_tensors
+        samples, groups, _ = ctx.plan
+        if torch.is_grad_enabled():  # a derivative of this derivative is wanted
+            inputs = [t.view_as(t) for t in (features, weight, bias)]
+            composed = _composed(inputs[0], inputs[1], inputs[2], ctx.plan)
+            needed = [t for t in inputs if t.requires_grad]
+            found = iter(torch.autograd.grad(composed, needed, grads[0], create_graph=True))
+            return *(next(found) if t.requires_grad else None for t in inputs), None, None, None
+        centred = features - sample_spread(mean, samples)
+        total = sample_sum(grads[0], samples)  # [S, C], as all below
+        along = sample_sum(centred.mul_(grads[0]), samples) * rstd
+        count = _values(samples, features, groups)
+        level = group_sum(total * weight, groups) / count * rstd
+        slope = group_sum(along * weight, groups) / count * rstd * rstd
+        d_features = affine(grads[0], rstd * weight, mean * slope - level, samples)
+        d_features.addcmul_(features, sample_spread(slope, samples), value=-1)
+        return d_features, tree_sum(along), tree_sum(total), None, None, None
+
+
+def normalise(
+    features: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    samples: Samples,
+    groups: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the normalised rows ``[N, C]``, and mean and (biased) variance ``[S, C]``.
+
+    Args:
+        features: ``[N, C]``, float32 or float64.
+        weight, bias: ``[C]`` or None for 1 and 0.
+        samples: whose rows are normalised together.
+        groups: of channels that are normalised together; C for each by itself.
+        eps: added to the variance. A sample of one site (and one channel per group) gets the bias.
+    """
+    with torch.no_grad():
+        _, mean, variance = _statistics(features, samples, groups)
+    channels = features.shape[1]
+    weight = features.new_ones(channels) if weight is None else weight.to(features.dtype)
+    bias = features.new_zeros(channels) if bias is None else bias.to(features.dtype)
+    plan = _Plan(samples, groups, eps)
+    return _Normalise.call(features, weight, bias, mean, variance, plan), mean, variance
+
+
+def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: Samples) -> Tensor:
+    """Return ``features * scale + shift``; ``scale``, ``shift`` ``[S, C]`` per sample."""
+    return torch.addcmul(sample_spread(shift, samples), features, sample_spread(scale, samples))
+
+
+def _statistics(features: Tensor, samples: Samples, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the rows minus their mean, the means and the variances ``[S, C]``."""
+    count = _values(samples, features, groups)
+    mean = group_sum(sample_sum(features, samples), groups) / count
+    centred = features - sample_spread(mean, samples)
+    squares = centred * centred
+    return centred, mean, group_sum(sample_sum(squares, samples), groups) / count
+
+
+def _composed(features: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Tensor:
+    """Return the same rows by operations that autograd follows."""
+    centred, _, variance = _statistics(features, plan.samples, plan.groups)
+    scale = (variance + plan.eps).rsqrt() * weight
+    return affine(centred, scale, bias.expand_as(scale), plan.samples)
+
+
+def _values(samples: Samples, features: Tensor, groups: int) -> Tensor:
+    """Return how many values are normalised together, ``[S, 1]``; 1 where a sample is empty."""
+    counts = samples.counts.clamp(min=1)[:, None].to(features.dtype)
+    return counts * (features.shape[1] // groups)
+
+
+def group_sum(sums: Tensor, groups: int) -> Tensor:
+    """Return, in every channel, the sum over its group's channels: ``[S, C]`` to ``[S, C]``."""
+    size = sums.shape[1] // groups
+    if size == 1:
+        return sums
+    parts = sums.unflatten(1, (groups, size)).movedim(2, 0)
+    return tree_sum(parts)[:, :, None].expand(-1, -1, size).flatten(1)
+
+
+def tree_sum(parts: Tensor) -> Tensor:
+    """Return the sum over the first axis by adding halves: entry by entry, the same bits."""
+    if parts.shape[0] == 0:
+        return parts.sum(dim=0)
+    while parts.shape[0] > 1:
+        half = parts.shape[0] // 2
+        paired = parts[:half] + parts[half : 2 * half]
+        parts = torch.cat([paired, parts[2 * half :]])
+    return parts[0]

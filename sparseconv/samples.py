@@ -1,0 +1,141 @@
+"""Sums and maxima over the active sites of each sample, in an order that the sites alone decide.
+
+A sample's rows are added in ascending order of their sites, in blocks of ``BLOCK`` and then blocks
+of blocks. Blocks begin with the sample, so a sum has the same bits whatever the number of threads,
+the order of the rows, and the samples beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseconv import engines
+from sparseconv.autograd import Rule
+from sparseconv.engines import Engine
+from sparseconv.sites import Sites
+
+BLOCK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The rows of each sample, or of the whole batch as one.
+
+    Attributes:
+        num_rows: N.
+        order: int64 ``[N]``, the rows in ascending order of their sites; None where they are.
+        sample_of_row: int64 ``[N]``, or None where all rows are one sample.
+        counts: int64 ``[S]``, the number of rows of each sample.
+    """
+
+    num_rows: int
+    order: Tensor | None
+    sample_of_row: Tensor | None
+    counts: Tensor
+
+    @cached_property
+    def levels(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """One ``(order, starts)`` per level of blocks.
+
+        Block ``b`` holds the rows ``order[starts[b]:starts[b + 1]]`` of the level before; the
+        blocks of the last level are the samples.
+        """
+        order, counts = self.order, self.counts
+        if order is None:
+            order = torch.arange(self.num_rows, device=counts.device)
+        levels = []
+        while counts.numel() and int(counts.max()) > BLOCK:
+            blocks = (counts + BLOCK - 1) // BLOCK
+            first = torch.repeat_interleave(_starts(counts)[:-1], blocks)
+            number = torch.arange(first.numel(), device=first.device)
+            number = number - torch.repeat_interleave(_starts(blocks)[:-1], blocks)
+            starts = torch.cat([first + number * BLOCK, counts.sum()[None]])
+            levels.append((order, starts))
+            order, counts = torch.arange(first.numel(), device=first.device), blocks
+        return (*levels, (order, _starts(counts)))
+
+
+def samples_of(sites: Sites) -> Samples:
+    """Return the rows of each sample of the batch."""
+    batch = sites.coords[:, 0].long()
+    counts = torch.bincount(batch, minlength=sites.batch_size)
+    return Samples(sites.num_sites, sites.index.order, batch, counts)
+
+
+def whole_batch(sites: Sites) -> Samples:
+    """Return all rows as one sample."""
+    counts = torch.tensor([sites.num_sites], device=sites.device)
+    return Samples(sites.num_sites, sites.index.order, None, counts)
+
+
+def _starts(counts: Tensor) -> Tensor:
+    """Return where each of the runs of the given lengths begins, and where the last one ends."""
+    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+
+
+class _SampleSum(Rule):
+    """Sums over samples; its derivative hands each row its sample's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, samples: Samples, engine: Engine) -> Tensor:
+        ctx.samples, ctx.engine = samples, engine
+        for order, starts in samples.levels:
+            values = engine.segment_sum(values, order, starts)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _SampleSpread.call(grads[0], ctx.samples, ctx.engine), None, None
+
+
+class _SampleSpread(Rule):
+    """``out[n] = values[sample of row n]``; its derivative is the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, samples: Samples, engine: Engine) -> Tensor:
+        ctx.samples, ctx.engine = samples, engine
+        if samples.sample_of_row is not None:
+            return values[samples.sample_of_row]
+        return values.expand(samples.num_rows, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return _SampleSum.call(grads[0], ctx.samples, ctx.engine), None, None
+
+
+def sample_sum(values: Tensor, samples: Samples) -> Tensor:
+    """Return the sums ``[S, C]`` of rows ``[N, C]`` over samples, differentiably.
+
+    Half precisions should be widened first: every level rounds to the dtype of ``values``.
+    """
+    return _SampleSum.call(values, samples, engines.for_tensor(values))
+
+
+def sample_spread(values: Tensor, samples: Samples) -> Tensor:
+    """Return each row's entry ``[N, C]`` of ``values`` ``[S, C]``: the adjoint of the sum."""
+    return _SampleSpread.call(values, samples, engines.for_tensor(values))
+
+
+def sample_max(values: Tensor, samples: Samples) -> Tensor:
+    """Return the largest value ``[S, C]`` of each sample, 0 where a sample has no row.
+
+    Of equal values the first in ascending order of the sites gets the gradient. NaN is largest.
+    """
+    engine = engines.for_tensor(values)
+    rows, held = None, values.detach()
+    for order, starts in samples.levels[:-1]:
+        best = engine.segment_argmax(held, order, starts)
+        rows = best if rows is None else rows.gather(0, best)
+        held = values.detach().gather(0, rows)
+    order, starts = samples.levels[-1]
+    full = torch.nonzero(samples.counts)[:, 0]
+    # a segment without rows has no largest one: the starts of the others still join up
+    best = engine.segment_argmax(held, order, torch.cat([starts[:-1][full], starts[-1:]]))
+    rows = best if rows is None else rows.gather(0, best)
+    out = values.new_zeros(samples.counts.numel(), values.shape[1])
+    return out.index_copy(0, full, values.gather(0, rows))

@@ -1,0 +1,1 @@
+"""What each position inside a model reads of its input, worked out without data."""

@@ -1,0 +1,122 @@
+"""torch.compile and torch.export: one graph, no recompilation for another scan, equal numbers."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch._dynamo.testing
+
+import sparseconv as sc
+from sparseconv import traced, traced_ops
+from sparseconv.geometry import make_geometry
+from sparseconv.models import UNet
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of its own affairs
+
+
+def _scan(count: int, extent: int) -> sc.SparseTensor:
+    cells = torch.unique(torch.randint(0, extent, (count, 3)), dim=0)
+    coords = torch.cat([torch.zeros(len(cells), 1, dtype=torch.int64), cells], dim=1)
+    return sc.SparseTensor(torch.randn(len(cells), 2), coords, (extent,) * 3, 1)
+
+
+class _Shortcut(torch.nn.Module):
+    """Two strided layers whose sites differ meet in a sum: their union."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = torch.nn.Conv3d(2, 4, 3, stride=2, padding=1)
+        self.narrow = torch.nn.Conv3d(2, 4, 1, stride=2)
+
+    def forward(self, x: sc.SparseTensor) -> sc.SparseTensor:
+        return torch.relu(self.wide(x) + self.narrow(x))
+
+
+def _pooling() -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Conv3d(2, 4, 3, padding=1, bias=False),
+        torch.nn.BatchNorm3d(4),
+        torch.nn.LeakyReLU(),
+        torch.nn.MaxPool3d(2),
+        torch.nn.ConvTranspose3d(4, 4, 2, stride=2),
+        torch.nn.AvgPool3d(3, stride=2, padding=1),
+    )
+
+
+NETWORKS = {"unet": lambda: UNet(2, 3, widths=(4, 8)), "shortcut": _Shortcut, "pooling": _pooling}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_graph_serves_every_scan(name: str, training: bool) -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    network = NETWORKS[name]().train(training)
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(network, fullgraph=True, dynamic=True, backend=counter)
+    graphs = []
+    for count, extent in ((200, 16), (400, 20), (600, 31)):
+        x, twin = _scan(count, extent), copy.deepcopy(network)
+        expected = twin(x)
+        expected.features.square().sum().backward()
+        network.zero_grad()
+        y = compiled(x)
+        y.features.square().sum().backward()
+        assert torch.equal(y.coords, expected.coords)
+        torch.testing.assert_close(y.features, expected.features, rtol=1e-4, atol=1e-5)
+        for ours, theirs in zip(network.parameters(), twin.parameters(), strict=True):
+            scale = float(theirs.grad.abs().max()) + 1e-6
+            torch.testing.assert_close(ours.grad / scale, theirs.grad / scale, rtol=0, atol=1e-3)
+        for ours, theirs in zip(network.buffers(), twin.buffers(), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+        graphs.append(counter.frame_count)
+    assert graphs[0] == graphs[-1], "a later scan compiled again"
+
+
+def test_a_result_keeps_its_sites_alive() -> None:
+    torch._dynamo.reset()
+    network = torch.nn.Conv3d(2, 4, 2, stride=2)
+    compiled = torch.compile(network, fullgraph=True, dynamic=True, backend="eager")
+    y = compiled(_scan(100, 8))
+    assert y.coords.shape == (y.num_sites, 4)
+
+
+class _OnSites(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module, sites: sc.engines.Index) -> None:
+        super().__init__()
+        self.network, self.sites = network, sites
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.network(sc.SparseTensor.on_sites(features, self.sites)).features
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_export_for_fixed_sites(strict: bool) -> None:
+    torch._dynamo.reset()
+    x = _scan(200, 16)
+    module = _OnSites(UNet(2, 3, widths=(4, 8)).eval(), x.sites)
+    exported = torch.export.export(module, (x.features,), strict=strict)
+    torch.testing.assert_close(
+        exported.module()(x.features), module(x.features), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_operators_pass_torchs_own_check() -> None:
+    x = _scan(60, 6).double()
+    geometry = make_geometry((2, 2, 2), stride=2)
+    target, _ = x.sites.convolve(geometry)
+    place = x.sites.handle, target.handle, traced.encoded(geometry), False
+    features = x.features.clone().requires_grad_()
+    weight = torch.randn(8, 1, 2, 3, dtype=torch.float64, requires_grad=True)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    arguments = features, weight, target.rows, *place
+    torch.library.opcheck(traced_ops.gather_gemm_scatter, arguments, test_utils=checks)
+    torch.library.opcheck(traced_ops.window_sum, (features, target.rows, *place), test_utils=checks)
+    torch.autograd.gradcheck(
+        lambda f, w: traced_ops.gather_gemm_scatter(f, w, *arguments[2:]), arguments[:2]
+    )
+    torch.autograd.gradgradcheck(
+        lambda f, w: traced_ops.gather_gemm_scatter(f, w, *arguments[2:]), arguments[:2]
+    )

@@ -1,0 +1,406 @@
+"""Prove the tests: break the library in one place at a time and see that a test fails.
+
+A mutant is one replaced piece of text. Each runs on its own copy of the package and the tests; the
+named tests must pass on the copy before it is changed and fail afterwards. A mutant that survives
+is a hole in the tests. Run it from the root of the repository::
+
+    python tools/mutants.py            # all, a few minutes
+    python tools/mutants.py --list
+    python tools/mutants.py stride padding-in-the-key
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ENOUGH_FAILURES = 20  # a mutant is dead after this many
+LIMIT_S = 300
+TESTS_FAILED = 1  # pytest's exit status; anything above is no verdict
+
+GUARD = '''"""Fail unless the package under test is the copy beside this file."""
+
+import pathlib
+
+import sparseconv
+
+_package = pathlib.Path(sparseconv.__file__).resolve()
+assert pathlib.Path(__file__).resolve().parent in _package.parents, _package
+'''
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One way to break the library, and the tests that must notice.
+
+    Attributes:
+        name: what is broken.
+        file: the file, in the package.
+        old: the text to replace; must occur exactly once.
+        new: what it becomes.
+        tests: the file of tests, and which of them (pytest's ``-k``).
+        engine: whose tests run: a fault above the engines shows on either.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, str]
+    engine: str = "torch"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What pytest is told to run."""
+        name, chosen = self.tests
+        engine = "numba" if self.engine == "numba" else "not numba"
+        return f"tests/{name}.py", "-k", f"{engine} and ({chosen})" if chosen else engine
+
+
+HIDDEN = " = __import__('dataclasses').field(compare=False)\n"
+RULEBOOK = "test_rulebook", "by_hand"
+CONV = "test_conv", "dense_one or from_dense"
+TRANSPOSED = "test_conv", "conv_transpose or network_of_torchs"
+KEY = "test_cache", "two_layers"
+BUILT = "test_cache", "built_once or share_a_rulebook"
+FREED = "test_cache", "die or leaves_nothing"
+LAWS = "test_laws", "order_of_rows and subm and 16"
+ERRORS = "test_errors", "channels or dtype"
+SITES = "test_sites", "dict or repeated"
+DERIVATIVES = "test_second_derivatives", "1d or 2d"
+TENSOR = "test_tensor", "union or zeros or shared"
+ENGINES = "test_engines", "backward"
+VOXELS = "test_voxelize", "dictionary or border"
+
+MUTANTS = (
+    Mutant(
+        "dilation",
+        "geometry.py",
+        'dilations = _per_axis("dilation", dilation, axes, least=1)',
+        "dilations = (1,) * axes",
+        RULEBOOK,
+    ),
+    Mutant(
+        "stride",
+        "geometry.py",
+        'strides = _per_axis("stride", stride, axes, least=1)',
+        "strides = (1,) * axes",
+        RULEBOOK,
+    ),
+    Mutant(
+        "same-puts-no-padding-behind",
+        "geometry.py",
+        "return start, tuple(window - low for window, low in zip(windows, start, strict=True))",
+        "return start, start",
+        CONV,
+    ),
+    Mutant(
+        "output-padding",
+        "geometry.py",
+        "- padding + window + extra",
+        "- padding + window",
+        TRANSPOSED,
+    ),
+    Mutant(
+        "padding-in-the-key",
+        "geometry.py",
+        "    padding: Ints\n",
+        "    padding: Ints" + HIDDEN,
+        KEY,
+    ),
+    Mutant(
+        "padding-end-in-the-key",
+        "geometry.py",
+        "    padding_end: Ints\n",
+        "    padding_end: Ints" + HIDDEN,
+        KEY,
+    ),
+    Mutant(
+        "dilation-in-the-key",
+        "geometry.py",
+        "    dilation: Ints\n",
+        "    dilation: Ints" + HIDDEN,
+        KEY,
+    ),
+    Mutant(
+        "stride-in-the-key", "geometry.py", "    stride: Ints\n", "    stride: Ints" + HIDDEN, KEY
+    ),
+    Mutant("kind-in-the-key", "geometry.py", "    kind: Kind\n", "    kind: Kind" + HIDDEN, KEY),
+    Mutant("no-cache", "sites.py", "if geometry not in self._rulebooks:", "if True:", BUILT),
+    Mutant(
+        "child-keeps-its-parent",
+        "sites.py",
+        "record.parent = Parent(self._record, geometry, rulebook)",
+        "record.parent = Parent(self._record, geometry, rulebook); record.__dict__['up'] = self",
+        FREED,
+    ),
+    Mutant(
+        "site-law-loses-the-last-site",
+        "sites.py",
+        "high = tuple(min(top, size - 1) for top, size in",
+        "high = tuple(min(top, size - 2) for top, size in",
+        CONV,
+    ),
+    Mutant(
+        "pairs-not-swapped",
+        "rulebook.py",
+        "            self.out_rows,\n            self.in_rows,\n",
+        "            self.in_rows,\n            self.out_rows,\n",
+        RULEBOOK,
+    ),
+    Mutant(
+        "one-layout-for-both-directions",
+        "rulebook.py",
+        "            self.transposed_layouts,\n            self.layouts,\n",
+        "            self.layouts,\n            self.layouts,\n",
+        DERIVATIVES,
+        "numba",
+    ),
+    Mutant(
+        "kernel-flipped-in-backward",
+        "autograd.py",
+        "grads[0], weight.transpose(2, 3), ctx.rulebook.transposed",
+        "grads[0], weight.flip(0).transpose(2, 3), ctx.rulebook.transposed",
+        CONV,
+    ),
+    Mutant(
+        "second-derivative-not-transposed",
+        "autograd.py",
+        "grad, grads[0].transpose(2, 3), ctx.rulebook.transposed",
+        "grad, grads[0].flip(0).transpose(2, 3), ctx.rulebook.transposed",
+        DERIVATIVES,
+    ),
+    Mutant(
+        "backward-chooses-its-engine-again",
+        "autograd.py",
+        "features, grads[0], ctx.rulebook, weight.shape[1], ctx.engine",
+        "features, grads[0], ctx.rulebook, weight.shape[1], engines.for_tensor(grads[0])",
+        ENGINES,
+    ),
+    Mutant(
+        "groups",
+        "functional/conv.py",
+        "return split.permute(3, 0, 2, 1)",
+        "return split[:1].expand_as(split).permute(3, 0, 2, 1)",
+        CONV,
+    ),
+    Mutant(
+        "bias",
+        "functional/conv.py",
+        "out = out + _autocast(bias)",
+        "out = out + 0 * _autocast(bias)",
+        CONV,
+    ),
+    Mutant(
+        "channel-check",
+        "functional/checks.py",
+        "needed = weight.shape[0] if transposed else weight.shape[1] * groups",
+        "needed = input.shape[1]",
+        ERRORS,
+    ),
+    Mutant(
+        "dtype-check",
+        "functional/checks.py",
+        "if parameter.dtype != input.dtype and",
+        "if False and",
+        ERRORS,
+    ),
+    Mutant("repeated-sites", "coordinates.py", "if bool(doubles.any()):", "if False:", SITES),
+    Mutant(
+        "rows-in-key-order",
+        "engines/torch_engine.py",
+        "return torch.where(position < 0, position, index.order[position])",
+        "return position",
+        SITES,
+    ),
+    Mutant(
+        "segment-sum-drops-the-last-row",
+        "engines/numba_segments.py",
+        "for entry in range(starts[segment], starts[segment + 1]):",
+        "for entry in range(starts[segment], starts[segment + 1] - 1):",
+        VOXELS,
+        "numba",
+    ),
+    Mutant(
+        "reads-what-it-did-not-write",
+        "engines/numba_segments.py",
+        "        out[segment] = 0\n",
+        "",
+        VOXELS,
+        "numba",
+    ),
+    Mutant(
+        "rows-share-a-product-of-any-size",
+        "engines/torch_engine.py",
+        "rows = _in_blocks(x, rulebook.in_rows[start:end], BLOCK_ROWS)",
+        "rows = _in_blocks(x, rulebook.in_rows[start:end], 1); "
+        "BLOCK_ROWS = rows.shape[0]  # noqa: N806",
+        LAWS,
+    ),
+    Mutant(
+        "true-zeros",
+        "tensor.py",
+        "if mask is None else _checked_mask(t, mask)",
+        "if mask is None else _checked_mask(t, mask) & (t.detach() != 0).any(dim=1)",
+        TENSOR,
+    ),
+    Mutant(
+        "union-mixes-up-its-rows",
+        "functional/site_sets.py",
+        ".index_copy(0, rows, features)",
+        ".index_copy(0, rows.flip(0), features)",
+        TENSOR,
+    ),
+    Mutant(
+        "voxels-round-towards-zero",
+        "voxelize.py",
+        "cells = torch.floor(points / steps)",
+        "cells = torch.trunc(points / steps)",
+        VOXELS,
+    ),
+)
+
+
+def copy_of_the_project(folder: Path) -> None:
+    """Copy the package and its tests, and add the check that this copy is the one imported."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("sparseconv", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "mutant_guard.py").write_text(GUARD, encoding="utf-8")
+
+
+def run_tests(folder: Path, tests: tuple[str, ...], *options: str) -> tuple[int, str]:
+    """Return pytest's exit status and output; -1 where it took too long."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",  # a mutant and its cure may share a time stamp
+        "NUMBA_CACHE_DIR": str(folder / "numba_cache"),
+        "HYPOTHESIS_PROFILE": "quick",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "mutant_guard", "-p", "no:cacheprovider"]
+    try:
+        done = subprocess.run(
+            [*command, *options, *tests],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return -1, "it took too long"
+    return done.returncode, done.stdout + done.stderr
+
+
+def mutate(folder: Path, mutant: Mutant) -> str:
+    """Break the copy; return the text to put back.
+
+    Raises:
+        SystemExit: the text to replace is not there exactly once.
+    """
+    path = folder / "sparseconv" / mutant.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise SystemExit(
+            f"{mutant.name}: {mutant.old!r} occurs {text.count(mutant.old)} times in "
+            f"{mutant.file}; it must occur once: bring the mutant up to date"
+        )
+    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    return text
+
+
+def failures(output: str) -> int:
+    """Return how many tests failed, from pytest's last line."""
+    found = re.findall(r"(\d+) (?:failed|errors?)\b", output)
+    return sum(map(int, found))
+
+
+def kill(folder: Path, mutant: Mutant) -> tuple[str, bool]:
+    """Run the tests on a mutant; return what happened and whether it died."""
+    path = folder / "sparseconv" / mutant.file
+    original = mutate(folder, mutant)
+    try:
+        status, output = run_tests(folder, mutant.arguments, f"--maxfail={ENOUGH_FAILURES}")
+    finally:
+        path.write_text(original, encoding="utf-8")
+    if status == TESTS_FAILED:
+        count = failures(output)
+        return f"killed by {count}{'+' * (count >= ENOUGH_FAILURES)} tests", True
+    if status == 0:
+        return "SURVIVED", False
+    return f"no verdict, pytest ended with {status}: {output.strip()[-300:]}", False
+
+
+def check_all(mutants: list[Mutant], folders: list[Path]) -> int:
+    """Run every mutant, one per folder at a time; return the number that did not die."""
+    free: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for folder in folders:
+        copy_of_the_project(folder)
+        for mutant in mutants:  # all of them are up to date, or none is run
+            original = mutate(folder, mutant)
+            (folder / "sparseconv" / mutant.file).write_text(original, encoding="utf-8")
+        free.put(folder)
+
+    def judge(tests: tuple[str, ...]) -> str:
+        folder = free.get()
+        status, output = run_tests(folder, tests)
+        free.put(folder)
+        return "" if status == 0 else f"{' '.join(tests)} fails without a mutant:\n{output[-2000:]}"
+
+    def try_to_kill(mutant: Mutant) -> bool:
+        folder = free.get()
+        verdict, died = kill(folder, mutant)
+        free.put(folder)
+        print(f"{mutant.name:34} | {verdict}", flush=True)
+        return died
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        unfit = [text for text in pool.map(judge, {m.arguments: None for m in mutants}) if text]
+        if unfit:
+            raise SystemExit("\n".join(unfit))
+        print(f"{'mutant':34} | verdict")
+        return list(pool.map(try_to_kill, mutants)).count(False)
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="the mutants to run; all where left out")
+    parser.add_argument("--list", action="store_true", help="show the mutants and end")
+    parser.add_argument("--jobs", type=int, default=2, help="how many to run at a time")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        parser.error(f"no mutant is called {', '.join(sorted(unknown))}; see --list")
+    chosen = [m for m in MUTANTS if not arguments.names or m.name in arguments.names]
+    if arguments.list:
+        for mutant in chosen:
+            print(f"{mutant.name:34} | {mutant.file:26} | {' '.join(mutant.arguments)}")
+        return 0
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        folders = [Path(folder).resolve() / str(number) for number in range(arguments.jobs)]
+        for entry in folders:
+            entry.mkdir()
+        alive = check_all(chosen, folders)
+    dead = len(chosen) - alive
+    print(f"{dead} of {len(chosen)} mutants died, in {time.monotonic() - start:.0f} s")
+    return int(alive > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
