@@ -12,6 +12,7 @@ from functools import cached_property
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 
 Ints = tuple[int, ...]
+LARGEST = 2**31 - 1  # larger strides and the like could overflow 64-bit coordinates
 
 
 class Kind(Enum):
@@ -200,6 +201,8 @@ def _per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> I
         )
     if any(isinstance(entry, bool) or not isinstance(entry, int) for entry in values):
         raise SparseConvTypeError(f"{name}: must be integers, got {values}")
+    if any(entry > LARGEST for entry in values):
+        raise SparseConvValueError(f"{name}: must be at most {LARGEST}, got {values}")
     if any(entry < least for entry in values):
         raise SparseConvValueError(f"{name}: must be at least {least}, got {values}")
     return values

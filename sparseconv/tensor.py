@@ -18,6 +18,8 @@ from sparseconv.segments import check_reduction, reduce_groups
 from sparseconv.sites import Sites
 from sparseconv.traced import TracedSites
 
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 
 class SparseTensor(Methods):
     """Features on the active sites of a dense grid; everywhere else it behaves as padding does.
@@ -182,7 +184,7 @@ class SparseTensor(Methods):
         Raises:
             SparseConvValueError: a site has a negative coordinate.
         """
-        cells = self.batch_size * math.prod(self.spatial_shape)
+        cells = self._num_cells()
         flat = self.features.new_full((cells, self.channels), fill)
         flat = flat.index_copy(0, self._cells(), self.features)
         rows = flat.reshape(self.batch_size, *self.spatial_shape, self.channels)
@@ -190,10 +192,19 @@ class SparseTensor(Methods):
 
     def mask(self) -> Tensor:
         """Return bool ``[B, 1, *spatial]``, True at active sites."""
-        cells = self.batch_size * math.prod(self.spatial_shape)
+        cells = self._num_cells()
         flat = torch.zeros(cells, dtype=torch.bool, device=self.device)
         flat[self._cells()] = True
         return flat.reshape(self.batch_size, 1, *self.spatial_shape)
+
+    def _num_cells(self) -> int:
+        """Return the number of cells of the dense grid, which must be one that memory can hold."""
+        cells = self.batch_size * math.prod(self.spatial_shape)
+        if cells * max(self.channels, 1) >= 2**48:
+            raise SparseConvValueError(
+                f"dense: shape {tuple(self.shape)} holds {cells:.3g} cells, more than any memory"
+            )
+        return cells
 
     def _cells(self) -> Tensor:
         """Return the row-major number of each site's cell in the dense grid."""
@@ -380,6 +391,8 @@ def _check_features(features: Any) -> None:
         raise SparseConvTypeError(
             f"features: must be a floating point torch.Tensor, got {_describe(features)}"
         )
+    if features.dtype not in FLOATS:
+        raise SparseConvTypeError(f"features: must be one of {FLOATS}, got {features.dtype}")
     if features.ndim != 2:
         raise SparseConvValueError(f"features: must have shape (N, C), got {tuple(features.shape)}")
 

@@ -33,6 +33,8 @@ def _elementwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]
         which broadcasts as against the dense shape ``(B, C, *spatial)`` or has one row per site.
         """
         sparse = input if isinstance(input, SparseTensor) else other
+        if function is torch.sub and (isinstance(input, bool) or isinstance(other, bool)):
+            raise SparseConvTypeError("other: PyTorch subtracts no bool; convert it to a number")
         if isinstance(input, SparseTensor) and isinstance(other, SparseTensor):
             sites, left, right = _on_common_sites(input, other)
             return SparseTensor.on_sites(function(left, right, **options), sites)

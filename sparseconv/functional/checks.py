@@ -36,6 +36,10 @@ def check_convolution(
         SparseConvTypeError: dtypes or devices that differ, an argument that is no tensor.
         SparseConvValueError: channels, groups or axes that do not fit.
     """
+    if not isinstance(input, Tensor | SparseTensor):
+        raise SparseConvTypeError(
+            f"input: must be a SparseTensor or a torch.Tensor, got {type(input).__name__}"
+        )
     if not isinstance(weight, Tensor):
         raise SparseConvTypeError(f"weight: must be a torch.Tensor, got {type(weight).__name__}")
     axes = weight.ndim - 2 if dimensions is None else dimensions
