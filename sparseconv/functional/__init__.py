@@ -8,3 +8,4 @@ from sparseconv.functional.conv import inverse_conv as inverse_conv
 from sparseconv.functional.conv import subm_conv as subm_conv
 from sparseconv.functional.site_sets import cat as cat
 from sparseconv.functional.site_sets import collate as collate
+from sparseconv.functional.deform import deform_conv as deform_conv
