@@ -180,7 +180,7 @@ class _SampleGemm(_Rule):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        parts = _SampleGemmGrads.apply(*ctx.saved_tensors, grads[0], ctx.taps, ctx.engine)
+        parts = _SampleGemmGrads.parts(*ctx.saved_tensors, grads[0], ctx.taps, ctx.engine)
         return *parts, None, None
 
 
@@ -191,6 +191,12 @@ class _SampleGemmGrads(_Rule):
     direction is the sum, over the factors, of the gradients with that factor replaced by the
     direction, and these two rules give derivatives of any order.
     """
+
+    @classmethod
+    def parts(cls, *args: Any) -> tuple[Tensor, ...]:
+        """Return the three gradients, on autograd's tape."""
+        result: tuple[Tensor, ...] = cls.apply(*args)  # type: ignore[no-untyped-call]
+        return result
 
     @staticmethod
     def forward(
@@ -216,7 +222,7 @@ class _SampleGemmGrads(_Rule):
                 continue
             moved = [*factors[:place], direction, *factors[place + 1 :]]
             parts = [
-                *_SampleGemmGrads.apply(*moved, grad, ctx.taps, ctx.engine),
+                *_SampleGemmGrads.parts(*moved, grad, ctx.taps, ctx.engine),
                 _SampleGemm.call(*moved, ctx.taps, ctx.engine),
             ]
             for other, part in enumerate(parts):

@@ -570,8 +570,7 @@ def deform_conv(
             terms = zip(window.stride, p, window.dilation, k, window.padding, strict=True)
             q = torch.tensor([s * a + d * c - pad for s, a, d, c, pad in terms]).double()
             read = [
-                share[_at((b, h, number, *p))]
-                * interpolate(part, q + shifts[(b, h, number, slice(None), *p)])
+                share[b, h, number][_at(p)] * interpolate(part, q + shifts[b, h, number][_at(p)])
                 for b, sample in enumerate(x)
                 for h, part in enumerate(sample.chunk(offset_groups))
             ]

@@ -25,20 +25,17 @@ from sparseconv.engines.numba_products import (
 
 Array = np.ndarray[Any, Any]
 
-# A dot product may be summed in lanes: the same ones at every call.
-_in_lanes = numba.njit(nogil=True, fastmath={"contract", "reassoc", "nsz"}, boundscheck=False)
-_inlined = numba.njit(nogil=True, fastmath={"contract"}, boundscheck=False)
 
-
-@_in_lanes
-def _dot(left: Array, right: Array) -> float:
+# "reassoc" lets a dot product be summed in lanes: the same ones at every call
+@numba.njit(nogil=True, fastmath={"contract", "reassoc", "nsz"}, boundscheck=False)  # type: ignore[untyped-decorator]
+def _dot(left: Array, right: Array) -> Any:
     total = left.dtype.type(0)
     for channel in range(left.shape[0]):
         total += left[channel] * right[channel]
     return total
 
 
-@_inlined
+@numba.njit(nogil=True, fastmath={"contract"}, boundscheck=False)  # type: ignore[untyped-decorator]
 def _add(target: Array, source: Array, share: float) -> None:
     for channel in range(target.shape[0]):
         target[channel] += share * source[channel]
@@ -139,12 +136,12 @@ def sample_gradients(
         for cell in range(cells):
             back[:] = 0
             column[:] = 0
-            g, c = grad[first, group].ctypes.data, back.ctypes.data
+            g, b, c = grad[first, group].ctypes.data, back.ctypes.data, column.ctypes.data
             w = weight[cell, group, number].ctypes.data
             if block * size == VECTOR_BYTES:
-                _multiply_one(like, g, gs, line, c, cs, line, w, c_out, 0, count)
+                _multiply_one(like, g, gs, line, b, cs, line, w, c_out, 0, count)
             else:
-                _multiply_two(like, g, gs, line, c, cs, line, w, c_out, 0, count)
+                _multiply_two(like, g, gs, line, b, cs, line, w, c_out, 0, count)
             for offset_group in range(low // channels, (high - 1) // channels + 1):
                 start = max(low, offset_group * channels)
                 end = min(high, (offset_group + 1) * channels)
@@ -162,11 +159,10 @@ def sample_gradients(
                         d_shares[own, cell, corner, first + entry] = _dot(source, returned)
                         _add(target, source, share)
                         _add(d_features[row, start:end], returned, share)
-            x = column.ctypes.data
             for other in range(blocks_out):
                 g = grad[first, group, other * width :].ctypes.data
                 w = d_weight[cell, group, other, low - group * c_in].ctypes.data
                 if width * size == VECTOR_BYTES:
-                    _outer_one(like, x, cs, line, g, gs, line, w, ws, high - low, 0, count)
+                    _outer_one(like, c, cs, line, g, gs, line, w, ws, high - low, 0, count)
                 else:
-                    _outer_two(like, x, cs, line, g, gs, line, w, ws, high - low, 0, count)
+                    _outer_two(like, c, cs, line, g, gs, line, w, ws, high - low, 0, count)

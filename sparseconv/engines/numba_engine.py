@@ -347,7 +347,8 @@ def _channel_blocks(
 ) -> tuple[Array, list[int]]:
     """Return the blocks of input channels: group, number, first part; each part's offset group."""
     channels = groups * c_in // offset_groups
-    places, owners = [], []
+    places: list[tuple[int, int, int]] = []
+    owners: list[int] = []
     for group in range(groups):
         for number in range(-(-c_in // block)):
             places.append((group, number, len(owners)))

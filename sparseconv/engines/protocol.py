@@ -102,9 +102,7 @@ class Engine(Protocol):
         half precisions accumulate in float32.
         """
 
-    def sample_gemm(
-        self, features: Tensor, shares: Tensor, weight: Tensor, taps: Taps
-    ) -> Tensor:
+    def sample_gemm(self, features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:
         """Return ``out[o] = sum over k, q of shares[h, k, q, o] * features[i] @ weight[k]``.
 
         ``i = taps.rows[h, k, q, o]``, where h is the offset group of the channel; an absent row

@@ -31,7 +31,7 @@ def deform_conv(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Size | str = 0,
     dilation: Size = 1,
     mask: Input | None = None,
     *,
@@ -51,7 +51,8 @@ def deform_conv(
             On sparse input a SparseTensor on the output sites.
         weight: ``[C_out, C_in / groups, *kernel]``; it tells the number of groups.
         bias: ``[C_out]`` or None.
-        stride, padding, dilation: int or one per axis.
+        stride, dilation: int or one per axis.
+        padding: int, one per axis, ``"same"`` or ``"valid"``.
         mask: ``[B, H * K, *output]``, of the offset's kind: what each cell's sample is multiplied
             with (v2); None for v1.
         submanifold: keep the input's sites; the kernel is odd, the stride 1 and the padding what
@@ -76,12 +77,8 @@ def deform_conv(
     """
     geometry, groups = _checked(input, weight, bias, (stride, padding, dilation), submanifold)
     out_shape = geometry.output_shape(tuple(input.shape[2:]))
-    for name, given in (("offset", offset), ("mask", mask)):
-        if given is not None and not isinstance(given, Tensor):
-            raise SparseConvTypeError(
-                f"{name}: must be a dense torch.Tensor as the input is, got {type(given).__name__}"
-            )
-    x, shift, share, parameters = _in_one_dtype(input, offset, mask, weight, bias)
+    shift, share = _dense("offset", offset), None if mask is None else _dense("mask", mask)
+    x, shift, share, parameters = _in_one_dtype(input, shift, share, weight, bias)
     _check_offset(shift, share, geometry, (input.shape[0], *out_shape), input.shape[1])
     planes = _planes(shift.transpose(0, 1).flatten(1), geometry)
     modulation = None if share is None else _planes(share.transpose(0, 1).flatten(1), geometry, 1)
@@ -99,7 +96,7 @@ def _sparse_deform_conv(
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Size | str = 0,
     dilation: Size = 1,
     mask: SparseTensor | None = None,
     *,
@@ -130,7 +127,7 @@ def _checked(
     input: Input,
     weight: Tensor,
     bias: Tensor | None,
-    steps: tuple[Size, Size, Size],
+    steps: tuple[Size, Size | str, Size],
     submanifold: bool,
 ) -> tuple[Geometry, int]:
     """Return the geometry of the kernel and the number of groups that the weight implies."""
@@ -150,7 +147,7 @@ def _checked(
     plain = make_geometry(weight.shape[2:], stride=stride)
     if plain.stride != (1,) * axes:
         raise SparseConvValueError(f"stride: must be 1 with submanifold=True, got {stride}")
-    if padding not in (0, (0,) * axes):
+    if padding not in (0, (0,) * axes, [0] * axes):
         raise SparseConvValueError(
             f"padding: must be left out with submanifold=True, which centres the kernel, "
             f"got {padding}"
@@ -180,6 +177,14 @@ def _check_offset(
                 f"{name}: must have the shape {expected} for this input and kernel, "
                 f"got {tuple(given.shape)}"
             )
+
+
+def _dense(name: str, given: Input) -> Tensor:
+    if not isinstance(given, Tensor):
+        raise SparseConvTypeError(
+            f"{name}: must be a dense torch.Tensor as the input is, got {type(given).__name__}"
+        )
+    return given
 
 
 def _check_sites(name: str, given: SparseTensor, sites: Sites) -> None:
@@ -226,7 +231,8 @@ def _in_one_dtype(
 def _planes(values: Tensor, geometry: Geometry, axes: int | None = None) -> Tensor:
     """Return ``[H * K * D, N]`` as ``[H, K, D, N]``."""
     axes = geometry.dimensions if axes is None else axes
-    return values.reshape(-1, geometry.num_cells, axes, values.shape[1])
+    groups = values.shape[0] // (geometry.num_cells * axes)
+    return values.reshape(groups, geometry.num_cells, axes, values.shape[1])
 
 
 def _rows(x: Tensor, order: Tensor | None) -> Tensor:
@@ -256,7 +262,8 @@ def _product(
         shares = (shares.unsqueeze(3) * both).flatten(2, 3)
     weight, bias = parameters
     split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    out = sample_gemm(features, shares, split.permute(3, 0, 2, 1), taps)
+    with torch.autocast(features.device.type, enabled=False):
+        out = sample_gemm(features, shares, split.permute(3, 0, 2, 1), taps)
     return out if bias is None else out + bias
 
 
@@ -285,9 +292,7 @@ def _sparse_taps(cells: Tensor, geometry: Geometry, source: Sites, target: Sites
     """Return the rows of active sites, through the hash index; the outputs in ascending order."""
     coords = target.index.packing.unpack(target.index.keys)
     batch = coords[:, 0].expand(*cells.shape[:2], -1)
-    lows = [
-        _low(cells, coords[:, 1 + axis], geometry, axis) for axis in range(geometry.dimensions)
-    ]
+    lows = [_low(cells, coords[:, 1 + axis], geometry, axis) for axis in range(geometry.dimensions)]
     rows = []
     for corner in itertools.product((0, 1), repeat=geometry.dimensions):
         places = [batch, *(low + up for low, up in zip(lows, corner, strict=True))]

@@ -9,3 +9,6 @@ from sparseconv.nn.conv import SubmConv1d as SubmConv1d
 from sparseconv.nn.conv import SubmConv2d as SubmConv2d
 from sparseconv.nn.conv import SubmConv3d as SubmConv3d
 from sparseconv.nn.conv import SubmConv4d as SubmConv4d
+from sparseconv.nn.deform import DeformConv1d as DeformConv1d
+from sparseconv.nn.deform import DeformConv2d as DeformConv2d
+from sparseconv.nn.deform import DeformConv3d as DeformConv3d
