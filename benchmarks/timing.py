@@ -16,7 +16,10 @@ import torch
 
 
 def interleaved(
-    contenders: dict[str, Callable[[], Any]], rounds: int = 7, warm_up: int = 1
+    contenders: dict[str, Callable[[], Any]],
+    rounds: int = 7,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Return the median time of each contender in milliseconds.
 
@@ -28,9 +31,9 @@ def interleaved(
         for name, run in contenders.items():
             gc.collect()
             gc.disable()
-            start = time.perf_counter()
+            start = clock()
             run()
-            elapsed = time.perf_counter() - start
+            elapsed = clock() - start
             gc.enable()
             if number >= warm_up:
                 times[name].append(elapsed)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparseconv import engines, traced
 from sparseconv.engines import Engine
-from sparseconv.rulebook import Rulebook
+from sparseconv.rulebook import Rulebook, Taps
 
 
 class Rule(torch.autograd.Function):
@@ -167,6 +167,71 @@ class _WindowScatter(Rule):
         return _WindowPick.call(grads[0], chosen, ctx.rulebook, ctx.engine), None, None, None
 
 
+class _SampleGemm(Rule):
+    """``out[o] = sum of shares[h, k, q, o] * features[i] @ weight[k]``, i the row of each tap."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, shares: Tensor, weight: Tensor, taps: Taps, engine: Engine
+    ) -> Tensor:
+        ctx.save_for_backward(features, shares, weight)
+        ctx.taps, ctx.engine = taps, engine
+        return engine.sample_gemm(features, shares, weight, taps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        parts = _SampleGemmGrads.parts(*ctx.saved_tensors, grads[0], ctx.taps, ctx.engine)
+        return *parts, None, None
+
+
+class _SampleGemmGrads(Rule):
+    """The three gradients of the product above.
+
+    The product is linear in each of its three factors. So the derivative of its gradients in a
+    direction is the sum, over the factors, of the gradients with that factor replaced by the
+    direction, and these two rules give derivatives of any order.
+    """
+
+    @classmethod
+    def parts(cls, *args: Any) -> tuple[Tensor, ...]:
+        """Return the three gradients, on autograd's tape."""
+        result: tuple[Tensor, ...] = cls.apply(*args)  # type: ignore[no-untyped-call]
+        return result
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        shares: Tensor,
+        weight: Tensor,
+        grad: Tensor,
+        taps: Taps,
+        engine: Engine,
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(features, shares, weight, grad)
+        ctx.taps, ctx.engine = taps, engine
+        ctx.set_materialize_grads(False)
+        return engine.sample_gemm_grads(features, shares, weight, grad, taps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        *factors, grad = ctx.saved_tensors
+        totals: list[Tensor | None] = [None] * 4
+        for place, direction in enumerate(grads):
+            if direction is None:
+                continue
+            moved = [*factors[:place], direction, *factors[place + 1 :]]
+            parts = [
+                *_SampleGemmGrads.parts(*moved, grad, ctx.taps, ctx.engine),
+                _SampleGemm.call(*moved, ctx.taps, ctx.engine),
+            ]
+            for other, part in enumerate(parts):
+                if other != place:
+                    known = totals[other]
+                    totals[other] = part if known is None else known + part
+        return *totals, None, None
+
+
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the sparse product, differentiable any number of times.
 
@@ -225,3 +290,18 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     engine = engines.for_tensor(features)
     chosen = engine.window_argmax(features.detach(), rulebook)
     return _WindowPick.call(features, chosen, rulebook, engine)
+
+
+def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:
+    """Return the deformable product, differentiable any number of times.
+
+    Args:
+        features: ``[n_in, G * c_in]``.
+        shares: ``[H, K, Q, n_out]``, what each tap contributes.
+        weight: ``[K, G, c_in, c_out]``.
+        taps: the rows that are read.
+
+    Returns:
+        ``[n_out, G * c_out]``.
+    """
+    return _SampleGemm.call(features, shares, weight, taps, engines.for_tensor(features))

@@ -712,3 +712,88 @@ def interpolate(
             weight = math.prod(w for _, w in corner)
             y[_at(p)] += weight * x.double()[_at([q for q, _ in corner])]
     return y
+
+
+def sample_linear(x: Tensor, position: Tensor) -> Tensor:
+    """Read x between its cells, N-linearly; outside it holds zero.
+
+    x(q) = sum_i x[i] prod_a max(0, 1 - |q_a - i_a|)
+
+    Args:
+        x: ``[C, *spatial]``.
+        position: q, ``[D]``.
+
+    Returns:
+        ``[C]``.
+
+    Source: Dai et al. 2017 (arXiv 1703.06211), equations 3 and 4.
+
+    >>> sample_linear(torch.tensor([[10.0, 20.0]]), torch.tensor([0.25])).item()
+    12.5
+    """
+    values = x.double()
+    for q in position.double():
+        cells = torch.arange(values.shape[1], dtype=torch.float64)
+        near = (1 - (q - cells).abs()).clamp(min=0)
+        values = torch.tensordot(values, near, dims=([1], [0]))
+    return values
+
+
+def deform_conv(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    dilation: Ints = 1,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Convolve with a kernel whose cells are moved, one by one, at every output position.
+
+    y[b, o, p] = bias[o] + sum_k sum_c weight[o, c, k] m[b, h, k, p] x(b, c, q)
+    with q = s p + d k - pad + delta[b, h, k, p], read by `sample_linear`
+
+    where c runs over the input channels of o's group and h is the offset group of c.
+
+    Args:
+        x: ``[B, in, *spatial]``.
+        offset: delta, ``[B, H * K * D, *out]``: for each of H offset groups and each of the K
+            kernel cells the D shifts, in cells, first axis first.
+        weight: ``[out, in / groups, *kernel]``; it tells the number of groups.
+        bias: ``[out]`` or None.
+        stride: s, one number or one per axis; likewise `padding` and `dilation`.
+        padding: pad on both sides.
+        dilation: d.
+        mask: m, ``[B, H * K, *out]``, the modulation; None counts as 1.
+
+    Returns:
+        ``[B, out, *output_size]``.
+
+    Source: Dai et al. 2017 (arXiv 1703.06211), equation 2; with the mask Zhu et al. 2019 (arXiv
+    1811.11168), equation 1.
+
+    >>> x, half = torch.tensor([[[10.0, 20.0, 30.0]]]), torch.full((1, 1, 3), 0.5)
+    >>> deform_conv(x, half, torch.ones(1, 1, 1)).tolist()
+    [[[15.0, 25.0, 15.0]]]
+    """
+    kernel, groups = weight.shape[2:], x.shape[1] // weight.shape[1]
+    axes, cells = len(kernel), list(product(*map(range, kernel)))
+    window = _window(kernel, stride, padding, dilation)
+    out = window.out(x.shape[2:])
+    offset_groups = offset.shape[1] // (len(cells) * axes)
+    shifts = offset.double().reshape(len(x), offset_groups, len(cells), axes, *out)
+    share = torch.ones_like(shifts[:, :, :, 0]) if mask is None else mask.double()
+    share = share.reshape(shifts[:, :, :, 0].shape)
+    y = _start(len(x), len(weight), out, bias)
+    for p in product(*map(range, out)):
+        for number, k in enumerate(cells):
+            terms = zip(window.stride, p, window.dilation, k, window.padding, strict=True)
+            q = torch.tensor([s * a + d * c - pad for s, a, d, c, pad in terms]).double()
+            read = [
+                share[b, h, number][_at(p)] * sample_linear(part, q + shifts[b, h, number][_at(p)])
+                for b, sample in enumerate(x)
+                for h, part in enumerate(sample.chunk(offset_groups))
+            ]
+            y[_at(p)] += _mix(torch.cat(read).reshape(len(x), -1), weight[_at(k)], groups)
+    return y

@@ -1,4 +1,4 @@
-"""Rulebook: which input row meets which output row at which kernel cell."""
+"""Rulebook and taps: which input row meets which output row at which kernel cell."""
 
 from __future__ import annotations
 
@@ -54,3 +54,21 @@ class Rulebook:
             self.transposed_layouts,
             self.layouts,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """The input rows that the sample positions of a deformable kernel lie between.
+
+    Each of H offset groups moves each kernel cell of each output row on its own; Q = 2^D input
+    sites surround a position.
+
+    Attributes:
+        rows: int32 ``[H, K, Q, n_out]``, negative where the site is not there.
+        splits: B + 1 offsets into the output rows: a sample's rows read its own inputs alone.
+        n_in: number of input rows.
+    """
+
+    rows: Tensor
+    splits: tuple[int, ...]
+    n_in: int

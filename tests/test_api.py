@@ -32,12 +32,12 @@ PUBLIC = {
         submanifold summary tools union voxelize
     """),
     sc.nn: names("""
-        AvgPool4d BatchNorm4d Conv4d GlobalAvgPool GlobalMaxPool InverseConv1d InverseConv2d
+        AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d GlobalAvgPool GlobalMaxPool InverseConv1d InverseConv2d
         InverseConv3d InverseConv4d LocallyConnected1d LocallyConnected2d MaxPool4d SubmConv1d
         SubmConv2d SubmConv3d SubmConv4d ToDense ToSites
     """),
     sc.functional: names("""
-        avg_pool4d cat collate conv conv4d crop difference global_avg_pool global_max_pool
+        avg_pool4d cat collate conv conv4d crop deform_conv difference global_avg_pool global_max_pool
         interpolate intersect inverse_conv locally_connected max_pool4d prune subm_conv to_dense
         to_sites union
     """),

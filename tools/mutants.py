@@ -16,6 +16,7 @@ import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -282,7 +283,7 @@ def copy_of_the_project(folder: Path) -> None:
 
 
 def run_tests(folder: Path, tests: tuple[str, ...], *options: str) -> tuple[int, str]:
-    """Return pytest's exit status and output; -1 where it took too long."""
+    """Return pytest's exit status (below 0: the signal that ended it) and output."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(folder),
@@ -302,7 +303,7 @@ def run_tests(folder: Path, tests: tuple[str, ...], *options: str) -> tuple[int,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return -1, "it took too long"
+        return -signal.SIGKILL, f"ended after {LIMIT_S} s"
     return done.returncode, done.stdout + done.stderr
 
 
@@ -340,6 +341,8 @@ def kill(folder: Path, mutant: Mutant) -> tuple[str, bool]:
     if status == TESTS_FAILED:
         count = failures(output)
         return f"killed by {count}{'+' * (count >= ENOUGH_FAILURES)} tests", True
+    if status < 0:
+        return f"killed, and took Python with it: {signal.Signals(-status).name}", True
     if status == 0:
         return "SURVIVED", False
     return f"no verdict, pytest ended with {status}: {output.strip()[-300:]}", False

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparseconv.geometry import Geometry
 from sparseconv.packing import Packing
-from sparseconv.rulebook import Rulebook
+from sparseconv.rulebook import Rulebook, Taps
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,4 +100,21 @@ class Engine(Protocol):
 
         ``values`` and ``chosen`` (of :meth:`window_argmax`) ``[n_out, C]``, result ``[n_in, C]``;
         half precisions accumulate in float32.
+        """
+
+    def sample_gemm(self, features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:
+        """Return ``out[o] = sum over k, q of shares[h, k, q, o] * features[i] @ weight[k]``.
+
+        ``i = taps.rows[h, k, q, o]``, where h is the offset group of the channel; an absent row
+        counts 0. ``features`` ``[n_in, G * c_in]``, ``shares`` ``[H, K, Q, n_out]``, ``weight``
+        ``[K, G, c_in, c_out]``, result ``[n_out, G * c_out]``; half precisions accumulate in
+        float32.
+        """
+
+    def sample_gemm_grads(
+        self, features: Tensor, shares: Tensor, weight: Tensor, grad: Tensor, taps: Taps
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of ``<sample_gemm(features, shares, weight), grad>`` by the three.
+
+        ``grad`` ``[n_out, G * c_out]``; an absent row's share has the gradient 0.
         """

@@ -13,6 +13,7 @@ from sparseconv.functional.batches import collate as collate
 from sparseconv.functional.conv import conv4d as conv4d
 from sparseconv.functional.conv import inverse_conv as inverse_conv
 from sparseconv.functional.conv import subm_conv as subm_conv
+from sparseconv.functional.deform import deform_conv as deform_conv
 from sparseconv.functional.ends import to_dense as to_dense
 from sparseconv.functional.ends import to_sites as to_sites
 from sparseconv.functional.given_sites import conv as conv

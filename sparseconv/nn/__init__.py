@@ -9,6 +9,9 @@ from sparseconv.nn.conv import SubmConv1d as SubmConv1d
 from sparseconv.nn.conv import SubmConv2d as SubmConv2d
 from sparseconv.nn.conv import SubmConv3d as SubmConv3d
 from sparseconv.nn.conv import SubmConv4d as SubmConv4d
+from sparseconv.nn.deform import DeformConv1d as DeformConv1d
+from sparseconv.nn.deform import DeformConv2d as DeformConv2d
+from sparseconv.nn.deform import DeformConv3d as DeformConv3d
 from sparseconv.nn.ends import ToDense as ToDense
 from sparseconv.nn.ends import ToSites as ToSites
 from sparseconv.nn.local import LocallyConnected1d as LocallyConnected1d

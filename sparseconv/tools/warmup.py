@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from sparseconv import engines
-from sparseconv.functional import inverse_conv, subm_conv
+from sparseconv.functional import deform_conv, inverse_conv, subm_conv
 from sparseconv.voxelize import voxelize
 
 
@@ -19,7 +19,7 @@ def warm_up() -> Iterator[str]:
     Example:
         >>> import sparseconv as sc
         >>> len(list(sc.tools.warm_up()))
-        8
+        10
     """
     with engines.engine("numba"):
         for dtype in (torch.float32, torch.float64):
@@ -42,3 +42,9 @@ def _steps(dtype: torch.dtype) -> Iterator[str]:
     y = subm_conv(up, torch.ones(2, 2, 3, 3, 3, dtype=dtype, requires_grad=True))
     y.features.sum().backward()
     yield "submanifold convolution and gradients"
+    # 2 and 32 input channels: blocks of one vector and of two, in the gradient too
+    for channels in (2, 32):
+        t = torch.ones(1, channels, 3, dtype=dtype, requires_grad=True)
+        weight = torch.ones(channels, channels, 1, dtype=dtype, requires_grad=True)
+        deform_conv(t, torch.zeros(1, 1, 3, dtype=dtype), weight).sum().backward()
+    yield "deformable convolution and gradients"
