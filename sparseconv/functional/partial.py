@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparseconv.autograd import scaled_gather_gemm_scatter
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.functional import masks
 from sparseconv.functional.checks import check_convolution
-from sparseconv.functional.conv import conv4d, subm_conv
+from sparseconv.functional.conv import _autocast, _cells_first, _cells_first_transposed
 from sparseconv.geometry import Geometry, Kind, make_geometry
 from sparseconv.tensor import SparseTensor
 
 Size = int | Sequence[int]
 
-_PLAIN: dict[int, Callable[..., Any]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: conv4d}
 _TRANSPOSED: dict[int, Callable[..., Any]] = {
     1: F.conv_transpose1d,
     2: F.conv_transpose2d,
@@ -106,12 +106,8 @@ def _sparse_partial_conv(
 ) -> Any:
     check_convolution(input, weight, bias, groups)
     geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    plain = _PLAIN[geometry.dimensions]
-
-    def conv(x: SparseTensor) -> SparseTensor:
-        return plain(x, weight, None, stride, padding, dilation, groups)  # type: ignore[no-any-return]
-
-    return _sparse(input, conv, bias, geometry, groups, mask, normalize)
+    cells = _cells_first(weight, groups)
+    return _sparse(input, cells, bias, geometry, mask, normalize)
 
 
 @dispatched
@@ -172,11 +168,8 @@ def _sparse_subm_partial_conv(
 ) -> Any:
     check_convolution(input, weight, bias, groups)
     geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-
-    def conv(x: SparseTensor) -> SparseTensor:
-        return subm_conv(x, weight, None, dilation, groups)
-
-    return _sparse(input, conv, bias, geometry, groups, mask, normalize)
+    cells = _cells_first(weight, groups)
+    return _sparse(input, cells, bias, geometry, mask, normalize)
 
 
 @dispatched
@@ -264,13 +257,8 @@ def _sparse_partial_conv_transpose(
         output_padding=output_padding,
         kind=Kind.TRANSPOSED,
     )
-    plain = _TRANSPOSED[geometry.dimensions]
-
-    def conv(x: SparseTensor) -> SparseTensor:
-        given = (stride, padding, output_padding, groups, dilation)
-        return plain(x, weight, None, *given)  # type: ignore[no-any-return]
-
-    return _sparse(input, conv, bias, geometry, groups, mask, normalize)
+    cells = _cells_first_transposed(weight, groups)
+    return _sparse(input, cells, bias, geometry, mask, normalize)
 
 
 def _finish(total: Tensor, left: masks.Coverage, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -281,23 +269,29 @@ def _finish(total: Tensor, left: masks.Coverage, bias: Tensor | None) -> tuple[T
 
 def _sparse(
     input: SparseTensor,
-    conv: Callable[[SparseTensor], SparseTensor],
+    weight: Tensor,
     bias: Tensor | None,
     geometry: Geometry,
-    groups: int,
     mask: Tensor | None,
     normalize: str,
 ) -> Any:
-    """Return the plain convolution, one multiplication a site later; with a mask, also the mask."""
+    """Return the plain product, one multiplication a site later; with a mask, also the mask.
+
+    ``weight`` is ``[K, G, c_in, c_out]``.
+    """
     masks.check_normalize(normalize)
     masks.check_row_mask(mask, input)
     sites, rulebook = input.sites.convolve(geometry)
-    if mask is None:
-        y = conv(input)
-        factor = masks.row_factor(sites, rulebook, geometry, normalize, input.dtype)
-        return y.replace(masks.normalised(y.features, factor, bias))
-    y = conv(input.replace(masks.hidden(input.features, mask)))
+    groups, channels = weight.shape[1], weight.shape[1] * weight.shape[3]
+    features = input.features if mask is None else masks.hidden(input.features, mask)
+    features, weight = _autocast(features), _autocast(weight)
     window = (sites, rulebook, geometry)
-    left = masks.row_coverage(mask, *window, groups, normalize, input.dtype)
-    features, reached = _finish(y.features, masks.per_channel(left, y.channels), bias)
-    return y.replace(features), masks.out_mask(reached, mask, y.channels)
+    if mask is None:
+        factor = masks.row_factor(*window, normalize, features.dtype)
+        out = scaled_gather_gemm_scatter(features, weight, factor, bias, rulebook)
+        return SparseTensor.on_sites(out, sites)
+    left = masks.row_coverage(mask, *window, groups, normalize, features.dtype)
+    factor, reached = masks.per_channel(left, channels)
+    out = scaled_gather_gemm_scatter(features, weight, factor, bias, rulebook)
+    y = SparseTensor.on_sites(masks.hidden(out, reached), sites)
+    return y, masks.out_mask(reached, mask, channels)
