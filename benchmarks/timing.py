@@ -24,7 +24,8 @@ def interleaved(
     """Return the median time of each contender in milliseconds.
 
     Every round runs each contender once, so that a machine that slows down for a while slows all
-    of them. The garbage collector stays off while the clock runs.
+    of them. The garbage collector stays off while the clock runs. ``time.process_time`` as clock
+    counts the processor's time instead, for a machine that others work on.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(warm_up + rounds):

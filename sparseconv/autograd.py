@@ -51,6 +51,49 @@ class _GatherGemmScatter(Rule):
         return d_features, d_weight, None, None
 
 
+class _ScaledGatherGemmScatter(Rule):
+    """``out[o] = factor[o] * (sum of features[i] @ weight[k]) + bias`` over the pairs.
+
+    The factor and the bias go into the product's own memory, so that a factor costs no memory
+    and no pass over it more than the bias alone does.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        factor: Tensor,
+        bias: Tensor | None,
+        rulebook: Rulebook,
+        engine: Engine,
+    ) -> Tensor:
+        ctx.save_for_backward(features, weight, factor)
+        ctx.rulebook, ctx.engine = rulebook, engine
+        out = engine.gather_gemm_scatter(features, weight, rulebook)
+        if out.dtype != factor.dtype:  # half precision: rounded once, at the end
+            scaled = out * factor if bias is None else torch.addcmul(bias, out, factor)
+            return scaled.to(out.dtype)
+        return out.mul_(factor) if bias is None else torch.addcmul(bias, out, factor, out=out)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, factor = ctx.saved_tensors
+        d_features = d_weight = d_bias = None
+        scaled = (grads[0] * factor).to(grads[0].dtype)
+        if ctx.needs_input_grad[0]:
+            d_features = _GatherGemmScatter.call(
+                scaled, weight.transpose(2, 3), ctx.rulebook.transposed, ctx.engine
+            )
+        if ctx.needs_input_grad[1]:
+            d_weight = _GatherGemmReduce.call(
+                features, scaled, ctx.rulebook, weight.shape[1], ctx.engine
+            )
+        if ctx.needs_input_grad[3]:
+            d_bias = grads[0].sum(dim=0)
+        return d_features, d_weight, None, d_bias, None, None
+
+
 class _GatherGemmReduce(Rule):
     """``weight[k] = sum of features[i]^T @ grad[o]`` over the pairs ``(k, i, o)``."""
 
@@ -247,6 +290,23 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
         return traced.gather_gemm_scatter(features, weight, rulebook)
     engine = engines.for_tensor(features)
     return _GatherGemmScatter.call(features, weight, rulebook, engine)
+
+
+def scaled_gather_gemm_scatter(
+    features: Tensor, weight: Tensor, factor: Tensor, bias: Tensor | None, rulebook: Rulebook
+) -> Tensor:
+    """Return ``factor * product + bias``, differentiable any number of times but by the factor.
+
+    Args:
+        features, weight, rulebook: as of :func:`gather_gemm_scatter`.
+        factor: ``[n_out, 1]`` or ``[n_out, G * c_out]``, float32 for half precisions.
+        bias: ``[G * c_out]`` or None.
+
+    Returns:
+        ``[n_out, G * c_out]``.
+    """
+    engine = engines.for_tensor(features)
+    return _ScaledGatherGemmScatter.call(features, weight, factor, bias, rulebook, engine)
 
 
 def segment_sum(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from sparseconv import engines
+from sparseconv.errors import SparseConvError
+from sparseconv.inpaint_command import add_inpaint
 from sparseconv.tools import warm_up
 from sparseconv.version import __version__
 
@@ -25,19 +27,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warmup.set_defaults(run=_warm_up)
     about = commands.add_parser("engines", help="list the engines and what each can run here")
     about.set_defaults(run=_engines)
+    add_inpaint(commands)
     options = parser.parse_args(arguments)
-    options.run()
+    try:
+        options.run(options)
+    except (SparseConvError, OSError) as error:
+        sys.stderr.write(f"sparseconv: {error}\n")
+        return 1
     return 0
 
 
-def _warm_up() -> None:
+def _warm_up(_: argparse.Namespace) -> None:
     start = time.perf_counter()
     for step in warm_up():
         sys.stdout.write(f"{time.perf_counter() - start:6.1f} s  {step}\n")
         sys.stdout.flush()
 
 
-def _engines() -> None:
+def _engines(_: argparse.Namespace) -> None:
     devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     for device in devices:
         for name, reason in engines.explain(torch.zeros(1, device=device)).items():

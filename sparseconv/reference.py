@@ -797,3 +797,229 @@ def deform_conv(
             ]
             y[_at(p)] += _mix(torch.cat(read).reshape(len(x), -1), weight[_at(k)], groups)
     return y
+
+
+def _per_channel(mask: Tensor, x: Tensor) -> Tensor:
+    """Bring a mask to x's own shape from [B, *spatial], [B, 1, *spatial] or [B, C, *spatial]."""
+    return (mask if mask.dim() == x.dim() else mask.unsqueeze(1)).expand(x.shape)
+
+
+def _channel_counts(valid: Tensor, groups: int, channels: int) -> Tensor:
+    """Count the valid channels of each group: [B, in] -> [B, channels], group by group."""
+    counts = valid.double().reshape(len(valid), groups, -1).sum(2)
+    return counts.repeat_interleave(channels // groups, 1)
+
+
+def _normalised(
+    total: Tensor, count: Tensor, window: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return window / count * total + bias where count > 0, else 0; and where that is."""
+    reached = count > 0
+    y = window / torch.where(reached, count, 1.0) * total
+    if bias is not None:
+        y = y + bias.double().reshape(-1, *[1] * (total.dim() - 2))
+    return torch.where(reached, y, 0.0), reached
+
+
+def partial_conv(
+    x: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    normalize: str = "ratio",
+) -> tuple[Tensor, Tensor]:
+    """Convolve the valid values alone, and make up for the missing ones (partial convolution).
+
+    y[b, o, p] = bias[o] + |1| / sum(m) * sum_k sum_c weight[o, c, k] m[b, c, q] x[b, c, q]
+
+    with q = s p + d k - pad, where sum(m), of the mask over the same k and c (those of o's group),
+    is positive; 0 where it is not. |1| is the number of all k and c, padding included. With
+    `normalize` "mean" the factor is 1 / sum(m), counted per input channel.
+
+    Args:
+        x: ``[B, in, *spatial]``; what lies outside the mask is never read, NaN there is harmless.
+        mask: m, bool ``[B, *spatial]``, ``[B, 1, *spatial]`` or ``[B, in, *spatial]``.
+        weight: ``[out, in / groups, *kernel]``.
+        bias: ``[out]`` or None.
+        stride: s, one number or one per axis.
+        padding: As in `conv`.
+        dilation: d.
+        groups: Number of channel groups.
+        normalize: "ratio" or "mean".
+
+    Returns:
+        y ``[B, out, *output_size]`` and its mask [sum(m) > 0], bool of the same shape.
+
+    Source: Liu et al. 2018 (arXiv 1804.07723), equations 1 and 2; "mean": Uhrig et al. 2017
+    (arXiv 1708.06500), equation 3.
+
+    >>> x, mask = torch.tensor([[[1.0, 2.0, 4.0]]]), torch.tensor([[[True, False, False]]])
+    >>> y, reached = partial_conv(x, mask, torch.ones(1, 1, 2))
+    >>> y.tolist(), reached.tolist()
+    ([[[2.0, 0.0]]], [[[True, False]]])
+    """
+    window = _window(weight.shape[2:], stride, padding, dilation)
+    valid = _per_channel(mask, x)
+    seen = torch.where(valid, x.double(), 0.0)
+    out = window.out(x.shape[2:])
+    total, count = (_start(len(x), len(weight), out) for _ in range(2))
+    for p, k, q in window.meetings(out, x.shape[2:]):
+        total[p] += _mix(seen[q], weight[k], groups)
+        count[p] += _channel_counts(valid[q], groups, len(weight))
+    size = weight[0].numel() if normalize == "ratio" else weight.shape[1]
+    return _normalised(total, count, torch.tensor(size, dtype=torch.float64), bias)
+
+
+def subm_partial_conv(
+    x: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    dilation: Ints = 1,
+    groups: int = 1,
+    normalize: str = "ratio",
+) -> tuple[Tensor, Tensor]:
+    """Apply the formula of `partial_conv` at the active sites alone; no other site is made valid.
+
+    A site is active where any channel is valid.
+
+    Args:
+        x: ``[B, in, *spatial]``.
+        mask: m, as in `partial_conv`.
+        weight: ``[out, in / groups, *kernel]``, odd kernel.
+        bias: ``[out]`` or None.
+        dilation: d, one number or one per axis.
+        groups: Number of channel groups.
+        normalize: "ratio" or "mean".
+
+    Returns:
+        y ``[B, out, *spatial]`` and its mask, bool of the same shape.
+
+    >>> x, mask = torch.tensor([[[1.0, 2.0, 4.0]]]), torch.tensor([[[True, True, False]]])
+    >>> subm_partial_conv(x, mask, torch.ones(1, 1, 3))[0].tolist()
+    [[[4.5, 4.5, 0.0]]]
+    """
+    y, reached = partial_conv(x, mask, weight, bias, 1, "same", dilation, groups, normalize)
+    reached = reached & _per_channel(mask, x).any(dim=1, keepdim=True)
+    return torch.where(reached, y, 0.0), reached
+
+
+def partial_conv_transpose(
+    x: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Ints = 1,
+    padding: Ints = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    normalize: str = "ratio",
+) -> tuple[Tensor, Tensor]:
+    """Scatter the valid values alone, and make up for the missing ones.
+
+    y[b, o, q] = bias[o] + |1| / sum(m) * sum of weight[c, o, k] m[b, c, p] x[b, c, p]
+
+    over c, p, k with s p + d k - pad = q. |1| is the number of terms that this sum has on an input
+    without border: it depends on q's place between two strides.
+
+    Args:
+        x: ``[B, in, *spatial]``.
+        mask: m, as in `partial_conv`.
+        weight: ``[in, out / groups, *kernel]``.
+        bias: ``[out]`` or None.
+        stride: s of the convolution whose adjoint this is; likewise the next arguments.
+        padding: pad.
+        output_padding: Cells added behind the end of the output.
+        dilation: d.
+        groups: Number of channel groups.
+        normalize: "ratio" or "mean".
+
+    Returns:
+        y ``[B, out, *transposed_output_size]`` and its mask, bool of the same shape.
+
+    >>> x, mask = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[True, False]]])
+    >>> partial_conv_transpose(x, mask, torch.ones(1, 1, 2))[0].tolist()
+    [[[2.0, 2.0, 0.0]]]
+    """
+    window = _window(weight.shape[2:], stride, padding, dilation)
+    valid = _per_channel(mask, x)
+    size = _transposed_out(window, x.shape[2:], output_padding)
+    channels = groups * weight.shape[1]
+    total, count, full = (_start(len(x), channels, size) for _ in range(3))
+    _scatter(torch.where(valid, x.double(), 0.0), weight, total, window, groups)
+    in_group = len(weight) // groups
+    for p, _, q in window.meetings(x.shape[2:], size):
+        count[q] += _channel_counts(valid[p], groups, channels)
+    for q in product(*map(range, size)):
+        for k in product(*map(range, window.kernel)):
+            terms = zip(q, window.padding, window.dilation, k, window.stride, strict=True)
+            if all((at + pad - d * cell) % s == 0 for at, pad, d, cell, s in terms):
+                full[_at(q)] += in_group
+    if normalize == "mean":
+        full = torch.full_like(full, in_group)
+    return _normalised(total, count, full, bias)
+
+
+def partial_max_pool(
+    x: Tensor, mask: Tensor, kernel: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> tuple[Tensor, Tensor]:
+    """Take the largest valid value of each window; the mask is max-pooled.
+
+    y[b, c, p] = max of x[b, c, q] over k with m[b, c, q], q = s p + d k - pad; 0 without any
+
+    Args:
+        x: ``[B, C, *spatial]``.
+        mask: m, as in `partial_conv`.
+        kernel: One number or one per axis; likewise the next arguments.
+        stride: s.
+        padding: pad.
+        dilation: d.
+
+    Returns:
+        y ``[B, C, *output_size]`` and its mask, bool of the same shape.
+
+    >>> x, mask = torch.tensor([[[-1.0, 2.0, 4.0]]]), torch.tensor([[[True, False, False]]])
+    >>> partial_max_pool(x, mask, 2)[0].tolist()
+    [[[-1.0, 0.0]]]
+    """
+    axes = x.dim() - 2
+    window = _window(_per_axis(kernel, axes), stride, padding, dilation)
+    out = window.out(x.shape[2:])
+    seen = torch.where(_per_channel(mask, x), x.double(), -torch.inf)
+    y = _start(len(x), x.shape[1], out) - torch.inf
+    for p, _, q in window.meetings(out, x.shape[2:]):
+        y[p] = torch.maximum(y[p], seen[q])
+    reached = y > -torch.inf
+    return torch.where(reached, y, 0.0), reached
+
+
+def partial_avg_pool(
+    x: Tensor, mask: Tensor, kernel: Ints, stride: Ints = 1, padding: Ints = 0, dilation: Ints = 1
+) -> tuple[Tensor, Tensor]:
+    """Average the valid values of each window: `partial_conv` of each channel by 1 / |1|.
+
+    y[b, c, p] = sum_k m[b, c, q] x[b, c, q] / sum_k m[b, c, q], q = s p + d k - pad; 0 without any
+
+    Args:
+        x: ``[B, C, *spatial]``.
+        mask: m, as in `partial_conv`.
+        kernel: One number or one per axis; likewise the next arguments.
+        stride: s.
+        padding: pad.
+        dilation: d.
+
+    Returns:
+        y ``[B, C, *output_size]`` and its mask, bool of the same shape.
+
+    >>> x, mask = torch.tensor([[[1.0, 3.0, 4.0]]]), torch.tensor([[[True, True, False]]])
+    >>> partial_avg_pool(x, mask, 2)[0].tolist()
+    [[[2.0, 3.0]]]
+    """
+    channels, axes = x.shape[1], x.dim() - 2
+    ones = torch.ones(channels, 1, *_per_axis(kernel, axes), dtype=torch.float64)
+    return partial_conv(x, mask, ones, None, stride, padding, dilation, channels, "mean")

@@ -32,14 +32,18 @@ PUBLIC = {
         submanifold summary tools union voxelize
     """),
     sc.nn: names("""
-        AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d GlobalAvgPool GlobalMaxPool InverseConv1d InverseConv2d
-        InverseConv3d InverseConv4d LocallyConnected1d LocallyConnected2d MaxPool4d SubmConv1d
-        SubmConv2d SubmConv3d SubmConv4d ToDense ToSites
+        AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d GlobalAvgPool
+        GlobalMaxPool InverseConv1d InverseConv2d InverseConv3d InverseConv4d LocallyConnected1d
+        LocallyConnected2d MaxPool4d PartialAvgPool PartialConv1d PartialConv2d PartialConv3d
+        PartialConvTranspose1d PartialConvTranspose2d PartialConvTranspose3d PartialMaxPool
+        SubmConv1d SubmConv2d SubmConv3d SubmConv4d SubmPartialConv1d SubmPartialConv2d
+        SubmPartialConv3d ToDense ToSites
     """),
     sc.functional: names("""
-        avg_pool4d cat collate conv conv4d crop deform_conv difference global_avg_pool global_max_pool
-        interpolate intersect inverse_conv locally_connected max_pool4d prune subm_conv to_dense
-        to_sites union
+        avg_pool4d cat collate conv conv4d crop deform_conv difference global_avg_pool
+        global_max_pool interpolate intersect inverse_conv locally_connected max_pool4d
+        partial_avg_pool partial_conv partial_conv_transpose partial_max_pool prune subm_conv
+        subm_partial_conv to_dense to_sites union
     """),
     sc.engines: names("ENGINES Engine Index chosen engine explain for_tensor get"),
     sc.io: names("Points read_points"),

@@ -19,6 +19,11 @@ from sparseconv.functional.ends import to_sites as to_sites
 from sparseconv.functional.given_sites import conv as conv
 from sparseconv.functional.interpolate_points import interpolate as interpolate
 from sparseconv.functional.local import locally_connected as locally_connected
+from sparseconv.functional.partial import partial_conv as partial_conv
+from sparseconv.functional.partial import partial_conv_transpose as partial_conv_transpose
+from sparseconv.functional.partial import subm_partial_conv as subm_partial_conv
+from sparseconv.functional.partial_pool import partial_avg_pool as partial_avg_pool
+from sparseconv.functional.partial_pool import partial_max_pool as partial_max_pool
 from sparseconv.functional.pool import avg_pool4d as avg_pool4d
 from sparseconv.functional.pool import max_pool4d as max_pool4d
 from sparseconv.functional.pool_global import global_avg_pool as global_avg_pool

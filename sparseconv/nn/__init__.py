@@ -17,6 +17,17 @@ from sparseconv.nn.ends import ToSites as ToSites
 from sparseconv.nn.local import LocallyConnected1d as LocallyConnected1d
 from sparseconv.nn.local import LocallyConnected2d as LocallyConnected2d
 from sparseconv.nn.norm import BatchNorm4d as BatchNorm4d
+from sparseconv.nn.partial import PartialAvgPool as PartialAvgPool
+from sparseconv.nn.partial import PartialConv1d as PartialConv1d
+from sparseconv.nn.partial import PartialConv2d as PartialConv2d
+from sparseconv.nn.partial import PartialConv3d as PartialConv3d
+from sparseconv.nn.partial import PartialConvTranspose1d as PartialConvTranspose1d
+from sparseconv.nn.partial import PartialConvTranspose2d as PartialConvTranspose2d
+from sparseconv.nn.partial import PartialConvTranspose3d as PartialConvTranspose3d
+from sparseconv.nn.partial import PartialMaxPool as PartialMaxPool
+from sparseconv.nn.partial import SubmPartialConv1d as SubmPartialConv1d
+from sparseconv.nn.partial import SubmPartialConv2d as SubmPartialConv2d
+from sparseconv.nn.partial import SubmPartialConv3d as SubmPartialConv3d
 from sparseconv.nn.pool import AvgPool4d as AvgPool4d
 from sparseconv.nn.pool import GlobalAvgPool as GlobalAvgPool
 from sparseconv.nn.pool import GlobalMaxPool as GlobalMaxPool

@@ -1,0 +1,129 @@
+"""Images and masks from and to files, and how close two images are; needs the extra ``images``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparseconv.errors import SparseConvError, SparseConvValueError
+
+
+def read_image(path: str | os.PathLike[str]) -> Tensor:
+    """Return an image file as ``[1, C, H, W]`` from 0 to 1: one channel if it is grey, else three.
+
+    Raises:
+        SparseConvValueError: the file is no image; SparseConvError: Pillow is missing.
+        OSError: the file cannot be opened.
+    """
+    picture = _open(path)
+    values: np.ndarray[Any, Any]
+    grey = picture.mode in ("1", "L", "I", "I;16", "F")
+    if picture.mode in ("I", "I;16", "F"):
+        values = np.asarray(picture, dtype=np.float32)
+        values = values / max(float(values.max()), 1.0)
+    else:
+        values = np.asarray(picture.convert("L" if grey else "RGB"), dtype=np.float32) / 255
+    return as_tensor(values)
+
+
+def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> Tensor:
+    """Return a mask file as bool ``[1, 1, H, W]``, True where the image is valid.
+
+    Args:
+        path: an image that is bright (128 of 255 and more) where the other one is missing.
+        size: height and width that it must have.
+
+    Raises:
+        SparseConvValueError: another size, or the file is no image.
+    """
+    values = np.asarray(_open(path).convert("L"))
+    if values.shape != size:
+        raise SparseConvValueError(
+            f"mask: {Path(path).name} is {values.shape[1]} x {values.shape[0]} pixels, the image "
+            f"{size[1]} x {size[0]}"
+        )
+    return torch.from_numpy(values < 128)[None, None]
+
+
+def write_image(path: str | os.PathLike[str], image: Tensor) -> None:
+    """Write ``[1, C, H, W]`` from 0 to 1; the format follows from the suffix.
+
+    Raises:
+        SparseConvValueError: an unknown suffix.
+    """
+    values = as_array(image.clamp(0, 1))
+    picture = needed("PIL.Image", "pillow").fromarray(np.round(values * 255).astype(np.uint8))
+    try:
+        picture.save(path)
+    except ValueError as error:
+        raise SparseConvValueError(f"output: {Path(path).name}: {error}") from error
+
+
+def as_tensor(values: np.ndarray[Any, Any]) -> Tensor:
+    """Return ``[H, W]`` or ``[H, W, C]`` as float32 ``[1, C, H, W]``."""
+    planes = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    planes = planes[..., None] if planes.ndim == 2 else planes
+    return planes.movedim(-1, 0)[None].contiguous()
+
+
+def as_array(image: Tensor) -> np.ndarray[Any, Any]:
+    """Return ``[1, C, H, W]`` as ``[H, W]`` where it is grey, else ``[H, W, C]``."""
+    planes = image.detach()[0].movedim(0, -1)
+    return planes.squeeze(-1).numpy() if planes.shape[-1] == 1 else planes.numpy()
+
+
+def psnr(image: Tensor, truth: Tensor, where: Tensor) -> float:
+    """Return the peak signal-to-noise ratio in dB over the pixels of ``where``; the peak is 1.
+
+    Args:
+        image, truth: ``[1, C, H, W]``.
+        where: bool ``[1, 1, H, W]``.
+    """
+    error = (image - truth).square().mean(dim=1, keepdim=True)[where]
+    return float(-10 * torch.log10(error.mean())) if error.numel() else float("inf")
+
+
+def ssim(image: Tensor, truth: Tensor, where: Tensor) -> float:
+    """Return the structural similarity (Wang et al. 2004), averaged over the pixels of ``where``.
+
+    Args:
+        image, truth, where: as of :func:`psnr`; 7 pixels or more along each side.
+
+    Raises:
+        SparseConvError: scikit-image is missing.
+    """
+    similarity = needed("skimage.metrics", "scikit-image").structural_similarity
+    planes = [values[0].double().numpy() for values in (image, truth)]
+    _, local = similarity(*planes, data_range=1.0, channel_axis=0, full=True)
+    chosen = local.mean(axis=0)[where[0, 0].numpy()]
+    return float(chosen.mean()) if chosen.size else 1.0
+
+
+def needed(module: str, package: str) -> Any:
+    """Return an optional module.
+
+    Raises:
+        SparseConvError: it is not installed; the message says how to.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise SparseConvError(
+            f"this needs {package}, which is not installed: pip install 'sparseconv[images]'"
+        ) from error
+
+
+def _open(path: str | os.PathLike[str]) -> Any:
+    library = needed("PIL.Image", "pillow")
+    try:
+        picture = library.open(path)
+        picture.load()
+    except library.UnidentifiedImageError as error:
+        raise SparseConvValueError(f"image: {Path(path).name} is not an image file") from error
+    return picture

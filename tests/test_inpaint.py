@@ -1,0 +1,175 @@
+"""The inpainting command and what it is made of, on an image of 48 x 40 pixels."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import sparseconv as sc
+from sparseconv.cli import main
+from sparseconv.inpainting import average_fill, crops, irregular_mask, new_network, train
+from sparseconv.models import PartialUNet
+
+pytest.importorskip("PIL.Image")
+pytest.importorskip("skimage.metrics")
+from sparseconv import images  # it is of no use without them
+
+HEIGHT, WIDTH = 40, 48
+
+
+@pytest.fixture
+def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a smooth picture, and let the command run as users run it."""
+    torch.use_deterministic_algorithms(False)
+    rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    planes = [torch.sin(rows / 9), torch.cos(columns / 7), torch.sin((rows + columns) / 11)]
+    path = tmp_path / "picture.png"
+    images.write_image(path, 0.5 + 0.4 * torch.stack(planes)[None])
+    return path
+
+
+def hole(path: Path) -> Tensor:
+    """Write a mask file, and return where the image is valid."""
+    mask = irregular_mask(HEIGHT, WIDTH, 0.2, torch.Generator().manual_seed(3))
+    images.write_image(path, (~mask).float())
+    return mask
+
+
+def test_random_holes_are_filled_and_scored(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.png"
+    assert main(["inpaint", str(picture), "--random-mask", "0.3", "-o", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "filled 30.0 % of picture.png" in printed
+    assert float(printed.split("PSNR ")[1].split()[0]) > 25
+    assert images.read_image(out).shape == (1, 3, HEIGHT, WIDTH)
+
+
+def test_a_mask_file_leaves_valid_pixels_alone(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, mask = tmp_path / "out.png", hole(tmp_path / "mask.png")
+    arguments = ["inpaint", str(picture), "--mask", str(tmp_path / "mask.png"), "-o", str(out)]
+    assert main(arguments) == 0
+    assert "PSNR" not in capsys.readouterr().out
+    before, after = images.read_image(picture), images.read_image(out)
+    assert torch.equal(*(image.masked_select(mask) for image in (before, after)))
+    assert main([*arguments, "--truth", str(picture)]) == 0
+    assert "SSIM" in capsys.readouterr().out
+
+
+def test_fit_trains_on_valid_pixels_alone(picture: Path, tmp_path: Path) -> None:
+    """What lies in the hole, however bright, changes no bit of the result."""
+    mask = hole(tmp_path / "mask.png")
+    results = []
+    for name, value in (("black", 0.0), ("white", 1.0)):
+        path, out = tmp_path / f"{name}.png", tmp_path / f"{name}_out.png"
+        images.write_image(path, torch.where(mask, images.read_image(picture), value))
+        given = ["--mask", str(tmp_path / "mask.png"), "--fit", "--steps", "3"]
+        assert main(["inpaint", str(path), *given, "-o", str(out)]) == 0
+        results.append(images.read_image(out))
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.png", "--random-mask", "0.2"], "nowhere.png"),
+        (["{picture}", "--random-mask", "1.5"], "share: must lie from 0 to 1, got 1.5"),
+        (["{picture}", "--random-mask", "1"], "mask: nothing of the image is valid"),
+        (["{text}", "--random-mask", "0.5"], "image: text.png is not an image file"),
+        (["{picture}", "--mask", "{small}"], "mask: small.png is 4 x 4 pixels, the image 48 x 40"),
+        (["{picture}", "--random-mask", "0.2", "--weights", "{text}"], "weights: text.png"),
+    ],
+)
+def test_a_wrong_call_says_so_in_one_line(
+    picture: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    (tmp_path / "text.png").write_text("no image", encoding="utf-8")
+    images.write_image(tmp_path / "small.png", torch.zeros(1, 1, 4, 4))
+    paths = {
+        "picture": picture,
+        "text": tmp_path / "text.png",
+        "small": tmp_path / "small.png",
+    }
+    filled_in = [argument.format(**paths) for argument in arguments]
+    assert main(["inpaint", *filled_in, "-o", str(tmp_path / "out.png")]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_missing_library_names_the_extra() -> None:
+    with pytest.raises(sc.SparseConvError, match=r"pip install 'sparseconv\[images\]'"):
+        images.needed("no_such_module", "nothing")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.37, 0.95])
+def test_irregular_masks_hide_their_share(share: float) -> None:
+    mask = irregular_mask(30, 50, share, torch.Generator().manual_seed(1))
+    assert int((~mask).sum()) == round(share * 1500)
+
+
+def test_the_first_guess_of_a_plane_is_flat_and_reads_no_hole() -> None:
+    image = torch.full((2, 3, 17, 23), 0.4)
+    mask = torch.rand(2, 1, 17, 23) < 0.2
+    filled = average_fill(torch.where(mask, image, torch.nan), mask)
+    torch.testing.assert_close(filled, image)
+    assert bool((average_fill(image, torch.zeros_like(mask)) == 0).all())
+
+
+def test_training_reads_no_unknown_pixel_and_learns() -> None:
+    """A stripe that the first guess cannot know is learnt from the valid part of the picture."""
+    torch.manual_seed(0)
+    picture = (torch.arange(40) // 3 % 2).float().expand(1, 1, 40, 40).clone()
+    known = torch.ones(1, 1, 40, 40, dtype=torch.bool)
+    known[..., 15:25, 15:25] = False
+    picture[~known] = torch.nan
+    network = new_network(1, (8, 8))
+    losses: list[float] = []
+    samples = crops(picture, known, 24, 4, torch.Generator().manual_seed(0))
+    train(network, samples, 30, 1e-2, lambda step, loss: losses.append(loss))
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_the_network_fills_from_the_rim_inwards(axes: int) -> None:
+    torch.manual_seed(0)
+    size = (19, 12, 9)[:axes]
+    network = PartialUNet(2, 1, (4, 6, 6), axes)
+    x, mask = torch.randn(2, 2, *size), torch.zeros(2, 1, *size, dtype=torch.bool)
+    mask[0].flatten()[0] = True
+    y, filled = network(torch.where(mask, x, torch.nan), mask)
+    assert y.shape == filled.shape == (2, 1, *size)
+    assert bool(filled[0].any()) and not bool(filled[1].any())
+    assert bool((y[1] == 0).all()) and bool(y.isfinite().all())
+    plain, everywhere = PartialUNet(2, 1, (4, 6, 6), axes, normalize="none")(x, mask)
+    assert plain.shape == y.shape and bool(everywhere.all())
+
+
+@pytest.mark.parametrize(("widths", "axes"), [((4,), 2), ((4, 8), 4)])
+def test_a_network_that_cannot_be(widths: tuple[int, ...], axes: int) -> None:
+    with pytest.raises(sc.SparseConvValueError, match=r"widths|dimensions"):
+        PartialUNet(1, 1, widths, axes)
+
+
+def test_the_figure_of_mask_growth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    path = Path(__file__).resolve().parents[1] / "examples" / "mask_growth.py"
+    spec = importlib.util.spec_from_file_location("mask_growth", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main(["--output", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [int(word) for word in lines[1].split()[1:]] == [1, 9, 25, 49, 81]
+    assert [int(word) for word in lines[3].split()[1:]] == [1, 1, 1, 1, 1]
+    assert (tmp_path / "mask_growth.png").stat().st_size > 0
