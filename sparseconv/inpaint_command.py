@@ -104,7 +104,7 @@ def load_network(path: Path, channels: int) -> PartialUNet:
     """
     try:
         saved = torch.load(path, weights_only=True)
-        network = PartialUNet(channels, channels, saved["widths"])
+        network = new_network(channels, saved["widths"])
         network.load_state_dict(saved["weights"])
     except (KeyError, TypeError, RuntimeError, ValueError, UnpicklingError) as error:
         raise SparseConvValueError(

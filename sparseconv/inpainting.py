@@ -84,12 +84,25 @@ def fill(network: PartialUNet | None, image: Tensor, mask: Tensor) -> Tensor:
         network: corrects the first guess, :func:`average_fill`; None for that guess alone.
         image, mask: as of :func:`average_fill`.
     """
-    guess = average_fill(image, mask)
     if network is None:
-        return guess
+        return average_fill(image, mask)
     with torch.no_grad():
-        filled = (guess + network(image, mask)[0]).clamp(0, 1)
-    return torch.where(mask, image, filled)
+        return torch.where(mask, image, corrected(network, image, mask).clamp(0, 1))
+
+
+def corrected(network: PartialUNet, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the first guess and what the network adds to it, at valid pixels as well.
+
+    The network sees the image, whose holes are missing, next to the guess, where nothing is: a
+    mask per channel.
+    """
+    guess = average_fill(image, mask)
+    seen = mask.expand(image.shape)
+    correction, _ = network(
+        torch.cat([image, guess], dim=1), torch.cat([seen, torch.ones_like(seen)], dim=1)
+    )
+    result: Tensor = guess + correction
+    return result
 
 
 def new_network(
@@ -101,7 +114,7 @@ def new_network(
         channels: of the images.
         widths, normalize: as of :class:`sparseconv.models.PartialUNet`.
     """
-    network = PartialUNet(channels, channels, widths, normalize=normalize)
+    network = PartialUNet(2 * channels, channels, widths, normalize=normalize)
     for parameter in network.last.parameters():
         torch.nn.init.zeros_(parameter)
     return network
@@ -129,7 +142,7 @@ def train(
     )
     for step in range(steps):
         image, known, shown = next(samples)
-        filled = average_fill(image, shown) + network(image, shown)[0]
+        filled = corrected(network, image, shown)
         weight = known * torch.where(shown, 1.0, HOLE_WEIGHT)
         # what is not known may be NaN: it must not meet the weight 0
         error = torch.where(known, filled - image, 0.0).square()

@@ -77,8 +77,8 @@ class PartialUNet(torch.nn.Module):
         self.downs = torch.nn.ModuleList([level(fine, coarse, 2) for fine, coarse in pairs])
         self.inner = torch.nn.ModuleList([level(coarse, coarse) for _, coarse in pairs])
         self.ups = torch.nn.ModuleList([level(fine + coarse, fine) for fine, coarse in pairs])
-        last = (widths[0] + in_channels, out_channels, 3)
-        self.last = _convolution(*last, 1, dimensions, normalize)
+        joined = widths[0] + in_channels
+        self.last = _convolution(joined, out_channels, 1, dimensions, normalize)
 
     def forward(self, input: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the filled tensor and its mask.
@@ -109,7 +109,10 @@ class _Level(torch.nn.Module):
 
     def __init__(self, c_in: int, c_out: int, stride: int, dimensions: int, normalize: str) -> None:
         super().__init__()
-        self.conv = _convolution(c_in, c_out, 3, stride, dimensions, normalize)
+        self.conv = _convolution(c_in, c_out, stride, dimensions, normalize)
+        # nothing normalises between the layers: torch's default would shrink the signal by each
+        torch.nn.init.kaiming_normal_(self.conv.get_parameter("weight"), 0.1)
+        torch.nn.init.zeros_(self.conv.get_parameter("bias"))
         self.activation = torch.nn.LeakyReLU(0.1)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,12 +121,11 @@ class _Level(torch.nn.Module):
 
 
 def _convolution(
-    c_in: int, c_out: int, size: int, stride: int, dimensions: int, normalize: str
+    c_in: int, c_out: int, stride: int, dimensions: int, normalize: str
 ) -> torch.nn.Module:
     if normalize == "none":
-        return _PLAIN[dimensions](c_in, c_out, size, stride, size // 2)
-    convolution = _PARTIAL[dimensions]
-    return convolution(c_in, c_out, size, stride, size // 2, normalize=normalize)
+        return _PLAIN[dimensions](c_in, c_out, 3, stride, 1)
+    return _PARTIAL[dimensions](c_in, c_out, 3, stride, 1, normalize=normalize)
 
 
 def _apply(conv: torch.nn.Module, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,7 +134,7 @@ def _apply(conv: torch.nn.Module, x: Tensor, mask: Tensor) -> tuple[Tensor, Tens
         y, mask = conv(x, mask)
         return y, mask
     y = conv(x)
-    return y, torch.ones_like(y[:, :1], dtype=torch.bool)
+    return y, y.new_ones(y[:, :1].shape, dtype=torch.bool)
 
 
 def _joined(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

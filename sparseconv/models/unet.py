@@ -14,6 +14,8 @@ from sparseconv.errors import SparseConvValueError
 _SUBM = {1: nn.SubmConv1d, 2: nn.SubmConv2d, 3: nn.SubmConv3d}
 _INVERSE = {1: nn.InverseConv1d, 2: nn.InverseConv2d, 3: nn.InverseConv3d}
 _STRIDED = {1: torch.nn.Conv1d, 2: torch.nn.Conv2d, 3: torch.nn.Conv3d}
+_SUBM_PARTIAL = {1: nn.SubmPartialConv1d, 2: nn.SubmPartialConv2d, 3: nn.SubmPartialConv3d}
+_STRIDED_PARTIAL = {1: nn.PartialConv1d, 2: nn.PartialConv2d, 3: nn.PartialConv3d}
 _NORM = {1: torch.nn.BatchNorm1d, 2: torch.nn.BatchNorm2d, 3: torch.nn.BatchNorm3d}
 
 
@@ -35,6 +37,9 @@ class UNet(torch.nn.Module):
         kernel_size: of the submanifold convolutions, odd.
         dimensions: spatial axes, 1 to 3.
         convolutions: submanifold convolutions per level, on the way down and on the way up.
+        partial: partial convolutions in the place of the submanifold and the strided ones, with
+            the same weights: sums do not depend on how many neighbours happen to be there. (Of the
+            inverse ones every window holds one site.)
 
     Raises:
         SparseConvValueError: an empty ``widths``, ``convolutions`` below 1, other ``dimensions``;
@@ -67,17 +72,20 @@ class UNet(torch.nn.Module):
         kernel_size: int = 3,
         dimensions: int = 3,
         convolutions: int = 2,
+        partial: bool = False,
     ) -> None:
         _check(widths, dimensions, convolutions)
         super().__init__()
         step = 1 if kernel_size == 1 else 2
-        strided, inverse, norm = _STRIDED[dimensions], _INVERSE[dimensions], _NORM[dimensions]
+        subm = (_SUBM_PARTIAL if partial else _SUBM)[dimensions]
+        strided = (_STRIDED_PARTIAL if partial else _STRIDED)[dimensions]
+        inverse, norm = _INVERSE[dimensions], _NORM[dimensions]
 
         def level(c_in: int, c_out: int) -> torch.nn.Sequential:
             """Return the submanifold convolutions of one level."""
             layers: list[torch.nn.Module] = []
             for channels in (c_in, *(c_out,) * (convolutions - 1)):
-                convolution = _SUBM[dimensions](channels, c_out, kernel_size, bias=False)
+                convolution = subm(channels, c_out, kernel_size, bias=False)
                 layers += [convolution, norm(c_out), torch.nn.ReLU()]
             return torch.nn.Sequential(*layers)
 
