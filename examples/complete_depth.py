@@ -36,7 +36,7 @@ mpl.use("Agg")
 DATA = Path(__file__).resolve().parents[1] / "data"
 BEAMS, COLUMNS = 64, 512
 VARIANTS = ("partial", "zero-filled", "mask as channel")
-WIDTH, KERNELS = 16, (5, 5, 5, 5, 5, 3)  # narrow windows meet one sample or two even in training
+WIDTH, KERNELS = 16, (11, 7, 5, 3, 3)  # the kernels of Uhrig et al.
 
 
 class Depth(NamedTuple):
