@@ -36,7 +36,7 @@ mpl.use("Agg")
 DATA = Path(__file__).resolve().parents[1] / "data"
 BEAMS, COLUMNS = 64, 512
 VARIANTS = ("partial", "zero-filled", "mask as channel")
-WIDTH, KERNELS = 16, (11, 7, 5, 3, 3)
+WIDTH, KERNELS = 16, (11, 7, 5, 3, 3)  # the kernels of Uhrig et al.
 
 
 class Depth(NamedTuple):
@@ -58,7 +58,7 @@ class Task(NamedTuple):
 
 
 class Completion(nn.Module):
-    """Five convolutions at full resolution and a last one: the network of Uhrig et al."""
+    """Convolutions at full resolution and a pointwise last one, after Uhrig et al."""
 
     def __init__(self, variant: str) -> None:
         super().__init__()

@@ -91,17 +91,8 @@ def fill(network: PartialUNet | None, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def corrected(network: PartialUNet, image: Tensor, mask: Tensor) -> Tensor:
-    """Return the first guess and what the network adds to it, at valid pixels as well.
-
-    The network sees the image, whose holes are missing, next to the guess, where nothing is: a
-    mask per channel.
-    """
-    guess = average_fill(image, mask)
-    seen = mask.expand(image.shape)
-    correction, _ = network(
-        torch.cat([image, guess], dim=1), torch.cat([seen, torch.ones_like(seen)], dim=1)
-    )
-    result: Tensor = guess + correction
+    """Return the first guess and what the network adds to it, at valid pixels as well."""
+    result: Tensor = average_fill(image, mask) + network(image, mask)[0]
     return result
 
 
@@ -114,7 +105,7 @@ def new_network(
         channels: of the images.
         widths, normalize: as of :class:`sparseconv.models.PartialUNet`.
     """
-    network = PartialUNet(2 * channels, channels, widths, normalize=normalize)
+    network = PartialUNet(channels, channels, widths, normalize=normalize)
     for parameter in network.last.parameters():
         torch.nn.init.zeros_(parameter)
     return network
