@@ -49,6 +49,7 @@ def connections(figures: Figures) -> Lines:
     x, size, k = torch.randn(1, 1, 32, 32), 28, 5
     shared = nn.Conv2d(1, 1, k, bias=False)
     windows = F.unfold(x, k)[0]  # [25, 784]
+    layer = sc.nn.LocallyConnected2d(1, 1, k, 32, bias=False)
     local = shared.weight.reshape(1, -1).repeat(size * size, 1)  # a row of weights per output
     full = torch.zeros(size * size, 32 * 32)
     for row in range(size):
@@ -62,7 +63,7 @@ def connections(figures: Figures) -> Lines:
     return [
         f"32 x 32 pixels to {size} x {size} units, windows of {k} x {k}",
         f"fully connected    {full.numel():>9,} weights, {gap(full @ x.flatten(), expected)}",
-        f"locally connected  {local.numel():>9,} weights, "
+        f"locally connected  {layer.weight.numel():>9,} weights, "
         f"{gap((local * windows.T).sum(1), expected)}",
         f"shared             {shared.weight.numel():>9,} weights",
     ]
@@ -186,11 +187,10 @@ def fields(model: nn.Sequential, size: int) -> list[tuple[int, int, float]]:
         start += ((k - 1) / 2 - p) * jump
         r, jump = r + (k - 1) * jump, jump * s
         rows.append((r, jump, start))
-    if hasattr(sc, "receptive_field"):
-        found = sc.receptive_field(model, (size, size))
-        known = [(field.r[0], field.jump[0], float(field.start[0])) for field in found]
-        if known != rows:
-            raise ValueError(f"the formula gives {rows}, receptive_field {known}")
+    found = sc.receptive_field(model, (size, size))
+    known = [(field.r[0], field.jump[0], float(field.start[0])) for field in found]
+    if known != rows:
+        raise ValueError(f"the formula gives {rows}, receptive_field {known}")
     return rows
 
 

@@ -13,19 +13,12 @@ from types import ModuleType
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from sparseconv import nn
-from sparseconv.dispatch import HANDLERS
 
 for _needed in ("matplotlib", "sklearn"):
     pytest.importorskip(_needed)
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-
-needs_pooling = pytest.mark.skipif(
-    torch._C._nn.avg_pool2d not in HANDLERS and F.avg_pool2d not in HANDLERS,
-    reason="pooling has no sparse meaning yet",
-)
 
 
 @pytest.fixture
@@ -60,7 +53,6 @@ def test_a_pole_is_straight_and_the_others_are_not(example: Callable) -> None:
     assert spread[kinds != 0].min() > 0.6
 
 
-@needs_pooling
 def test_a_fresh_kernel_looks_at_the_grid_around_a_site(example: Callable) -> None:
     deformable, tilted = example("deformable"), example("tilted")
     network = deformable.Network(3, deformable=True).eval()
@@ -74,7 +66,6 @@ def test_a_fresh_kernel_looks_at_the_grid_around_a_site(example: Callable) -> No
     assert (steps == 0).all(dim=1).any()
 
 
-@needs_pooling
 def test_it_runs(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "deformable.py"), "--quick", "--output", tmp_path]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

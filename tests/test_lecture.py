@@ -9,17 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-import torch.nn.functional as F
-
-from sparseconv.dispatch import HANDLERS
 
 pytest.importorskip("matplotlib")
-pytestmark = pytest.mark.skipif(
-    torch._C._nn.avg_pool2d not in HANDLERS and F.avg_pool2d not in HANDLERS,
-    reason="pooling has no sparse meaning yet",
-)
-
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "lecture.py"
 TOPICS = [
     "connections", "convolution", "output_size", "transposed", "groups", "backward",

@@ -15,19 +15,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from cases import assert_close
 
 import sparseconv as sc
-from sparseconv.dispatch import HANDLERS
 from sparseconv.models import LeNet5
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-
-needs_pooling = pytest.mark.skipif(
-    torch._C._nn.avg_pool2d not in HANDLERS and F.avg_pool2d not in HANDLERS,
-    reason="pooling and flatten have no sparse meaning yet",
-)
 
 
 @pytest.fixture
@@ -77,14 +70,12 @@ def test_layers_are_those_of_the_paper() -> None:
     assert [parameters[name] for name in ("c1", "c3", "c5", "f6")] == [156, 2416, 48120, 10164]
 
 
-@needs_pooling
 def test_with_every_pixel_active_sparse_is_dense(engine: str) -> None:
     network, images = LeNet5().double(), torch.randn(2, 1, 32, 32, dtype=torch.float64)
     everywhere = sc.SparseTensor.from_dense(images, torch.ones(2, 1, 32, 32, dtype=torch.bool))
     assert_close(network(everywhere), network(images))
 
 
-@needs_pooling
 def test_without_biases_ink_alone_is_the_dense_image(engine: str) -> None:
     network, images = LeNet5().double(), torch.zeros(2, 1, 32, 32, dtype=torch.float64)
     for layer in (network.c1, network.c3):
@@ -93,7 +84,6 @@ def test_without_biases_ink_alone_is_the_dense_image(engine: str) -> None:
     assert_close(network(sc.SparseTensor.from_dense(images)), network(images))
 
 
-@needs_pooling
 def test_the_sparse_network_is_its_dense_twin(engine: str, example) -> None:
     classify, digits = example("classify_digits"), example("digits")
     network = classify.InkNet()
@@ -148,7 +138,6 @@ def test_mnist_is_read_from_idx_files(example, tmp_path: Path) -> None:
         example("digits").mnist(tmp_path)
 
 
-@needs_pooling
 def test_classify_digits_runs(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     printed = run("classify_digits.py", "--quick", "--output", tmp_path)

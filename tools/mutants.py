@@ -82,9 +82,31 @@ SITES = "test_sites", "dict or repeated"
 DERIVATIVES = "test_second_derivatives", "1d or 2d"
 TENSOR = "test_tensor", "union or zeros or shared"
 ENGINES = "test_engines", "backward"
+DEFORM = "test_deform", "definition or border"
 VOXELS = "test_voxelize", "dictionary or border"
 
 MUTANTS = (
+    Mutant(
+        "deform-swaps-the-corners",
+        "functional/deform.py",
+        "both = torch.stack([1 - upper, upper], dim=3)",
+        "both = torch.stack([upper, 1 - upper], dim=3)",
+        DEFORM,
+    ),
+    Mutant(
+        "deform-ignores-dilation",
+        "functional/deform.py",
+        "steps = [cell[axis] * geometry.dilation[axis] for cell in geometry.cells]",
+        "steps = [cell[axis] for cell in geometry.cells]",
+        DEFORM,
+    ),
+    Mutant(
+        "deform-reads-the-last-row-behind-the-border",
+        "functional/deform.py",
+        "inside = (corners >= 0) & (corners < length)",
+        "inside = (corners >= 0) & (corners <= length)",
+        DEFORM,
+    ),
     Mutant(
         "dilation",
         "geometry.py",
