@@ -5,7 +5,7 @@
     python examples/segment_lidar.py --kernel-size 1      # the same network without neighbours
 
 A scan becomes voxels, the U-Net gives each voxel a score per class, and the scores go back to the
-points. The first command takes about two minutes on two CPU cores and prints what it measured;
+points. The first command takes one to two minutes on two CPU cores and prints what it measured;
 pictures, weights and metrics.json go to out/ (out/kernel_size_1 for the third).
 """
 
@@ -277,7 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("scan", nargs="?", type=Path, help="a scan of your own to label")
     parser.add_argument("--output", type=Path, help="folder for the results (default: out)")
-    parser.add_argument("--kernel-size", type=int, help="1: no layer sees a neighbour")
+    parser.add_argument("--kernel-size", type=int, choices=(1, 3, 5), help="1: see no neighbour")
     parser.add_argument("--voxel-size", type=float, help="metres")
     parser.add_argument("--steps", type=int, help="training steps, one scan each")
     parser.add_argument("--seed", type=int, help="of weights and augmentation")
@@ -286,6 +286,8 @@ def main() -> None:
     path, out, quick = (arguments.pop(name) for name in ("scan", "output", "quick"))
     given = {name: value for name, value in arguments.items() if value is not None}
     settings = Settings(**{**(QUICK if quick else {}), **given})
+    if settings.steps < 1 or not settings.voxel_size > 0:
+        parser.error("--steps and --voxel-size must be positive")
     single = settings.kernel_size == 1
     out = out or (Path("out/kernel_size_1") if single else Path("out"))
     out.mkdir(parents=True, exist_ok=True)
