@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
+from typing import Any
 
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 
@@ -188,11 +190,12 @@ def _paddings(
 
 def _per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> Ints:
     """Return ``value`` as ``axes`` ints that are all at least ``least``."""
-    if isinstance(value, int | float):
-        value = (value,) * axes  # a float is refused below
-    if not isinstance(value, Sequence):
-        raise SparseConvTypeError(f"{name}: must be an integer or one per axis, got {value!r}")
-    values = tuple(value)
+    given: Any = value
+    if isinstance(given, int | float) or hasattr(given, "__index__"):
+        given = (given,) * axes  # a float is refused below
+    if not isinstance(given, Sequence):
+        raise SparseConvTypeError(f"{name}: must be an integer or one per axis, got {given!r}")
+    values = tuple(_plain(entry) for entry in given)
     if len(values) == 1:
         values = values * axes
     if len(values) != axes:
@@ -206,3 +209,10 @@ def _per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> I
     if any(entry < least for entry in values):
         raise SparseConvValueError(f"{name}: must be at least {least}, got {values}")
     return values
+
+
+def _plain(entry: Any) -> Any:
+    """Return an integer of any library as Python's own, and anything else as it is."""
+    if isinstance(entry, bool) or not hasattr(entry, "__index__"):
+        return entry
+    return operator.index(entry)

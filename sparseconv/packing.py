@@ -58,7 +58,7 @@ class Packing:
         """Return the int64 keys ``[N]`` of ``coords`` ``[N, 1 + D]``, which lie in the box."""
         keys = coords[:, 0].long() - self.lower[0]
         for axis in range(1, len(self.lower)):
-            keys = keys * self.extent[axis] + (coords[:, axis] - self.lower[axis])
+            keys = keys * self.extent[axis] + (coords[:, axis].long() - self.lower[axis])
         return keys
 
     def unpack(self, keys: Tensor) -> Tensor:

@@ -67,7 +67,11 @@ class SiteRecord:
     @cached_property
     def coords(self) -> Tensor:
         """Coordinates ``[N, 1 + D]`` in row order, batch first."""
-        coords = self.index.packing.unpack(self.index.keys).to(self.coords_dtype)
+        packing = self.index.packing
+        coords = packing.unpack(self.index.keys)
+        limits = torch.iinfo(self.coords_dtype)  # sites derived from others may lie beyond
+        if min(packing.lower) >= limits.min and max(packing.upper) <= limits.max:
+            coords = coords.to(self.coords_dtype)
         if self.index.order is None:
             return coords
         in_rows = torch.empty_like(coords)
@@ -315,7 +319,7 @@ class Sites:
 
     def _build(self, geometry: Geometry) -> None:
         """Put the rulebook of ``geometry`` into the cache, and the output sites if they are new."""
-        shape = geometry.output_shape(self.spatial_shape)
+        shape = self._shape_under(geometry)
         if geometry.kind is Kind.SUBMANIFOLD:
             self._rulebooks[geometry] = self._pairs(self, geometry)
             return
@@ -336,8 +340,12 @@ class Sites:
 
     def _rulebook_to(self, target: Sites, geometry: Geometry) -> Rulebook:
         """Return the rulebook to sites that the caller gave; cached while they live."""
-        shape = geometry.output_shape(self.spatial_shape)
-        if (shape, self.batch_size) != (target.spatial_shape, target.batch_size):
+        shape = self._shape_under(geometry)
+        fits = all(
+            low < 0 or size == wanted
+            for low, size, wanted in zip(self.lower, shape, target.spatial_shape, strict=True)
+        )
+        if not fits or self.batch_size != target.batch_size:
             raise SparseConvValueError(
                 f"like: a layer of {geometry} joins {self} to spatial_shape {shape}, "
                 f"not to {target}"
@@ -347,15 +355,34 @@ class Sites:
             cached[geometry] = self._pairs(target, geometry)
         return cached[geometry]
 
+    def _shape_under(self, geometry: Geometry) -> Ints:
+        """Return the output's extent; an axis that is open ends behind the last site reached."""
+        closed = tuple(
+            0 if low < 0 else size for low, size in zip(self.lower, self.spatial_shape, strict=True)
+        )
+        shape = geometry.output_shape(closed)
+        _, high = geometry.reach(self.index.packing.lower[1:], self.index.packing.upper[1:])
+        return tuple(
+            max(top + 1, 0) if low < 0 else size
+            for top, low, size in zip(high, self.lower, shape, strict=True)
+        )
+
     def _reached(self, geometry: Geometry, shape: Ints) -> SiteRecord:
         """Return the record of the sites that the site law makes active, in ascending order."""
         packing = self.index.packing
         below, _ = geometry.reach(self.lower, self.lower)
-        # a grid that starts at 0 ends there; one with negative coordinates goes on
-        floor = tuple(low if own < 0 else 0 for low, own in zip(below, self.lower, strict=True))
         low, high = geometry.reach(packing.lower[1:], packing.upper[1:])
+        # an axis that starts at 0 ends there and at its extent; one with negative coordinates is
+        # open at both ends, so that a scene may be shifted
+        floor = tuple(
+            min(bottom, first, -1) if own < 0 else 0
+            for bottom, first, own in zip(below, low, self.lower, strict=True)
+        )
         low = tuple(map(max, low, floor))
-        high = tuple(min(top, size - 1) for top, size in zip(high, shape, strict=True))
+        high = tuple(
+            top if own < 0 else min(top, size - 1)
+            for top, size, own in zip(high, shape, self.lower, strict=True)
+        )
         if self.num_sites == 0 or any(top < bottom for bottom, top in zip(low, high, strict=True)):
             empty = Index(self.index.keys[:0], None, Packing.around((0, *floor), (0, *floor)))
             return SiteRecord(empty, shape, self.batch_size, floor, self._record.coords_dtype)

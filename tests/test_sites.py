@@ -229,7 +229,8 @@ def test_a_scene_at_negative_coordinates_is_a_dense_grid_with_room_on_every_side
     weight = torch.randn(1, 1, 3, 3, dtype=torch.float64)
     room = 12  # a multiple of each stride
     low = sc.SparseTensor(x.features, x.coords - torch.tensor([0, 6, 6]))
-    high = sc.SparseTensor(x.features, x.coords + torch.tensor([0, room - 6, room - 6]))
+    shifted = x.coords + torch.tensor([0, room - 6, room - 6])
+    high = sc.SparseTensor(x.features, shifted, (40, 40))
     y = F.conv2d(low, weight, stride=stride, padding=1)
     expected = F.conv2d(high, weight, stride=stride, padding=1)
     offset = torch.tensor([0, room, room]) // stride

@@ -8,7 +8,10 @@ alone.
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,6 +113,18 @@ def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
     )
 
 
+def _exact(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Let a product run in the dtypes that it chose, whatever autocast is on around it."""
+
+    @functools.wraps(product)
+    def run(features: Tensor, *args: Any) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return product(features, *args)
+
+    return run
+
+
+@_exact
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the convolution: gather rows, multiply in blocks, add to the output rows."""
     _, groups, c_in, c_out = weight.shape
@@ -130,6 +145,7 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
     return out.reshape(rulebook.n_out, groups * c_out).to(features.dtype)
 
 
+@_exact
 def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
     """Return the weight gradient: products of blocks of pairs, added in a tree of fixed shape."""
     x, g = _accumulable(features), _accumulable(grad)
