@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.engines import Index
+from sparseconv.engines import Engine, Index
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.geometry import Ints
 from sparseconv.packing import MAX_CELLS, Packing
@@ -89,14 +89,14 @@ def _checked_record(
 ) -> SiteRecord:
     """Return the record of checked ``coords``, in which sites may still repeat."""
     _check_layout(coords)
-    low, high = _bounds(coords)
+    engine = engines.for_tensor(coords)
+    low, high = _bounds(coords, engine)
     batch = _batch_size(batch_size, low, high)
     if lower is None:
         lower = tuple(0 if spatial_shape is not None else min(0, entry) for entry in low[1:])
     shape = _spatial_shape(spatial_shape, lower, low[1:], high[1:])
     packing = Packing.around(low, high, MAX_CELLS)
-    engine = engines.for_tensor(coords)
-    index = engine.build_index(packing.pack(coords), packing)
+    index = engine.build_index(coords, packing)
     dtype = coords.dtype if coords.dtype in (torch.int32, torch.int64) else torch.int64
     return SiteRecord(index, shape, batch, lower, dtype)
 
@@ -116,16 +116,16 @@ def _check_layout(coords: Tensor) -> None:
         )
 
 
-def _bounds(coords: Tensor) -> tuple[Ints, Ints]:
+def _bounds(coords: Tensor, engine: Engine) -> tuple[Ints, Ints]:
     """Return the smallest and the largest value per column; 0 and -1 where there is no row."""
     if coords.shape[0] == 0:
         return (0,) * coords.shape[1], (-1,) * coords.shape[1]
-    low, high = (extreme.tolist() for extreme in torch.aminmax(coords, dim=0))
+    low, high = engine.bounds(coords)
     if min(low) < INT32.min or max(high) > INT32.max:
         raise SparseConvValueError(
             f"coords: must lie in the int32 range, got values from {min(low)} to {max(high)}"
         )
-    return tuple(low), tuple(high)
+    return low, high
 
 
 def _batch_size(batch_size: int | None, low: Ints, high: Ints) -> int:

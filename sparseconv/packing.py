@@ -15,21 +15,29 @@ from sparseconv.errors import SparseConvValueError
 MAX_CELLS = 2**62
 MAX_DERIVED_CELLS = 2**63 - 1
 
+# Cells that keys leave free behind every spatial axis, where there is room for it: the key of a
+# cell that lies up to so far outside the box is then no other cell's, so that a neighbour's key is
+# found by one addition, without a look at the coordinates.
+GUARD = 2
+
 
 @dataclass(frozen=True)
 class Packing:
     """A box of integer coordinates and the mixed-radix key of every cell in it.
 
-    ``key = ((b - lower[0]) * extent[1] + (i - lower[1])) * extent[2] + ...``: keys are ordered as
-    the coordinates are, lexicographically, and no two cells of the box share one.
+    ``key = ((b - lower[0]) * radix[1] + (i - lower[1])) * radix[2] + ...``: keys are ordered as
+    the coordinates are, lexicographically, and no two cells of the box share one, nor do cells that
+    lie up to ``guard`` outside its spatial axes.
 
     Attributes:
         lower: smallest coordinate per column, batch first, length 1 + D.
         extent: number of cells per column, each at least 1.
+        guard: by how much the spatial entries of ``radix`` exceed ``extent``.
     """
 
     lower: tuple[int, ...]
     extent: tuple[int, ...]
+    guard: int = 0
 
     @classmethod
     def around(
@@ -47,7 +55,25 @@ class Packing:
                 f"coords: the bounding box {extent} (batch first) holds {cells:.3g} cells; "
                 f"coordinates can be packed into 64-bit keys for fewer than {limit:.3g}"
             )
-        return cls(lower, extent)
+        return cls(lower, extent).guarded(GUARD) or cls(lower, extent)
+
+    def guarded(self, guard: int) -> Packing | None:
+        """Return the same box with a guard of at least so many cells, None where keys overflow."""
+        if guard <= self.guard:
+            return self
+        wider = Packing(self.lower, self.extent, guard)
+        return wider if math.prod(wider.radix) < MAX_DERIVED_CELLS else None
+
+    @property
+    def radix(self) -> tuple[int, ...]:
+        """Keys per column: the extent, and the guard on the spatial ones."""
+        batch, *spatial = self.extent
+        return (batch, *(size + self.guard for size in spatial))
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """By how much one step along each column moves the key."""
+        return tuple(math.prod(self.radix[column + 1 :]) for column in range(len(self.radix)))
 
     @property
     def upper(self) -> tuple[int, ...]:
@@ -58,15 +84,15 @@ class Packing:
         """Return the int64 keys ``[N]`` of ``coords`` ``[N, 1 + D]``, which lie in the box."""
         keys = coords[:, 0].long() - self.lower[0]
         for axis in range(1, len(self.lower)):
-            keys = keys * self.extent[axis] + (coords[:, axis].long() - self.lower[axis])
+            keys = keys * self.radix[axis] + (coords[:, axis].long() - self.lower[axis])
         return keys
 
     def unpack(self, keys: Tensor) -> Tensor:
         """Return the int64 coordinates ``[N, 1 + D]`` of ``keys`` ``[N]``."""
         columns = []
         for axis in reversed(range(1, len(self.lower))):
-            columns.append(keys % self.extent[axis] + self.lower[axis])
-            keys = keys // self.extent[axis]
+            columns.append(keys % self.radix[axis] + self.lower[axis])
+            keys = keys // self.radix[axis]
         columns.append(keys + self.lower[0])
         return torch.stack(columns[::-1], dim=1)
 

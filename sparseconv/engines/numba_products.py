@@ -249,15 +249,6 @@ def tile_starts(out_rows: Array, first: int, last: int, tile: int, starts: Array
 
 
 @Kernel
-def ascends(rows: Array, first: int, last: int) -> bool:
-    """Return whether ``rows[first:last]`` ascend."""
-    for entry in range(first + 1, last):
-        if rows[entry] < rows[entry - 1]:
-            return False
-    return True
-
-
-@Kernel
 def scatter_tile(
     features: Array,
     weight: Array,

@@ -12,17 +12,6 @@ Array = np.ndarray[Any, Any]
 
 
 @Kernel
-def order_ties(keys: Array, order: Array) -> None:
-    """Put the rows of equal ``keys`` ``[N]`` (ascending) into ascending order, in place."""
-    start = 0
-    for entry in range(1, keys.shape[0] + 1):
-        if entry == keys.shape[0] or keys[entry] != keys[start]:
-            if entry - start > 1:
-                order[start:entry] = np.sort(order[start:entry])
-            start = entry
-
-
-@Kernel
 def segment_sums(
     values: Array, order: Array, starts: Array, first: int, last: int, out: Array
 ) -> None:

@@ -1,9 +1,7 @@
-"""Kernels of the Numba engine for sites: hash table, site law, rulebook.
+"""Kernels of the Numba engine for sites: packing, hash table, site law.
 
-All work on batch and four spatial axes; fewer axes are padded in front with axes of extent 1.
-Keys are in ascending order throughout. A layer maps coarse coordinates to fine ones by
-``i = o * stride - padding + k * dilation``, which keeps that order, so that for one kernel cell
-the keys looked up for ascending coarse sites ascend too: a merge finds them all in one pass.
+All but the packing work on batch and four spatial axes; fewer axes are padded in front with axes
+of extent 1.
 """
 
 from __future__ import annotations
@@ -15,6 +13,53 @@ import numpy as np
 from sparseconv.engines.numba_compile import Kernel
 
 Array = np.ndarray[Any, Any]
+
+
+@Kernel
+def extremes(coords: Array, start: int, end: int, found: Array) -> None:
+    """Write the smallest and the largest value of each column of some rows to ``found`` [2, C]."""
+    for column in range(coords.shape[1]):
+        low = high = np.int64(coords[start, column])
+        for row in range(start, end):
+            value = np.int64(coords[row, column])
+            low = min(low, value)
+            high = max(high, value)
+        found[0, column] = low
+        found[1, column] = high
+
+
+@Kernel
+def pack(coords: Array, lower: Array, weights: Array, start: int, end: int, keys: Array) -> None:
+    """Write the keys of ``coords[start:end]``."""
+    for row in range(start, end):
+        key = np.int64(0)
+        for column in range(coords.shape[1]):
+            key += (coords[row, column] - lower[column]) * weights[column]
+        keys[row] = key
+
+
+@Kernel
+def ascends(values: Array, first: int, last: int) -> bool:
+    """Return whether ``values[first:last]`` ascend."""
+    for entry in range(first + 1, last):
+        if values[entry] < values[entry - 1]:
+            return False
+    return True
+
+
+@Kernel
+def number(keys: Array, bits: int, start: int, end: int) -> None:
+    """Put the row number into the low ``bits`` of each key."""
+    for row in range(start, end):
+        keys[row] = (keys[row] << bits) | row
+
+
+@Kernel
+def split(keys: Array, bits: int, start: int, end: int, order: Array) -> None:
+    """Take row numbers out of numbered keys again."""
+    for row in range(start, end):
+        order[row] = keys[row] & ((1 << bits) - 1)
+        keys[row] >>= bits
 
 
 @Kernel
@@ -52,15 +97,34 @@ def probe_table(
 
 
 @Kernel
-def unpack(keys: Array, lower: Array, extent: Array, start: int, end: int, coords: Array) -> None:
+def unpack(keys: Array, lower: Array, radix: Array, start: int, end: int, coords: Array) -> None:
     """Write the coordinates ``[N, 5]`` of ``keys[start:end]``."""
     for row in range(start, end):
         key = keys[row]
         for axis in range(4, 0, -1):
-            rest = key // extent[axis]
-            coords[row, axis] = key - rest * extent[axis] + lower[axis]
+            rest = key // radix[axis]
+            coords[row, axis] = key - rest * radix[axis] + lower[axis]
             key = rest
         coords[row, 0] = key + lower[0]
+
+
+@Kernel
+def project(
+    keys: Array, radix: Array, weights: Array, constant: int, start: int, end: int, out: Array
+) -> None:
+    """Write ``constant + places . weights`` for ``keys[start:end]``.
+
+    A place is a coordinate minus its lower bound.
+    """
+    for row in range(start, end):
+        key = keys[row]
+        total = np.int64(constant)
+        for axis in range(4, 0, -1):
+            if radix[axis] != 1:
+                rest = key // radix[axis]
+                total += (key - rest * radix[axis]) * weights[axis]
+                key = rest
+        out[row] = total + key * weights[0]
 
 
 @Kernel
@@ -69,6 +133,7 @@ def reach(
     geometry: Array,
     lower: Array,
     extent: Array,
+    radix: Array,
     transposed: bool,
     start: int,
     end: int,
@@ -77,7 +142,8 @@ def reach(
     """Write the keys of the output sites that inputs ``start`` to ``end`` reach; return how many.
 
     ``geometry`` ``[4, 4]`` holds kernel size, stride, padding and dilation per axis; sites outside
-    the box ``lower``, ``extent`` are left out; a site may be written more than once, at different
+    the box ``lower``, ``extent`` are left out (``radix`` is that of its keys); a site may be
+    written more than once, at different
     places.
     """
     most = max(geometry[0, 0], geometry[0, 1], geometry[0, 2], geometry[0, 3])
@@ -123,12 +189,12 @@ def reach(
                 if 0 <= place < extent[axis + 1]:
                     places[axis, found[axis]] = place
                     found[axis] += 1
-        batch = (coords[row, 0] - lower[0]) * extent[1]
+        batch = (coords[row, 0] - lower[0]) * radix[1]
         for first in places[0, : found[0]]:
             for second in places[1, : found[1]]:
-                plane = ((batch + first) * extent[2] + second) * extent[3]
+                plane = ((batch + first) * radix[2] + second) * radix[3]
                 for third in places[2, : found[2]]:
-                    line = (plane + third) * extent[4]
+                    line = (plane + third) * radix[4]
                     for fourth in places[3, : found[3]]:
                         keys[count] = line + fourth
                         count += 1
@@ -144,94 +210,3 @@ def drop_repeats(keys: Array) -> int:
             keys[count] = keys[row]
             count += 1
     return count
-
-
-@Kernel
-def merge(
-    fine_keys: Array,
-    lower: Array,
-    extent: Array,
-    coarse: Array,
-    geometry: Array,
-    columns: Array,
-    bounds: Array,
-    fine_rows: Array,
-    coarse_rows: Array,
-    counts: Array,
-) -> None:
-    """Find the pairs of some columns of kernel cells; a column differs in the last axis only.
-
-    Args:
-        fine_keys: ``[n_fine]`` ascending, packed by ``lower``, ``extent`` ``[5]``.
-        coarse: ``[n_coarse, 5]`` coordinates, ascending.
-        geometry: ``[4, 4]`` kernel size, stride, padding, dilation per axis.
-        columns: ``[M, 4]`` the cells on the first three axes, and how many cells of the last axis
-            to look at, from cell 0.
-        bounds: ``[2]`` the coarse sites to look at.
-        fine_rows, coarse_rows: ``[M * K_last, n_coarse]``; the pairs of a cell are written to its
-            row from ``bounds[0]`` on, as positions in key order.
-        counts: ``[M * K_last]`` number of pairs written per cell.
-    """
-    n_fine = fine_keys.shape[0]
-    n_columns = columns.shape[0]
-    last_cells, step = geometry[0, 3], geometry[3, 3]
-    positions = np.full(n_columns, -1, np.int64)
-    shifts = np.empty((n_columns, 3), np.int64)
-    for column in range(n_columns):
-        for axis in range(3):
-            shift = columns[column, axis] * geometry[3, axis]
-            shifts[column, axis] = shift - geometry[2, axis] - lower[axis + 1]
-    counts[:] = 0
-    for row in range(bounds[0], bounds[1]):
-        batch = coarse[row, 0] - lower[0]
-        if batch < 0 or batch >= extent[0]:
-            continue
-        batch *= extent[1]
-        first = coarse[row, 1] * geometry[1, 0]
-        second = coarse[row, 2] * geometry[1, 1]
-        third = coarse[row, 3] * geometry[1, 2]
-        start = coarse[row, 4] * geometry[1, 3] - geometry[2, 3] - lower[4]
-        for column in range(n_columns):
-            high = min(start + (columns[column, 3] - 1) * step, extent[4] - 1)
-            low = max(start, 0)
-            i = first + shifts[column, 0]
-            j = second + shifts[column, 1]
-            k = third + shifts[column, 2]
-            legal = (0 <= i < extent[1]) & (0 <= j < extent[2]) & (0 <= k < extent[3])
-            if low > high or not legal:
-                continue
-            base = (((batch + i) * extent[2] + j) * extent[3] + k) * extent[4]
-            position = positions[column]
-            if position < 0:
-                position = np.searchsorted(fine_keys, base + low)
-            while position < n_fine and fine_keys[position] < base + low:
-                position += 1
-            positions[column] = position
-            while position < n_fine and fine_keys[position] <= base + high:
-                offset = fine_keys[position] - base - start
-                cell = offset if step == 1 else offset // step
-                if cell * step == offset:
-                    cell += column * last_cells
-                    place = bounds[0] + counts[cell]
-                    fine_rows[cell, place] = position
-                    coarse_rows[cell, place] = row
-                    counts[cell] += 1
-                position += 1
-
-
-@Kernel
-def collect(
-    scratch: Array, chunk: int, counts: Array, order: Array, start: int, rows: Array
-) -> None:
-    """Put the pieces of one cell's pairs together: ``rows[start:]``.
-
-    Args:
-        scratch: ``[n]`` positions in key order; piece ``c`` begins at ``c * chunk``.
-        counts: ``[chunks]`` the length of each piece.
-        order: ``[n]`` row of each position; empty where that is the position.
-    """
-    for piece in range(counts.shape[0]):
-        for entry in range(piece * chunk, piece * chunk + counts[piece]):
-            position = scratch[entry]
-            rows[start] = order[position] if order.shape[0] > 0 else position
-            start += 1

@@ -41,8 +41,14 @@ class Engine(Protocol):
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Return why this engine cannot run there, or None if it can."""
 
-    def build_index(self, keys: Tensor, packing: Packing) -> Index:
-        """Return the index of int64 ``keys`` ``[N]``; equal keys stay next to each other."""
+    def bounds(self, coords: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the smallest and the largest value per column of ``coords`` ``[N, 1 + D]``."""
+
+    def build_index(self, coords: Tensor, packing: Packing) -> Index:
+        """Return the index of integer ``coords`` ``[N, 1 + D]``, which lie in the packing's box.
+
+        Rows at one place stay next to each other, in their order.
+        """
 
     def lookup(self, index: Index, keys: Tensor) -> Tensor:
         """Return the int64 rows ``[M]`` of ``keys`` ``[M]``, -1 where a key is absent."""

@@ -36,8 +36,15 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def build_index(keys: Tensor, packing: Packing) -> Index:
-    """Return the index: sorted keys (no copy where they come in order)."""
+def bounds(coords: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the smallest and the largest value per column."""
+    low, high = (extreme.tolist() for extreme in torch.aminmax(coords, dim=0))
+    return tuple(low), tuple(high)
+
+
+def build_index(coords: Tensor, packing: Packing) -> Index:
+    """Return the index: sorted keys, and no order where they come sorted."""
+    keys = packing.pack(coords)
     if bool((keys[1:] >= keys[:-1]).all()):
         return Index(keys, None, packing)
     ascending, order = torch.sort(keys, stable=True)

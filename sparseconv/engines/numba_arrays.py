@@ -1,0 +1,43 @@
+"""What the host side of the Numba engine shares: arrays to compute in, tasks over rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparseconv.engines.numba_compile import in_parallel
+from sparseconv.engines.numba_products import VECTOR_BYTES
+
+Array = np.ndarray[Any, Any]
+
+CHUNK_ROWS = 8192  # sites or segments that one task takes
+
+
+def by_chunks(count: int, task: Any, step: int = CHUNK_ROWS) -> None:
+    """Call ``task(start, end)`` over ``count`` rows in chunks of ``step``, in parallel."""
+    starts = range(0, count, step)
+    in_parallel(lambda number: task(starts[number], min(starts[number] + step, count)), len(starts))
+
+
+def array(x: Tensor) -> Array:
+    """Return a contiguous array in a dtype to compute in: halves become float32."""
+    x = x.detach().contiguous()
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    return x.numpy()
+
+
+def ranges(count: int, parts: int) -> Array:
+    """Return ``[parts, 2]``: ``count`` split into ranges of about equal length."""
+    ends = np.arange(parts + 1) * count // parts
+    return np.stack([ends[:-1], ends[1:]], axis=1)
+
+
+def columns_of(c_out: int, dtype: Any) -> tuple[int, int]:
+    """Return ``c_out`` rounded up to whole vectors, and the columns of a block: one or two."""
+    lanes = VECTOR_BYTES // dtype.itemsize
+    columns = -(-c_out // lanes) * lanes
+    return columns, lanes if columns % (2 * lanes) else 2 * lanes

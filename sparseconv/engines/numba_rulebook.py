@@ -1,0 +1,223 @@
+"""The rulebooks of the Numba engine, and the order in which its products walk them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparseconv.engines import numba_merge as kernels
+from sparseconv.engines import numba_products as products
+from sparseconv.engines import numba_sites, torch_engine
+from sparseconv.engines.numba_arrays import CHUNK_ROWS, by_chunks
+from sparseconv.engines.numba_compile import in_parallel
+from sparseconv.engines.numba_index import box, table
+from sparseconv.engines.protocol import Index
+from sparseconv.geometry import Geometry, Kind
+from sparseconv.packing import Packing
+from sparseconv.rulebook import Rulebook
+
+Array = np.ndarray[Any, Any]
+
+TILE_ROWS = 512
+MERGE_CELLS = 48  # kernel cells searched at once: bounds the scratch memory; a multiple of 3
+
+
+@dataclass(frozen=True, eq=False)
+class TiledPairs:
+    """Pairs in ascending order of their output rows, and where each tile of rows begins.
+
+    Attributes:
+        in_rows, out_rows: int32 ``[P]``.
+        starts: int64 ``[K, T + 1]``.
+    """
+
+    in_rows: Array
+    out_rows: Array
+    starts: Array
+
+
+def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
+    """Return the pairs by merging ascending keys.
+
+    A submanifold rulebook is its own mirror image: the pairs of cell ``K - 1 - k`` are those of
+    cell ``k`` swapped, in the same order, so only the first half is searched, and the centre is
+    every site with itself.
+    """
+    packing = fine.packing.guarded(_guard(fine.packing, coarse.packing, geometry))
+    samples = coarse.packing.upper[0] - fine.packing.lower[0] + 1
+    if packing is None or samples * packing.weights[0] >= 2**63:  # 64 bits hold no such key
+        return torch_engine.build_rulebook(fine, coarse, geometry)
+    keys, bases, shifts = _merge_keys(fine, coarse, packing, geometry)
+    mirrored = geometry.kind is Kind.SUBMANIFOLD and fine is coarse
+    cells = len(shifts) // 2 if mirrored else len(shifts)
+    blocks = [
+        _Block(keys, bases, shifts[number : min(number + MERGE_CELLS, cells)], geometry)
+        for number in range(0, cells, MERGE_CELLS)
+    ]
+    counts = [count for block in blocks for count in block.totals]
+    if mirrored:
+        counts = [*counts, fine.keys.numel(), *counts[::-1]]
+    splits = [0, *itertools.accumulate(counts)]
+    rows = np.empty((2, splits[-1]), np.int32)
+    orders = [
+        np.empty(0, np.int64) if index.order is None else index.order.numpy()
+        for index in (fine, coarse)
+    ]
+    first = 0
+    for block in blocks:
+        places = splits[first : first + block.size]
+        mirror = [-1] * block.size
+        if mirrored:
+            mirror = [splits[len(shifts) - 1 - first - cell] for cell in range(block.size)]
+        block.write(places, mirror, orders, rows)
+        first += block.size
+    if mirrored:
+        centre = orders[0] if orders[0].size else np.arange(fine.keys.numel())
+        rows[:, splits[cells] : splits[cells + 1]] = centre
+    return Rulebook(
+        torch.from_numpy(rows[0]),
+        torch.from_numpy(rows[1]),
+        tuple(splits),
+        fine.keys.numel(),
+        coarse.keys.numel(),
+    )
+
+
+def _guard(fine: Packing, coarse: Packing, geometry: Geometry) -> int:
+    """Return how far outside the fine box the layer looks for sites."""
+    below, above = [0], [0]
+    axes = zip(
+        *(fine.lower[1:], fine.upper[1:], coarse.lower[1:], coarse.upper[1:]),
+        *(geometry.kernel_size, geometry.stride, geometry.padding, geometry.dilation),
+        strict=True,
+    )
+    for low, high, first, last, size, stride, padding, dilation in axes:
+        below.append(low - (first * stride - padding))
+        above.append(last * stride - padding + (size - 1) * dilation - high)
+    return max(*below, *above)
+
+
+def _merge_keys(
+    fine: Index, coarse: Index, packing: Packing, geometry: Geometry
+) -> tuple[Array, Array, Array]:
+    """Return the fine keys with sentinels, a base per coarse site, and a shift per kernel cell.
+
+    The fine key that a coarse site meets at a kernel cell is the sum of base and shift.
+    """
+    weights = np.array(_padded(packing.weights), dtype=object)
+    _, stride, padding, dilation = table(geometry).tolist()
+    n = fine.keys.numel()
+    keys = np.full(n + kernels.SENTINELS, 2**63 - 1)
+    if packing is fine.packing:
+        keys[:n] = fine.keys.numpy()
+    else:
+        _project(fine, weights, 0, keys[:n])
+    same = fine is coarse and max(geometry.stride) == 1
+    bases = keys[:n]
+    origin = -sum(np.array(padding, dtype=object) * weights[1:])
+    if not same:
+        origins = [box(index.packing)[0].astype(object) for index in (fine, coarse)]
+        factors = np.array([1, *stride], dtype=object)
+        bases = np.empty(coarse.keys.numel(), np.int64)
+        moved = sum((origins[1] * factors - origins[0]) * weights)
+        _project(coarse, factors * weights, moved, bases)
+    steps = np.array(dilation, dtype=object) * weights[1:]
+    sizes = table(geometry)[0].tolist()
+    shifts = [
+        origin + sum(np.array(cell, dtype=object) * steps)
+        for cell in itertools.product(*map(range, sizes))
+    ]
+    return keys, bases, np.array([_wrapped(shift) for shift in shifts], np.int64)
+
+
+def _padded(weights: tuple[int, ...]) -> tuple[int, ...]:
+    """Return five weights: those of missing axes are put in behind the batch."""
+    return weights[0], *(weights[0],) * (5 - len(weights)), *weights[1:]
+
+
+def _project(index: Index, weights: Array, constant: int, out: Array) -> None:
+    """Write ``constant + places . weights`` per site, modulo 2^64."""
+    keys, (_, _, radix) = index.keys.numpy(), box(index.packing)
+    wrapped = np.array([_wrapped(weight) for weight in weights], np.int64)
+    start = _wrapped(constant)
+    by_chunks(keys.size, lambda s, e: numba_sites.project(keys, radix, wrapped, start, s, e, out))
+
+
+def _wrapped(value: int) -> int:
+    """Return the signed 64-bit integer that equals ``value`` modulo 2^64."""
+    return (int(value) + 2**63) % 2**64 - 2**63
+
+
+class _Block:
+    """The pairs of some kernel cells: found chunk by chunk, then put into their place."""
+
+    def __init__(self, keys: Array, bases: Array, shifts: Array, geometry: Geometry) -> None:
+        self.size = len(shifts)
+        chunks = -(-bases.size // CHUNK_ROWS)
+        self._scratch = np.empty((2, self.size, bases.size), np.int32)
+        counts = np.zeros((chunks, self.size), np.int64)
+        # cells whose keys follow each other are merged three at a time
+        threes = 0
+        if geometry.kernel_size[-1] == 3 and geometry.dilation[-1] == 1:
+            threes = self.size // 3
+        runs, cells = shifts[: 3 * threes : 3].copy(), shifts[3 * threes :].copy()
+        fine, coarse = self._scratch
+
+        def search(chunk: int) -> None:
+            first = chunk * CHUNK_ROWS
+            bounds = np.array([first, min(first + CHUNK_ROWS, bases.size)], np.int64)
+            near, rest = slice(3 * threes), slice(3 * threes, None)
+            found = (fine[near], coarse[near], counts[chunk, near])
+            kernels.merge_runs(keys, bases, runs, bounds, *found)
+            found = (fine[rest], coarse[rest], counts[chunk, rest])
+            kernels.merge_cells(keys, bases, cells, bounds, *found)
+
+        in_parallel(search, chunks)
+        self._counts = np.ascontiguousarray(counts.T)
+        self.totals = counts.sum(axis=0).tolist()
+
+    def write(self, starts: list[int], mirror: list[int], orders: list[Array], rows: Array) -> None:
+        """Write the fine and coarse rows of each cell from its start on, and to its mirror."""
+
+        def put(cell: int) -> None:
+            for side in (0, 1):
+                place = self._counts[cell], orders[side], starts[cell], rows[side]
+                again = mirror[cell], rows[1 - side]
+                kernels.collect(self._scratch[side, cell], CHUNK_ROWS, *place, *again)
+
+        in_parallel(put, self.size)
+
+
+def tiled_pairs(rulebook: Rulebook) -> TiledPairs:
+    """Return the pairs in tile order: derived once per direction and kept on the rulebook."""
+    layout: TiledPairs | None = rulebook.layouts.get("numba")
+    if layout is None:
+        layout = rulebook.layouts["numba"] = _tile(rulebook)
+    return layout
+
+
+def _tile(rulebook: Rulebook) -> TiledPairs:
+    in_rows, out_rows = rulebook.in_rows.numpy(), rulebook.out_rows.numpy()
+    ranges = list(itertools.pairwise(rulebook.splits))
+    if not all(numba_sites.ascends(out_rows, start, end) for start, end in ranges):
+        in_rows, out_rows = _by_output(in_rows, out_rows, ranges)
+    tiles = -(-rulebook.n_out // TILE_ROWS)
+    starts = np.empty((len(ranges), tiles + 1), np.int64)
+    in_parallel(
+        lambda cell: products.tile_starts(out_rows, *ranges[cell], TILE_ROWS, starts[cell]),
+        len(ranges),
+    )
+    return TiledPairs(in_rows, out_rows, starts)
+
+
+def _by_output(
+    in_rows: Array, out_rows: Array, ranges: list[tuple[int, int]]
+) -> tuple[Array, Array]:
+    """Return the pairs of each cell in ascending order of their output rows."""
+    pairs = out_rows.astype(np.int64) << 32 | in_rows
+    in_parallel(lambda cell: pairs[slice(*ranges[cell])].sort(), len(ranges))
+    return pairs.astype(np.int32), (pairs >> 32).astype(np.int32)

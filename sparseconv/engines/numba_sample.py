@@ -1,0 +1,111 @@
+"""The deformable product of the Numba engine and its gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparseconv.engines import numba_deform as deform
+from sparseconv.engines.numba_arrays import array, columns_of, ranges
+from sparseconv.engines.numba_compile import in_parallel
+from sparseconv.engines.numba_convolve import REDUCE_BYTES, REDUCE_TASKS
+from sparseconv.rulebook import Taps
+
+Array = np.ndarray[Any, Any]
+
+SAMPLE_ROWS = 128  # output rows of a deformable tile: its interpolated column stays in the cache
+
+
+def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:
+    """Return the deformable product, tile by tile of output rows."""
+    _, groups, _, c_out = weight.shape
+    x = array(features)
+    w, columns = _blocks(weight, x.dtype)
+    out = np.empty((shares.shape[3], groups, columns), x.dtype)
+    lines = np.arange(SAMPLE_ROWS, dtype=np.int32)
+    s, rows = array(shares).astype(x.dtype, copy=False), taps.rows.numpy()
+
+    def run(number: int) -> None:
+        column = np.empty((SAMPLE_ROWS, x.shape[1]), x.dtype)
+        deform.sample_tile(x, s, rows, w, lines, number, column, out)
+
+    in_parallel(run, -(-out.shape[0] // SAMPLE_ROWS))
+    result = torch.from_numpy(out)[:, :, :c_out].reshape(out.shape[0], groups * c_out)
+    return result.to(features.dtype)
+
+
+def sample_gemm_grads(
+    features: Tensor, shares: Tensor, weight: Tensor, grad: Tensor, taps: Taps
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of the deformable product: tasks of samples and input channels."""
+    cells, groups, c_in, c_out = weight.shape
+    x = array(features)
+    s, rows = array(shares).astype(x.dtype, copy=False), taps.rows.numpy()
+    w, _ = _blocks(weight.transpose(2, 3), x.dtype)
+    columns, block_out = columns_of(c_out, x.dtype)
+    split = grad.detach().reshape(-1, groups, c_out)
+    g = array(torch.nn.functional.pad(split, (0, columns - c_out)))
+    places, owners = _channel_blocks(groups, c_in, w.shape[4], rows.shape[0])
+    shape = (cells, groups, columns // block_out, c_in, block_out)
+    samples = _sampleranges(taps, math.prod(shape) * x.itemsize)
+    lines = np.arange(SAMPLE_ROWS, dtype=np.int32)
+    d_x = np.zeros_like(x)
+    partial = np.zeros((len(owners), *rows.shape[1:]), x.dtype)
+    d_w = np.zeros((len(samples), *shape), x.dtype)
+
+    def run(number: int) -> None:
+        part, place = divmod(number, len(places))
+        bounds = samples[part], places[place]
+        deform.sample_gradients(x, s, rows, w, g, lines, *bounds, d_x, partial, d_w[part])
+
+    in_parallel(run, len(samples) * len(places))
+    d_s = np.zeros(rows.shape, x.dtype)
+    for own, owner in zip(partial, owners, strict=True):
+        d_s[owner] += own
+    total = np.zeros(shape, x.dtype)
+    for own in d_w:
+        total += own
+    d_weight = torch.from_numpy(total).transpose(2, 3).flatten(3)[..., :c_out].contiguous()
+    return (
+        torch.from_numpy(d_x).to(features.dtype),
+        torch.from_numpy(d_s).to(shares.dtype),
+        d_weight.to(weight.dtype),
+    )
+
+
+def _blocks(weight: Tensor, dtype: Any) -> tuple[Array, int]:
+    """Return ``[K, G, c_in, c_out]`` as ``[K, G, blocks, c_in, BLOCK]``, and all its columns."""
+    columns, block = columns_of(weight.shape[3], dtype)
+    padded = torch.nn.functional.pad(weight.detach(), (0, columns - weight.shape[3]))
+    return array(padded.unflatten(3, (-1, block)).transpose(2, 3)), columns
+
+
+def _channel_blocks(
+    groups: int, c_in: int, block: int, offset_groups: int
+) -> tuple[Array, list[int]]:
+    """Return the blocks of input channels: group, number, first part; each part's offset group."""
+    channels = groups * c_in // offset_groups
+    places: list[tuple[int, int, int]] = []
+    owners: list[int] = []
+    for group in range(groups):
+        for number in range(-(-c_in // block)):
+            places.append((group, number, len(owners)))
+            low, high = number * block, min((number + 1) * block, c_in)
+            low, high = (group * c_in + end for end in (low, high))
+            owners += range(low // channels, (high - 1) // channels + 1)
+    return np.array(places, np.int64).reshape(-1, 3), owners
+
+
+def _sampleranges(taps: Taps, size: int) -> Array:
+    """Return the ranges of output rows that a weight gradient is summed over apart.
+
+    A sample is never split, so that each input row is written to from one range alone.
+    """
+    count = len(taps.splits) - 1
+    parts = max(1, min(REDUCE_TASKS, count, REDUCE_BYTES // size))
+    splits = np.array(taps.splits)
+    return splits[ranges(count, parts)]
