@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from sparseconv.engines.numba_compile import in_parallel
-from sparseconv.engines.numba_products import VECTOR_BYTES
+from sparseconv.engines.numba_vectors import VECTOR_BYTES
 
 Array = np.ndarray[Any, Any]
 
-CHUNK_ROWS = 8192  # sites or segments that one task takes
+CHUNK_ROWS = 16384  # sites or segments that one task takes
 
 
 def by_chunks(count: int, task: Any, step: int = CHUNK_ROWS) -> None:
@@ -41,3 +41,9 @@ def columns_of(c_out: int, dtype: Any) -> tuple[int, int]:
     lanes = VECTOR_BYTES // dtype.itemsize
     columns = -(-c_out // lanes) * lanes
     return columns, lanes if columns % (2 * lanes) else 2 * lanes
+
+
+def padded(x: Tensor, columns: int) -> Tensor:
+    """Return ``x`` with zeros behind its last axis, up to ``columns``; no copy where it fits."""
+    missing = columns - x.shape[-1]
+    return torch.nn.functional.pad(x.detach(), (0, missing)) if missing else x.detach()

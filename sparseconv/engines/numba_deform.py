@@ -16,12 +16,12 @@ import numpy as np
 
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_products import (
-    VECTOR_BYTES,
     _multiply_one,
     _multiply_two,
     _outer_one,
     _outer_two,
 )
+from sparseconv.engines.numba_vectors import VECTOR_BYTES
 
 Array = np.ndarray[Any, Any]
 

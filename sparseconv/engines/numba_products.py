@@ -12,133 +12,25 @@ cell by cell, channel by channel; a weight gradient adds pair by pair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
-from llvmlite import ir
-from numba import types
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
 
 Array = np.ndarray[Any, Any]
-Value = Any  # an llvmlite value
-
-# AVX-512 has 32 registers of 64 bytes: 8 pairs by 2 vectors fill half of them with accumulators.
-# Elsewhere 32-byte vectors (one AVX2 register, two NEON ones) and 4 pairs keep within 16.
-_AVX512 = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
-VECTOR_BYTES = 64 if _AVX512 else 32
-ROWS = 8 if _AVX512 else 4
-
-
-class _Emitter:
-    """Shorthand for the instructions that the micro-kernels are made of."""
-
-    def __init__(self, builder: Value, dtype: Any) -> None:
-        self.builder = builder
-        self.size = 8 if dtype == types.float64 else 4
-        self.scalar = ir.DoubleType() if dtype == types.float64 else ir.FloatType()
-        self.lanes = VECTOR_BYTES // self.size
-        self.vector = ir.VectorType(self.scalar, self.lanes)
-        name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
-        signature = ir.FunctionType(self.vector, [self.vector] * 3)
-        known = builder.module.globals.get(name)
-        self._fma = known or ir.Function(builder.module, signature, name)
-
-    def const(self, value: int) -> Value:
-        return ir.Constant(ir.IntType(64), value)
-
-    def plus(self, address: Value, count: Value | int, size: int = 1) -> Value:
-        """Return ``address + count * size``."""
-        if isinstance(count, int):
-            return self.builder.add(address, self.const(count * size))
-        return self.builder.add(address, self.builder.mul(count, self.const(size)))
-
-    def load_row(self, rows: Value, entry: Value, base: Value, stride: Value) -> Value:
-        """Return the address of row ``rows[entry]`` of a matrix; ``rows`` are int32."""
-        builder = self.builder
-        pointer = builder.inttoptr(self.plus(rows, entry, 4), ir.IntType(32).as_pointer())
-        row = builder.sext(builder.load(pointer), ir.IntType(64))
-        return builder.add(base, builder.mul(row, stride))
-
-    def load(self, address: Value, vector: int = 0) -> Value:
-        """Return the ``vector``-th vector at ``address``."""
-        place = self.plus(address, vector, VECTOR_BYTES)
-        pointer = self.builder.inttoptr(place, self.vector.as_pointer())
-        return self.builder.load(pointer, align=self.size)
-
-    def store(self, value: Value, address: Value, vector: int) -> None:
-        place = self.plus(address, vector, VECTOR_BYTES)
-        pointer = self.builder.inttoptr(place, self.vector.as_pointer())
-        self.builder.store(value, pointer, align=self.size)
-
-    def broadcast(self, address: Value) -> Value:
-        """Return the scalar at ``address`` in every lane."""
-        builder = self.builder
-        pointer = builder.inttoptr(address, self.scalar.as_pointer())
-        empty = ir.Constant(self.vector, ir.Undefined)
-        single = builder.insert_element(
-            empty, builder.load(pointer), ir.Constant(ir.IntType(32), 0)
-        )
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return builder.shuffle_vector(single, empty, everywhere)
-
-    def fma(self, left: Value, right: Value, total: Value) -> Value:
-        return self.builder.call(self._fma, [left, right, total])
-
-    @contextmanager
-    def loop(self, start: Value, stop: Value, step: int, carried: list[Value]) -> Iterator[_Loop]:
-        """Emit a loop while ``number + step <= stop``; ``carried`` values live in registers."""
-        builder = self.builder
-        before = builder.block
-        head = builder.append_basic_block("head")
-        body = builder.append_basic_block("body")
-        after = builder.append_basic_block("after")
-        builder.branch(head)
-        builder.position_at_end(head)
-        number = builder.phi(ir.IntType(64))
-        number.add_incoming(start, before)
-        values = [builder.phi(value.type) for value in carried]
-        for phi, value in zip(values, carried, strict=True):
-            phi.add_incoming(value, before)
-        end = builder.add(number, self.const(step))
-        builder.cbranch(builder.icmp_signed("<=", end, stop), body, after)
-        builder.position_at_end(body)
-        state = _Loop(number, list(values))
-        yield state
-        number.add_incoming(end, builder.block)
-        for phi, value in zip(values, state.values, strict=True):
-            phi.add_incoming(value, builder.block)
-        builder.branch(head)
-        builder.position_at_end(after)
-        state.values = list(values)
-
-
-class _Loop:
-    """The counter of a loop and the values that it carries; ``values`` is replaced by the body."""
-
-    def __init__(self, number: Value, values: list[Value]) -> None:
-        self.number, self.values = number, values
-
-
-def _sizes(vectors: int) -> Iterator[int]:
-    """Yield how many rows are taken at a time: what registers hold, then halves for the rest."""
-    size = ROWS * 2 // vectors
-    while size:
-        yield size
-        size //= 2
 
 
 def _emit_multiply(vectors: int) -> Callable[..., None]:
     """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = _Emitter(builder, signature.args[0].dtype)
+        emitter = Emitter(builder, signature.args[0].dtype)
         _, x, x_stride, in_rows, out, out_stride, out_rows, weight, c_in, first, last = args
-        for size in _sizes(vectors):
+        for size in sizes(vectors):
             with emitter.loop(first, last, size, []) as pairs:
                 entries = [emitter.plus(pairs.number, row) for row in range(size)]
                 sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
@@ -166,7 +58,7 @@ def _emit_outer(vectors: int) -> Callable[..., None]:
     """Return the emitter of: add the outer products of pairs to a block of weight gradient."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = _Emitter(builder, signature.args[0].dtype)
+        emitter = Emitter(builder, signature.args[0].dtype)
         (
             _,
             x,
@@ -182,7 +74,7 @@ def _emit_outer(vectors: int) -> Callable[..., None]:
             last,
         ) = args
         channel = emitter.const(0)
-        for size in _sizes(vectors):
+        for size in sizes(vectors):
             with emitter.loop(channel, c_in, size, []) as channels:
                 entries = [emitter.plus(channels.number, row) for row in range(size)]
                 rows = [builder.add(weight, builder.mul(entry, w_stride)) for entry in entries]
@@ -205,34 +97,24 @@ def _emit_outer(vectors: int) -> Callable[..., None]:
     return emit
 
 
-def _addresses(emit: Callable[..., None], like: Any, addresses: tuple[Any, ...]) -> Any:
-    """Return what an intrinsic must: the signature (an array for its dtype, then int64s), code."""
-
-    def code(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> Value:
-        emit(context, builder, signature, args)
-        return context.get_dummy_value()
-
-    return types.void(like, *[types.int64] * len(addresses)), code
-
-
 @intrinsic
 def _multiply_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
-    return _addresses(_emit_multiply(1), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+    return addresses(_emit_multiply(1), like, (x, xs, ir_, o, os, or_, w, c, first, last))
 
 
 @intrinsic
 def _multiply_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
-    return _addresses(_emit_multiply(2), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+    return addresses(_emit_multiply(2), like, (x, xs, ir_, o, os, or_, w, c, first, last))
 
 
 @intrinsic
 def _outer_one(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):
-    return _addresses(_emit_outer(1), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
+    return addresses(_emit_outer(1), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
 
 
 @intrinsic
 def _outer_two(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):
-    return _addresses(_emit_outer(2), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
+    return addresses(_emit_outer(2), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
 
 
 @Kernel

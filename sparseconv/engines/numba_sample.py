@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.engines import numba_deform as deform
-from sparseconv.engines.numba_arrays import array, columns_of, ranges
+from sparseconv.engines.numba_arrays import array, columns_of, padded, ranges
 from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_convolve import REDUCE_BYTES, REDUCE_TASKS
 from sparseconv.rulebook import Taps
@@ -48,7 +48,7 @@ def sample_gemm_grads(
     w, _ = _blocks(weight.transpose(2, 3), x.dtype)
     columns, block_out = columns_of(c_out, x.dtype)
     split = grad.detach().reshape(-1, groups, c_out)
-    g = array(torch.nn.functional.pad(split, (0, columns - c_out)))
+    g = array(padded(split, columns))
     places, owners = _channel_blocks(groups, c_in, w.shape[4], rows.shape[0])
     shape = (cells, groups, columns // block_out, c_in, block_out)
     samples = _sampleranges(taps, math.prod(shape) * x.itemsize)
@@ -80,8 +80,8 @@ def sample_gemm_grads(
 def _blocks(weight: Tensor, dtype: Any) -> tuple[Array, int]:
     """Return ``[K, G, c_in, c_out]`` as ``[K, G, blocks, c_in, BLOCK]``, and all its columns."""
     columns, block = columns_of(weight.shape[3], dtype)
-    padded = torch.nn.functional.pad(weight.detach(), (0, columns - weight.shape[3]))
-    return array(padded.unflatten(3, (-1, block)).transpose(2, 3)), columns
+    wide = padded(weight, columns)
+    return array(wide.unflatten(3, (-1, block)).transpose(2, 3)), columns
 
 
 def _channel_blocks(

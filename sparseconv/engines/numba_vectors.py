@@ -1,0 +1,132 @@
+"""What the micro-kernels of the Numba engine are made of: vectors, emitted as LLVM code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+
+Value = Any  # an llvmlite value
+
+# AVX-512 has 32 registers of 64 bytes: 8 pairs by 2 vectors fill half of them with accumulators.
+# Elsewhere 32-byte vectors (one AVX2 register, two NEON ones) and 4 pairs keep within 16.
+_AVX512 = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+VECTOR_BYTES = 64 if _AVX512 else 32
+ROWS = 8 if _AVX512 else 4
+# Dot products of pairs of bfloat16 numbers, added to float32: AVX-512 BF16.
+BFLOAT_DOTS = _AVX512 and llvmlite.binding.get_host_cpu_features().get("avx512bf16", False)
+
+
+class Emitter:
+    """Shorthand for the instructions that the micro-kernels are made of."""
+
+    def __init__(self, builder: Value, dtype: Any) -> None:
+        self.builder = builder
+        self.size = 8 if dtype == types.float64 else 4
+        self.scalar = ir.DoubleType() if dtype == types.float64 else ir.FloatType()
+        self.lanes = VECTOR_BYTES // self.size
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+        name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
+        signature = ir.FunctionType(self.vector, [self.vector] * 3)
+        known = builder.module.globals.get(name)
+        self._fma = known or ir.Function(builder.module, signature, name)
+
+    def const(self, value: int) -> Value:
+        """Return a 64-bit constant."""
+        return ir.Constant(ir.IntType(64), value)
+
+    def plus(self, address: Value, count: Value | int, size: int = 1) -> Value:
+        """Return ``address + count * size``."""
+        if isinstance(count, int):
+            return self.builder.add(address, self.const(count * size))
+        return self.builder.add(address, self.builder.mul(count, self.const(size)))
+
+    def load_row(self, rows: Value, entry: Value, base: Value, stride: Value) -> Value:
+        """Return the address of row ``rows[entry]`` of a matrix; ``rows`` are int32."""
+        builder = self.builder
+        pointer = builder.inttoptr(self.plus(rows, entry, 4), ir.IntType(32).as_pointer())
+        row = builder.sext(builder.load(pointer), ir.IntType(64))
+        return builder.add(base, builder.mul(row, stride))
+
+    def load(self, address: Value, vector: int = 0) -> Value:
+        """Return the ``vector``-th vector at ``address``."""
+        place = self.plus(address, vector, VECTOR_BYTES)
+        pointer = self.builder.inttoptr(place, self.vector.as_pointer())
+        return self.builder.load(pointer, align=self.size)
+
+    def store(self, value: Value, address: Value, vector: int) -> None:
+        """Write the ``vector``-th vector at ``address``."""
+        place = self.plus(address, vector, VECTOR_BYTES)
+        pointer = self.builder.inttoptr(place, self.vector.as_pointer())
+        self.builder.store(value, pointer, align=self.size)
+
+    def broadcast(self, address: Value) -> Value:
+        """Return the scalar at ``address`` in every lane."""
+        builder = self.builder
+        pointer = builder.inttoptr(address, self.scalar.as_pointer())
+        empty = ir.Constant(self.vector, ir.Undefined)
+        single = builder.insert_element(
+            empty, builder.load(pointer), ir.Constant(ir.IntType(32), 0)
+        )
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return builder.shuffle_vector(single, empty, everywhere)
+
+    def fma(self, left: Value, right: Value, total: Value) -> Value:
+        """Return ``left * right + total``, rounded once."""
+        return self.builder.call(self._fma, [left, right, total])
+
+    @contextmanager
+    def loop(self, start: Value, stop: Value, step: int, carried: list[Value]) -> Iterator[Loop]:
+        """Emit a loop while ``number + step <= stop``; ``carried`` values live in registers."""
+        builder = self.builder
+        before = builder.block
+        head = builder.append_basic_block("head")
+        body = builder.append_basic_block("body")
+        after = builder.append_basic_block("after")
+        builder.branch(head)
+        builder.position_at_end(head)
+        number = builder.phi(ir.IntType(64))
+        number.add_incoming(start, before)
+        values = [builder.phi(value.type) for value in carried]
+        for phi, value in zip(values, carried, strict=True):
+            phi.add_incoming(value, before)
+        end = builder.add(number, self.const(step))
+        builder.cbranch(builder.icmp_signed("<=", end, stop), body, after)
+        builder.position_at_end(body)
+        state = Loop(number, list(values))
+        yield state
+        number.add_incoming(end, builder.block)
+        for phi, value in zip(values, state.values, strict=True):
+            phi.add_incoming(value, builder.block)
+        builder.branch(head)
+        builder.position_at_end(after)
+        state.values = list(values)
+
+
+class Loop:
+    """The counter of a loop and the values that it carries; ``values`` is replaced by the body."""
+
+    def __init__(self, number: Value, values: list[Value]) -> None:
+        self.number, self.values = number, values
+
+
+def sizes(vectors: int) -> Iterator[int]:
+    """Yield how many rows are taken at a time: what registers hold, then halves for the rest."""
+    size = ROWS * 2 // vectors
+    while size:
+        yield size
+        size //= 2
+
+
+def addresses(emit: Callable[..., None], like: Any, places: tuple[Any, ...]) -> Any:
+    """Return what an intrinsic must: the signature (an array for its dtype, then int64s), code."""
+
+    def code(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> Value:
+        emit(context, builder, signature, args)
+        return context.get_dummy_value()
+
+    return types.void(like, *[types.int64] * len(places)), code

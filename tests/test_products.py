@@ -1,0 +1,93 @@
+"""The two products of every engine, for every shape of groups and every dtype, against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparseconv import engines
+from sparseconv.engines import torch_engine
+from sparseconv.rulebook import Rulebook
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 8e-3, torch.float16: 1e-3}
+# (groups, input channels of one, output channels of one): plain, depthwise, with a multiplier,
+# with many channels in and one out, narrow groups, odd widths
+SHAPES = st.sampled_from(
+    [
+        *[(1, 1, 1), (1, 5, 33), (1, 32, 64), (64, 1, 1), (7, 1, 1), (6, 1, 3), (80, 1, 2)],
+        *[(4, 3, 1), (8, 4, 4), (6, 2, 5), (3, 7, 9), (2, 17, 16), (5, 16, 2), (12, 2, 2)],
+    ]
+)
+
+
+@st.composite
+def rulebooks(draw: st.DrawFn) -> Rulebook:
+    """Return pairs of random rows, each at most once per cell and side."""
+    n_in, n_out = draw(st.integers(0, 40)), draw(st.integers(0, 1100))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    in_rows, out_rows, splits = [], [], [0]
+    for _ in range(draw(st.integers(1, 4))):
+        count = draw(st.integers(0, min(n_in, n_out)))
+        in_rows.append(torch.randperm(n_in, generator=generator)[:count].int())
+        out_rows.append(torch.randperm(n_out, generator=generator)[:count].int())
+        splits.append(splits[-1] + count)
+    return Rulebook(torch.cat(in_rows), torch.cat(out_rows), tuple(splits), n_in, n_out)
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+@given(rulebooks(), SHAPES, st.sampled_from(list(TOLERANCE)))
+def test_products(
+    name: str, rulebook: Rulebook, shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    groups, c_in, c_out = shape
+    generator = torch.Generator().manual_seed(0)
+    x, w, g = (
+        torch.randn(*size, generator=generator, dtype=torch.float64).to(dtype)
+        for size in (
+            (rulebook.n_in, groups * c_in),
+            (rulebook.num_cells, groups, c_in, c_out),
+            (rulebook.n_out, groups * c_out),
+        )
+    )
+    engine = engines.get(name)
+    fresh = Rulebook(
+        rulebook.in_rows, rulebook.out_rows, rulebook.splits, rulebook.n_in, rulebook.n_out
+    )
+    got = engine.gather_gemm_scatter(x, w, fresh)
+    wanted = torch_engine.gather_gemm_scatter(x.double(), w.double(), rulebook)
+    back = engine.gather_gemm_reduce(x, g, fresh, groups)
+    judge = torch_engine.gather_gemm_reduce(x.double(), g.double(), rulebook, groups)
+    for result, exact in ((got, wanted), (back, judge)):
+        assert result.dtype == dtype
+        assert result.shape == exact.shape
+        # what is left is one rounding of the result, and float32's in the sum
+        scale = exact.abs().amax().item() if exact.numel() else 0.0
+        error = (result.double() - exact).abs()
+        assert bool((error <= TOLERANCE[dtype] * (exact.abs() + 0.01 * scale)).all())
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels", [3, 32])
+def test_halves_keep_what_is_not_finite_and_round_to_nearest(
+    name: str, dtype: torch.dtype, channels: int
+) -> None:
+    n = 6
+    rows = torch.arange(n, dtype=torch.int32)
+    rulebook = Rulebook(rows, rows, (0, n), n, n)
+    x = torch.zeros(n, channels, dtype=dtype)
+    x[:, 0] = torch.tensor([float("nan"), float("inf"), -float("inf"), 1.0, -2.5, 0.0])
+    w = torch.eye(channels, dtype=dtype)[None, None]
+    got = engines.get(name).gather_gemm_scatter(x, w, rulebook)
+    assert bool(got[0].isnan().all())  # 0 * NaN is NaN in every column
+    assert bool(got[1:3].isnan()[:, 1:].all())  # and so is 0 * inf
+    assert torch.equal(got[1:3, 0], x[1:3, 0])
+    assert torch.equal(got[3:], x[3:])
+    # 1 + 2^-9 lies between two neighbours in bfloat16 and rounds to 1, like torch's own rounding
+    exact = torch.tensor([[1.0, 2.0**-9], [1.0, 2.0**-8], [1.0, 3 * 2.0**-8]])
+    ones = torch.ones(1, 1, 2, 1, dtype=dtype)
+    rulebook = Rulebook(rows[:3], rows[:3], (0, 3), 3, 3)
+    got = engines.get(name).gather_gemm_scatter(exact.to(dtype), ones, rulebook)
+    assert torch.equal(got[:, 0], exact.sum(dim=1).to(dtype))
