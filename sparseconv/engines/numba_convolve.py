@@ -89,7 +89,7 @@ def _bfloat_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Ten
         lambda number: bfloat.bfloat_tile(*bits[:2], *pairs, TILE_ROWS, number, bits[2]),
         tiled.starts.shape[1] - 1,
     )
-    return out.unflatten(1, (groups, columns))[:, :, :c_out].reshape(rulebook.n_out, -1)
+    return out.unflatten(1, (groups, columns))[:, :, :c_out].reshape(rulebook.n_out, groups * c_out)
 
 
 def _depthwise(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
@@ -106,7 +106,7 @@ def _depthwise(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
         lambda number: depthwise.scale_tile(x, w, *pairs, TILE_ROWS, number, out),
         tiled.starts.shape[1] - 1,
     )
-    result = torch.from_numpy(out)[:, :channels]
+    result: Tensor = torch.from_numpy(out)[:, :channels]
     if c_in > 1:
         result = functools.reduce(torch.add, result.unflatten(1, (groups, c_in)).unbind(2))
     return result.to(features.dtype).contiguous()
