@@ -174,6 +174,22 @@ class _WindowSum(Rule):
         return _WindowSum.call(grads[0], ctx.rulebook.transposed, ctx.engine), None, None
 
 
+class _WindowMax(Rule):
+    """The largest value of each window, whose gradient goes to the row that holds it."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
+        values, chosen = engine.window_max(features, rulebook)
+        ctx.save_for_backward(chosen)
+        ctx.rulebook, ctx.engine = rulebook, engine
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (chosen,) = ctx.saved_tensors
+        return _WindowScatter.call(grads[0], chosen, ctx.rulebook, ctx.engine), None, None
+
+
 class _WindowPick(Rule):
     """``out[o, c] = features[chosen[o, c], c]``, 0 where that is -1."""
 
@@ -347,9 +363,7 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     """
     if isinstance(rulebook, traced.TracedRulebook):
         return traced.window_max(features, rulebook)
-    engine = engines.for_tensor(features)
-    chosen = engine.window_argmax(features.detach(), rulebook)
-    return _WindowPick.call(features, chosen, rulebook, engine)
+    return _WindowMax.call(features, rulebook, engines.for_tensor(features))
 
 
 def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd import Rule
-from sparseconv.samples import Samples, sample_spread, sample_sum
+from sparseconv.samples import Samples, sample_moment, sample_spread, sample_sum
 
 
 class _Plan(NamedTuple):
@@ -50,9 +50,8 @@ class _Normalise(Rule):
             needed = [t for t in inputs if t.requires_grad]
             found = iter(torch.autograd.grad(composed, needed, grads[0], create_graph=True))
             return *(next(found) if t.requires_grad else None for t in inputs), None, None, None
-        centred = features - sample_spread(mean, samples)
         total = sample_sum(grads[0], samples)  # [S, C], as all below
-        along = sample_sum(centred.mul_(grads[0]), samples) * rstd
+        along = sample_moment(features, grads[0], mean, samples) * rstd
         count = _values(samples, features, groups)
         level = group_sum(total * weight, groups) / count * rstd
         slope = group_sum(along * weight, groups) / count * rstd * rstd
@@ -79,7 +78,10 @@ def normalise(
         eps: added to the variance. A sample of one site (and one channel per group) gets the bias.
     """
     with torch.no_grad():
-        _, mean, variance = _statistics(features, samples, groups)
+        count = _values(samples, features, groups)
+        mean = group_sum(sample_sum(features, samples), groups) / count
+        squares = sample_moment(features, features, mean, samples)
+        variance = group_sum(squares, groups) / count
     channels = features.shape[1]
     weight = features.new_ones(channels) if weight is None else weight.to(features.dtype)
     bias = features.new_zeros(channels) if bias is None else bias.to(features.dtype)
@@ -92,20 +94,15 @@ def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: Samples) -> 
     return torch.addcmul(sample_spread(shift, samples), features, sample_spread(scale, samples))
 
 
-def _statistics(features: Tensor, samples: Samples, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rows minus their mean, the means and the variances ``[S, C]``."""
+def _composed(features: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Tensor:
+    """Return the same rows by operations that autograd follows."""
+    samples, groups, eps = plan
     count = _values(samples, features, groups)
     mean = group_sum(sample_sum(features, samples), groups) / count
     centred = features - sample_spread(mean, samples)
-    squares = centred * centred
-    return centred, mean, group_sum(sample_sum(squares, samples), groups) / count
-
-
-def _composed(features: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Tensor:
-    """Return the same rows by operations that autograd follows."""
-    centred, _, variance = _statistics(features, plan.samples, plan.groups)
-    scale = (variance + plan.eps).rsqrt() * weight
-    return affine(centred, scale, bias.expand_as(scale), plan.samples)
+    variance = group_sum(sample_sum(centred * centred, samples), groups) / count
+    scale = (variance + eps).rsqrt() * weight
+    return affine(centred, scale, bias.expand_as(scale), samples)
 
 
 def _values(samples: Samples, features: Tensor, groups: int) -> Tensor:

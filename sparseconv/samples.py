@@ -116,6 +116,24 @@ def sample_sum(values: Tensor, samples: Samples) -> Tensor:
     return _SampleSum.call(values, samples, engines.for_tensor(values))
 
 
+def sample_moment(left: Tensor, right: Tensor, centre: Tensor, samples: Samples) -> Tensor:
+    """Return each sample's sum ``[S, C]`` of ``(left - centre) * right``, outside autograd.
+
+    Where ``right`` is ``left`` itself, ``centre`` ``[S, C]`` is taken off both. The rows are read
+    once and nothing of their size is written.
+    """
+    engine = engines.for_tensor(left)
+    (order, starts), *levels = samples.levels
+    if levels and samples.sample_of_row is not None:
+        centre = centre[samples.sample_of_row[order[starts[:-1]]]]
+    elif levels:
+        centre = centre.expand(starts.numel() - 1, -1)
+    total = engine.segment_moment(left, right, centre, order, starts)
+    for order, starts in levels:
+        total = engine.segment_sum(total, order, starts)
+    return total
+
+
 def sample_spread(values: Tensor, samples: Samples) -> Tensor:
     """Return each row's entry ``[N, C]`` of ``values`` ``[S, C]``: the adjoint of the sum."""
     return _SampleSpread.call(values, samples, engines.for_tensor(values))

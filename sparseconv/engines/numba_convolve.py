@@ -31,7 +31,7 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
     """Return the convolution, tile by tile of output rows."""
     _, groups, c_in, c_out = weight.shape
     if groups > 1 and min(c_in, c_out) == 1:
-        return _depthwise(features, weight, rulebook)
+        return depthwise_product(features, weight, rulebook)
     weight = _joined(weight)
     if features.dtype == torch.bfloat16 and BFLOAT_DOTS:
         return _bfloat_product(features, weight, rulebook)
@@ -89,15 +89,26 @@ def _bfloat_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Ten
         lambda number: bfloat.bfloat_tile(*bits[:2], *pairs, TILE_ROWS, number, bits[2]),
         tiled.starts.shape[1] - 1,
     )
-    return out.unflatten(1, (groups, columns))[:, :, :c_out].reshape(rulebook.n_out, groups * c_out)
+    result: Tensor = out.unflatten(1, (groups, columns))[:, :, :c_out]
+    return result.reshape(rulebook.n_out, groups * c_out)
 
 
-def _depthwise(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
-    """Return the product of groups with one channel on one side: channel by channel."""
+def _repeated(x: Tensor, times: int) -> Tensor:
+    """Return ``x`` with each channel so many times over, side by side."""
+    return x.detach().repeat_interleave(times, dim=1) if times > 1 else x.detach()
+
+
+def depthwise_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the product of groups with one channel on one side: channel by channel.
+
+    Args:
+        features, weight, rulebook: as of :func:`gather_gemm_scatter`; groups of one channel in, or
+            one out.
+    """
     cells, groups, c_in, c_out = weight.shape
     channels = groups * max(c_in, c_out)
     lanes = columns_of(channels, array(features[:0]).dtype)[0]
-    x = array(padded(features.detach().repeat_interleave(c_out, dim=1), lanes))
+    x = array(padded(_repeated(features, c_out), lanes))
     w = array(padded(weight.detach().reshape(cells, channels), lanes))
     out = np.empty((rulebook.n_out, lanes), x.dtype)
     tiled = tiled_pairs(rulebook)
@@ -108,7 +119,8 @@ def _depthwise(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
     )
     result: Tensor = torch.from_numpy(out)[:, :channels]
     if c_in > 1:
-        result = functools.reduce(torch.add, result.unflatten(1, (groups, c_in)).unbind(2))
+        parts: tuple[Tensor, ...] = result.unflatten(1, (groups, c_in)).unbind(2)
+        result = functools.reduce(torch.add, parts)
     return result.to(features.dtype).contiguous()
 
 
@@ -135,8 +147,8 @@ def _depthwise_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups
     c_in, c_out = features.shape[1] // groups, grad.shape[1] // groups
     channels = groups * max(c_in, c_out)
     lanes = columns_of(channels, array(features[:0]).dtype)[0]
-    x = array(padded(features.detach().repeat_interleave(c_out, dim=1), lanes))
-    g = array(padded(grad.detach().repeat_interleave(c_in, dim=1), lanes))
+    x = array(padded(_repeated(features, c_out), lanes))
+    g = array(padded(_repeated(grad, c_in), lanes))
 
     def run(pairs: tuple[Array, ...], tiles: Array, cells: Array, target: Array) -> None:
         depthwise.dot_tiles(x, g, *pairs, tiles, cells, target)

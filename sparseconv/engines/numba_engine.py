@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sparseconv.engines import numba_segments as segments
 from sparseconv.engines import numba_windows as windows
-from sparseconv.engines.numba_arrays import CHUNK_ROWS, array, by_chunks
+from sparseconv.engines.numba_arrays import CHUNK_ROWS, array, by_chunks, columns_of, padded
 from sparseconv.engines.numba_compile import in_parallel
+from sparseconv.engines.numba_convolve import depthwise_product
 from sparseconv.engines.numba_convolve import gather_gemm_reduce as gather_gemm_reduce
 from sparseconv.engines.numba_convolve import gather_gemm_scatter as gather_gemm_scatter
 from sparseconv.engines.numba_index import bounds as bounds
@@ -48,6 +49,22 @@ def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     return torch.from_numpy(out).to(values.dtype)
 
 
+def segment_moment(
+    left: Tensor, right: Tensor, centre: Tensor, order: Tensor, starts: Tensor
+) -> Tensor:
+    """Return each segment's sum of ``(left - centre) * (right - centre)``, or ``* right``."""
+    x, y, middle = array(left), array(right), array(centre)
+    out = np.empty((starts.numel() - 1, x.shape[1]), x.dtype)
+    rows = order.numpy(), starts.numpy()
+    count = out.shape[0]
+    step = max(1, CHUNK_ROWS * count // max(order.numel(), count, 1))
+    both = right is left
+    by_chunks(
+        count, lambda s, e: segments.segment_moments(x, y, middle, both, *rows, s, e, out), step
+    )
+    return torch.from_numpy(out).to(left.dtype)
+
+
 def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """Return the row of each segment's first largest value, per column."""
     x = array(values)
@@ -57,31 +74,37 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     return torch.from_numpy(out)
 
 
-def window_argmax(features: Tensor, rulebook: Rulebook) -> Tensor:
-    """Return the row of each window's first largest value, per column."""
-    x = array(features)
-    chosen = np.empty((rulebook.n_out, x.shape[1]), np.int32)
-    _by_tiles(rulebook, lambda pairs, tile: windows.argmax_tile(x, *pairs, TILE_ROWS, tile, chosen))
-    return torch.from_numpy(chosen)
+def window_max(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
+    """Return each window's first largest value, and the row that holds it, per column."""
+    channels = features.shape[1]
+    columns = columns_of(channels, array(features[:0]).dtype)[0]
+    x = array(padded(features, columns))
+    out = np.empty((rulebook.n_out, columns), x.dtype)
+    chosen = np.empty(out.shape, np.int32)
+    _by_tiles(
+        rulebook, lambda pairs, tile: windows.max_tile(x, *pairs, TILE_ROWS, tile, out, chosen)
+    )
+    values = torch.from_numpy(out)[:, :channels].to(features.dtype)
+    return values.contiguous(), torch.from_numpy(chosen)[:, :channels].contiguous()
 
 
 def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
-    """Return the sum of each window, cell by cell."""
-    x = array(features)
-    out = np.empty((rulebook.n_out, x.shape[1]), x.dtype)
-    _by_tiles(rulebook, lambda pairs, tile: windows.sum_tile(x, *pairs, TILE_ROWS, tile, out))
-    return torch.from_numpy(out).to(features.dtype)
+    """Return the sum of each window, cell by cell: a depthwise product with ones."""
+    ones = torch.ones(rulebook.num_cells, features.shape[1], 1, 1, dtype=features.dtype)
+    return depthwise_product(features, ones, rulebook)
 
 
 def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the input rows that were chosen, with what the windows that chose them hand back."""
-    x, rows = array(values), chosen.contiguous().numpy()
-    out = np.empty((rulebook.n_in, x.shape[1]), x.dtype)
+    channels = values.shape[1]
+    columns = columns_of(channels, array(values[:0]).dtype)[0]
+    x, rows = array(padded(values, columns)), padded(chosen.int(), columns).contiguous().numpy()
+    out = np.empty((rulebook.n_in, columns), x.dtype)
     _by_tiles(
         rulebook.transposed,
-        lambda pairs, tile: windows.scatter_tile(x, rows, *pairs, TILE_ROWS, tile, out),
+        lambda pairs, tile: windows.return_tile(x, rows, *pairs, TILE_ROWS, tile, out),
     )
-    return torch.from_numpy(out).to(values.dtype)
+    return torch.from_numpy(out)[:, :channels].to(values.dtype).contiguous()
 
 
 def _by_tiles(rulebook: Rulebook, task: Any) -> None:

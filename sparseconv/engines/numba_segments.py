@@ -25,6 +25,32 @@ def segment_sums(
 
 
 @Kernel
+def segment_moments(
+    left: Array,
+    right: Array,
+    centre: Array,
+    both: bool,
+    order: Array,
+    starts: Array,
+    first: int,
+    last: int,
+    out: Array,
+) -> None:
+    """Write the sums of ``(left - centre) * right`` of some segments to ``out`` ``[S, C]``.
+
+    ``centre`` is ``[S, C]``; with ``both`` it is taken off ``right`` too.
+    """
+    for segment in range(first, last):
+        out[segment] = 0
+        for entry in range(starts[segment], starts[segment + 1]):
+            row = order[entry]
+            for column in range(left.shape[1]):
+                off = left[row, column] - centre[segment, column]
+                other = off if both else right[row, column]
+                out[segment, column] += off * other
+
+
+@Kernel
 def segment_argmaxes(
     values: Array, order: Array, starts: Array, first: int, last: int, out: Array
 ) -> None:

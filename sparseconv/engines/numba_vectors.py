@@ -30,6 +30,7 @@ class Emitter:
         self.scalar = ir.DoubleType() if dtype == types.float64 else ir.FloatType()
         self.lanes = VECTOR_BYTES // self.size
         self.vector = ir.VectorType(self.scalar, self.lanes)
+        self._integers = ir.VectorType(ir.IntType(32), self.lanes)
         name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
         signature = ir.FunctionType(self.vector, [self.vector] * 3)
         known = builder.module.globals.get(name)
@@ -38,6 +39,10 @@ class Emitter:
     def const(self, value: int) -> Value:
         """Return a 64-bit constant."""
         return ir.Constant(ir.IntType(64), value)
+
+    def zeros(self, integers: bool = False) -> Value:
+        """Return a vector of zeros."""
+        return ir.Constant(self._integers if integers else self.vector, [0] * self.lanes)
 
     def plus(self, address: Value, count: Value | int, size: int = 1) -> Value:
         """Return ``address + count * size``."""
@@ -64,16 +69,32 @@ class Emitter:
         pointer = self.builder.inttoptr(place, self.vector.as_pointer())
         self.builder.store(value, pointer, align=self.size)
 
+    def load_integers(self, address: Value, vector: int) -> Value:
+        """Return as many int32 numbers as a vector has lanes, the ``vector``-th such lot."""
+        place = self.plus(address, vector * self.lanes, 4)
+        return self.builder.load(self.builder.inttoptr(place, self._integers.as_pointer()), align=4)
+
+    def store_integers(self, value: Value, address: Value, vector: int) -> None:
+        """Write as many int32 numbers as a vector has lanes."""
+        place = self.plus(address, vector * self.lanes, 4)
+        pointer = self.builder.inttoptr(place, self._integers.as_pointer())
+        self.builder.store(value, pointer, align=4)
+
+    def splat(self, rows: Value, entry: Value) -> Value:
+        """Return the int32 ``rows[entry]`` in every lane."""
+        pointer = self.builder.inttoptr(self.plus(rows, entry, 4), ir.IntType(32).as_pointer())
+        return self._everywhere(self.builder.load(pointer), self._integers)
+
     def broadcast(self, address: Value) -> Value:
         """Return the scalar at ``address`` in every lane."""
-        builder = self.builder
-        pointer = builder.inttoptr(address, self.scalar.as_pointer())
-        empty = ir.Constant(self.vector, ir.Undefined)
-        single = builder.insert_element(
-            empty, builder.load(pointer), ir.Constant(ir.IntType(32), 0)
-        )
-        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return builder.shuffle_vector(single, empty, everywhere)
+        pointer = self.builder.inttoptr(address, self.scalar.as_pointer())
+        return self._everywhere(self.builder.load(pointer), self.vector)
+
+    def _everywhere(self, value: Value, kind: Any) -> Value:
+        empty = ir.Constant(kind, ir.Undefined)
+        single = self.builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(single, empty, lanes)
 
     def fma(self, left: Value, right: Value, total: Value) -> Value:
         """Return ``left * right + total``, rounded once."""

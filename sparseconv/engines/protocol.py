@@ -84,18 +84,27 @@ class Engine(Protocol):
         Segment ``s`` holds the rows ``order[starts[s]:starts[s + 1]]``, added in this order.
         """
 
+    def segment_moment(
+        self, left: Tensor, right: Tensor, centre: Tensor, order: Tensor, starts: Tensor
+    ) -> Tensor:
+        """Return the sums ``[S, C]`` of ``(left - centre) * right`` over segments of rows.
+
+        ``left``, ``right`` ``[N, C]``, ``centre`` ``[S, C]``, segments as of :meth:`segment_sum`;
+        where ``right`` is ``left`` itself, the centre is taken off both.
+        """
+
     def segment_argmax(self, values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
         """Return int64 ``[S, C]``: the row of each (non-empty) segment's first largest value.
 
         NaN counts as larger than everything.
         """
 
-    def window_argmax(self, features: Tensor, rulebook: Rulebook) -> Tensor:
-        """Return int32 ``[n_out, C]``: the input row of each window's first largest value.
+    def window_max(self, features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
+        """Return each window's first largest value, and (int32) the input row that holds it.
 
-        A window holds the rows ``i`` of the pairs ``(k, i, o)`` in the order of their cells; -1
-        where it holds none. NaN counts as larger than everything, the last one most of all, as in
-        torch's max pooling.
+        Both ``[n_out, C]``. A window holds the rows ``i`` of the pairs ``(k, i, o)`` in the order
+        of their cells; 0 and -1 where it holds none. NaN counts as larger than everything, the last
+        one most of all, as in torch's max pooling.
         """
 
     def window_sum(self, features: Tensor, rulebook: Rulebook) -> Tensor:
@@ -104,7 +113,7 @@ class Engine(Protocol):
     def window_scatter(self, values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
         """Return ``out[i, c] = sum of values[o, c]`` over the windows with ``chosen[o, c] = i``.
 
-        ``values`` and ``chosen`` (of :meth:`window_argmax`) ``[n_out, C]``, result ``[n_in, C]``;
+        ``values`` and ``chosen`` (of :meth:`window_max`) ``[n_out, C]``, result ``[n_in, C]``;
         half precisions accumulate in float32.
         """
 

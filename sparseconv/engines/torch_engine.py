@@ -180,6 +180,16 @@ def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     return out.to(values.dtype)
 
 
+def segment_moment(
+    left: Tensor, right: Tensor, centre: Tensor, order: Tensor, starts: Tensor
+) -> Tensor:
+    """Return each segment's sum of ``(left - centre) * (right - centre)``, or ``* right``."""
+    segment = torch.repeat_interleave(starts.diff())
+    off = left[order] - centre[segment]
+    product = off * (off if right is left else right[order])
+    return segment_sum(product, torch.arange(order.numel(), device=order.device), starts)
+
+
 def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """Return the row of each segment's first largest value, per column; NaN is the largest."""
     lengths = starts.diff()
@@ -194,8 +204,8 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     return best
 
 
-def window_argmax(features: Tensor, rulebook: Rulebook) -> Tensor:
-    """Return the row of each window's first largest value, per column; the last NaN wins."""
+def window_max(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
+    """Return each window's first largest value, and the row that holds it; the last NaN wins."""
     shape = (rulebook.n_out, features.shape[1])
     chosen = torch.full(shape, -1, dtype=torch.int32, device=features.device)
     best = features.new_zeros(shape)
@@ -205,7 +215,7 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> Tensor:
         better = (holder < 0) | (values > held) | values.isnan()
         best[targets] = torch.where(better, values, held)
         chosen[targets] = torch.where(better, sources[:, None], holder)
-    return chosen
+    return best, chosen
 
 
 def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
