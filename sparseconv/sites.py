@@ -179,8 +179,8 @@ class Sites:
 
     def same_as(self, other: Sites) -> bool:
         """Return whether both hold the same sites in the same row order and extent."""
-        if self is other:
-            return True
+        if self is other or torch.compiler.is_compiling():
+            return self is other  # a graph knows no coordinate
         return (
             self.spatial_shape == other.spatial_shape
             and self.batch_size == other.batch_size
@@ -288,6 +288,17 @@ class Sites:
             split = self.num_sites
             self._unions[other] = Union(Sites(record), rows[:split], rows[split:])
         return self._unions[other]
+
+    def holds(self, other: Sites) -> bool:
+        """Return whether every site of another set on the same grid is one of these.
+
+        Raises:
+            SparseConvTypeError, SparseConvValueError: another device, another grid.
+        """
+        if self is other or torch.compiler.is_compiling():
+            return self is other
+        self.check_same_grid(other)
+        return bool(self.rows_of(other.coords)[1].all())
 
     def check_same_grid(self, other: Sites) -> None:
         """Raise unless both sets live on one device and one grid."""

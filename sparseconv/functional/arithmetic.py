@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseconv.dispatch import HANDLERS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.site_sets import spread
+from sparseconv.functional.site_sets import filled
 from sparseconv.tensor import SparseTensor
 
 # PyTorch reaches one operation under several names: x + y, torch.add, and a dense tensor's own
@@ -53,7 +53,7 @@ def _on_common_sites(x: SparseTensor, y: SparseTensor) -> tuple[Any, Tensor, Ten
         return x.sites, x.features, y.features
     sites, rows, other_rows = x.sites.unite(y.sites)
     count = sites.num_sites
-    return sites, spread(x.features, rows, count), spread(y.features, other_rows, count)
+    return sites, filled(x.features, rows, count), filled(y.features, other_rows, count)
 
 
 def _rows(operand: Any, x: SparseTensor) -> Any:
