@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sparseconv.dispatch import implements
 from sparseconv.errors import SparseConvValueError
+from sparseconv.functional.precision import lowered
 from sparseconv.functional.rows import Operand, first_sparse, rows_beside
 from sparseconv.samples import sample_spread, whole_batch
 from sparseconv.tensor import SparseTensor
@@ -213,8 +214,8 @@ def _sparse_prelu(input: SparseTensor, weight: Tensor) -> SparseTensor:
             f"got {weight.numel()}"
         )
     # torch's own adds the slope's gradient in an order that changes with the number of threads
-    slope = weight.reshape(1, -1).expand(1, input.channels)
-    x = input.features
+    slope = lowered(weight).reshape(1, -1).expand(1, input.channels)
+    x = lowered(input.features)
     return input.replace(torch.where(x > 0, x, x * sample_spread(slope, whole_batch(input.sites))))
 
 

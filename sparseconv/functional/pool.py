@@ -22,6 +22,7 @@ from sparseconv.errors import (
     SparseConvValueError,
 )
 from sparseconv.functional.pool4d import dense_avg_pool4d, dense_max_pool4d
+from sparseconv.functional.precision import widened
 from sparseconv.geometry import Geometry, Ints, make_geometry
 from sparseconv.tensor import SparseTensor
 
@@ -124,7 +125,8 @@ def _sparse_max_pool(dimensions: int) -> Callable[..., SparseTensor]:
             input, dimensions, kernel_size, stride, padding, dilation, ceil_mode
         )
         sites, rulebook = input.sites.convolve(geometry)
-        return SparseTensor.on_sites(window_max(input.features, rulebook), sites)
+        features = widened(input, f"max_pool{dimensions}d").features
+        return SparseTensor.on_sites(window_max(features, rulebook), sites)
 
     return max_pool
 
@@ -146,7 +148,7 @@ def _sparse_avg_pool(dimensions: int) -> Callable[..., SparseTensor]:
             input, dimensions, kernel_size, stride, padding, ceil_mode=ceil_mode
         )
         sites, rulebook = input.sites.convolve(geometry)
-        x = input.features
+        x = widened(input, f"avg_pool{dimensions}d").features
         # the sum of a window overflows float16 long before its average does
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         total = window_sum(wide, rulebook)

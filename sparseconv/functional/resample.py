@@ -18,6 +18,7 @@ from sparseconv.errors import (
     SparseConvTypeError,
     SparseConvValueError,
 )
+from sparseconv.functional.precision import widened
 from sparseconv.geometry import Ints
 from sparseconv.tensor import SparseTensor
 
@@ -64,6 +65,7 @@ def _sparse_interpolate(
             taps.append(_nearest(length, out, scale, mode))
         else:
             taps.append(_linear(length, out, scale, bool(align_corners)))
+    input = widened(input, "interpolate")
     return _spread(input, target, [_on(tap, input.device) for tap in taps])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from sparseconv.coordinates import INT32, sites_from_coords
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.geometry import Ints
+from sparseconv.segments import place_rows
 from sparseconv.sites import Sites
 from sparseconv.tensor import SparseTensor
 
@@ -38,7 +39,7 @@ def filled(features: Tensor, rows: Tensor | None, num_sites: int, fill: float = 
     """Return ``features`` at ``rows`` of ``[num_sites, C]``, ``fill`` elsewhere."""
     if rows is None:
         return features
-    return features.new_full((num_sites, features.shape[1]), fill).index_copy(0, rows, features)
+    return place_rows(features, rows, features.new_full((num_sites, features.shape[1]), fill))
 
 
 def union(x: SparseTensor, *others: SparseTensor, fill: float = 0) -> SparseTensor:
