@@ -228,10 +228,10 @@ class Sites:
         """
         if torch.compiler.is_compiling():
             return traced.convolve(self, geometry, like)  # type: ignore[return-value]  # stand-ins
-        if like is not None and like is not self._children.get(geometry):
-            return like, self._rulebook_to(like, geometry)
-        if geometry.is_pointwise:
-            geometry = geometry.as_submanifold()
+        given, geometry = geometry, geometry.as_submanifold() if geometry.is_pointwise else geometry
+        own = self if geometry.kind is Kind.SUBMANIFOLD else self._children.get(geometry)
+        if like is not None and like is not own:
+            return like, self._rulebook_to(like, given)
         if geometry not in self._rulebooks:
             self._build(geometry)
         return self._children.get(geometry, self), self._rulebooks[geometry]
@@ -250,7 +250,7 @@ class Sites:
         if torch.compiler.is_compiling():
             return traced.inverse(self, geometry, like)  # type: ignore[return-value]  # stand-ins
         parent = self._record.parent
-        if like is None and geometry.is_pointwise:
+        if geometry.is_pointwise and (like is None or like is self):
             return self, self.convolve(geometry)[1].transposed
         if like is None:
             if parent is None or parent.geometry != geometry:

@@ -166,18 +166,25 @@ def legal_construction(
     unlike = len({tuple(row) for row in rows}) == len(rows)
     return (
         all(row[0] >= 0 for row in rows)
-        and (batch_size is None or (type(batch_size) is int and batch_size > last))
+        and (batch_size is None or (is_integer(batch_size) and batch_size > last))
         and (spatial_shape is None or fits(spatial_shape, rows, coords.shape[1] - 1))
         and reduce in (None, *sc.segments.REDUCTIONS)
         and (unlike or reduce is not None)
     )
 
 
+def is_integer(value: Any) -> bool:
+    """Return whether this is an integer of Python's or PyTorch's, and no bool."""
+    if isinstance(value, Tensor):
+        return value.ndim == 0 and value.dtype == torch.int64
+    return type(value) is int
+
+
 def fits(spatial_shape: Any, rows: list[list[int]], axes: int) -> bool:
     """Return whether ``spatial_shape`` is one, and holds the sites."""
     if not isinstance(spatial_shape, list | tuple) or len(spatial_shape) != axes:
         return False
-    if any(type(size) is not int or size < 0 for size in spatial_shape):
+    if any(not is_integer(size) or size < 0 for size in spatial_shape):
         return False
     return all(
         0 <= entry < size
@@ -346,9 +353,16 @@ def pool(rng: Random) -> str:
     }
     if how == "max":
         options["dilation"] = per_axis(rng, axes, 1, 2)
+    else:
+        options["count_include_pad"] = True
+        if axes > 1:  # torch's avg_pool1d knows none
+            options["divisor_override"] = rng.choice([None, None, 1, 3, -2])
+    options, wrong = spoiled(rng, options)
     function = POOL[how][axes - 1]
     fill = -math.inf if how == "max" else 0.0
-    return judged(lambda: function(x, **options), lambda: function(x.dense(fill), **options))
+    return judged(
+        lambda: function(x, **options), lambda: function(x.dense(fill), **options), lenient=wrong
+    )
 
 
 def arithmetic(rng: Random) -> str:

@@ -368,3 +368,33 @@ def test_repr_says_shape_sites_and_density() -> None:
     for part in ("(2, 2, 4, 3)", "num_sites=6", "density=0.25", "torch.float64", "cpu"):
         assert part in shown
     assert "6 sites" in repr(x.sites)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        np.array([5, 6]),
+        torch.tensor([5, 6]),
+        torch.Size([5, 6]),
+        [np.int64(5), np.uint8(6)],
+        (torch.tensor(5), 6),
+        range(5, 7),
+    ],
+    ids=lambda shape: type(shape).__name__,
+)
+def test_extents_are_integers_of_any_library(shape: Any) -> None:
+    features, coords = torch.ones(2, 1), torch.tensor([[0, 1, 1], [1, 4, 5]])
+    x = sc.SparseTensor(features, coords, shape, np.int64(3))
+    assert x.shape == (3, 1, 5, 6)
+    assert {type(size) for size in (*x.spatial_shape, x.batch_size)} == {int}
+    assert sc.crop(x, np.array([1, 1]), torch.tensor([3, 4])).spatial_shape == (2, 3)
+    y = torch.nn.functional.interpolate(x, size=np.array([10, 12]))
+    assert y.spatial_shape == (10, 12)
+    pooled = torch.nn.functional.max_pool2d(x, np.array([2, 3]), stride=np.array([2, 3]))
+    assert pooled.spatial_shape == (2, 2)
+
+
+@pytest.mark.parametrize("shape", [np.array([5.0, 6.0]), torch.ones(2), np.ones((2, 2)), "56"])
+def test_extents_that_are_no_integers_are_refused(shape: Any) -> None:
+    with pytest.raises(sc.SparseConvError, match="spatial_shape"):
+        sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 1, 1]]), shape)

@@ -55,7 +55,7 @@ def _sparse_batch_norm(
     if not training:
         return _by_running(input, running_mean, running_var, weight, bias, eps)
     features, samples = _wide(input), whole_batch(input.sites)
-    normal, mean, variance = normalise(features, weight, bias, samples, input.channels, eps)
+    normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
     _learn(running_mean, running_var, mean, variance, samples.counts, momentum)
     return input.replace(normal.to(input.dtype))
 
@@ -82,7 +82,7 @@ def _sparse_instance_norm(
     if not use_input_stats:
         return _by_running(input, running_mean, running_var, weight, bias, eps)
     features, samples = _wide(input), samples_of(input.sites)
-    normal, mean, variance = normalise(features, weight, bias, samples, input.channels, eps)
+    normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
     _learn(running_mean, running_var, mean, variance, samples.counts, momentum)
     return input.replace(normal.to(input.dtype))
 

@@ -23,7 +23,7 @@ from sparseconv.errors import (
 )
 from sparseconv.functional.pool4d import dense_avg_pool4d, dense_max_pool4d
 from sparseconv.functional.precision import widened
-from sparseconv.geometry import Geometry, Ints, make_geometry
+from sparseconv.geometry import Geometry, Ints, entries_of, make_geometry, per_axis
 from sparseconv.tensor import SparseTensor
 
 Size = int | Sequence[int]
@@ -228,14 +228,8 @@ def check_pooling(
     dilation: Size = 1,
 ) -> Geometry:
     """Return the geometry of a pooling, checked as far as it goes without an input."""
-    kernel = (kernel_size,) * dimensions if isinstance(kernel_size, int) else tuple(kernel_size)
-    if len(kernel) == 1:
-        kernel *= dimensions
-    if len(kernel) != dimensions:
-        raise SparseConvValueError(
-            f"kernel_size: must be one number or {dimensions} (one per axis), got {kernel}"
-        )
-    if stride is None or stride in ((), []):
+    kernel = per_axis("kernel_size", kernel_size, dimensions, least=1)
+    if stride is None or entries_of(stride) == ():
         stride = kernel
     geometry = make_geometry(kernel, stride=stride, padding=padding, dilation=dilation)
     for pad, size, step in zip(geometry.padding, kernel, geometry.dilation, strict=True):

@@ -19,7 +19,7 @@ from sparseconv.errors import (
     SparseConvValueError,
 )
 from sparseconv.functional.precision import widened
-from sparseconv.geometry import Ints
+from sparseconv.geometry import Ints, entries_of, plain
 from sparseconv.tensor import SparseTensor
 
 _NEAREST = ("nearest", "nearest-exact")
@@ -182,7 +182,7 @@ def _target(
 
 
 def _per_axis(name: str, value: Any, axes: int, kind: Any) -> tuple[Any, ...]:
-    values = (value,) * axes if isinstance(value, kind) else tuple(value)
+    values = tuple(plain(entry) for entry in entries_of(value) or (value,) * axes)
     if len(values) != axes:
         raise SparseConvValueError(f"{name}: must be one number or {axes}, got {values}")
     if any(isinstance(entry, bool) or not isinstance(entry, kind) for entry in values):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseconv.coordinates import INT32, sites_from_coords
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.geometry import Ints
+from sparseconv.geometry import Ints, entries_of, plain
 from sparseconv.segments import place_rows
 from sparseconv.sites import Sites
 from sparseconv.tensor import SparseTensor
@@ -186,7 +186,7 @@ def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -
 
 
 def _per_axis(name: str, value: Any, axes: int) -> Ints:
-    entries = tuple(value) if isinstance(value, list | tuple) else (value,) * axes
+    entries = tuple(plain(entry) for entry in entries_of(value) or (value,) * axes)
     if any(isinstance(entry, bool) or not isinstance(entry, int) for entry in entries):
         raise SparseConvTypeError(f"{name}: must be integers, got {value!r}")
     if len(entries) != axes:
