@@ -213,7 +213,9 @@ def per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> In
 
 def entries_of(value: Any) -> tuple[Any, ...] | None:
     """Return the entries of a sequence or of an array of any library, None for anything else."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, int | float | str):
+        return None
+    if isinstance(value, Sequence):
         return tuple(value)
     listed = value.tolist() if hasattr(value, "tolist") else None
     return tuple(listed) if isinstance(listed, list) else None
@@ -221,7 +223,7 @@ def entries_of(value: Any) -> tuple[Any, ...] | None:
 
 def plain(entry: Any) -> Any:
     """Return an integer of any library as Python's own, and anything else as it is."""
-    if isinstance(entry, bool) or not hasattr(entry, "__index__"):
+    if isinstance(entry, int | float) or not hasattr(entry, "__index__"):
         return entry
     try:
         return operator.index(entry)

@@ -214,6 +214,8 @@ def pool_geometry(
             f"input: has {len(shape) - 2} spatial axes, this pooling takes {dimensions}"
         )
     geometry = check_pooling(dimensions, kernel_size, stride, padding, dilation)
+    if not isinstance(ceil_mode, bool):
+        raise SparseConvTypeError(f"ceil_mode: must be a bool, got {ceil_mode!r}")
     if ceil_mode:
         geometry = _with_ceil_mode(geometry, shape[2:])
     geometry.output_shape(shape[2:])

@@ -144,6 +144,8 @@ def _on(taps: _Taps, device: torch.device) -> _Taps:
 
 
 def _check_mode(mode: str, axes: int, align_corners: bool | None, antialias: bool) -> None:
+    if not isinstance(mode, str):
+        raise SparseConvTypeError(f"mode: must be a string, got {mode!r}")
     if mode not in _NEAREST and mode not in _LINEAR:
         raise SparseConvNotImplementedError(
             f"mode: {mode!r} has no sparse meaning here; use 'nearest', 'nearest-exact' or a "
