@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Number
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.dispatch import dispatch
@@ -22,6 +24,17 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
         f"Return ``torch.{function.__name__}`` of this tensor; arguments as of torch's."
     )
     return method
+
+
+def _comparison(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the operator: as a dense tensor's, it leaves what it cannot compare to Python."""
+
+    def compare(self: Any, other: Any) -> Any:
+        if not isinstance(other, Number | Tensor | Methods):
+            return NotImplemented
+        return method(self, other)
+
+    return compare
 
 
 class Methods:
@@ -98,12 +111,12 @@ class Methods:
 
     __abs__ = abs
     __pow__ = pow
-    __gt__ = gt
-    __ge__ = ge
-    __lt__ = lt
-    __le__ = le
-    __eq__ = eq
-    __ne__ = ne
+    __gt__ = _comparison(gt)
+    __ge__ = _comparison(ge)
+    __lt__ = _comparison(lt)
+    __le__ = _comparison(le)
+    __eq__ = _comparison(eq)
+    __ne__ = _comparison(ne)
     __hash__ = object.__hash__
 
     def is_contiguous(self, *_args: Any, **_kwargs: Any) -> bool:

@@ -398,3 +398,21 @@ def test_extents_are_integers_of_any_library(shape: Any) -> None:
 def test_extents_that_are_no_integers_are_refused(shape: Any) -> None:
     with pytest.raises(sc.SparseConvError, match="spatial_shape"):
         sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 1, 1]]), shape)
+
+
+def test_comparison_with_what_is_neither_number_nor_tensor_is_pythons_own() -> None:
+    """As of a dense tensor: so ``x in [None, x]`` and ``x == "name"`` raise nothing."""
+    x = random_input(4, 2, (5, 5))
+    for other in (None, "name", [1], {}, object()):
+        assert (x == other) is False
+        assert (x != other) is True
+        with pytest.raises(TypeError, match="not supported between"):
+            _ = x < other
+    assert x in [None, x]
+
+
+def test_nothing_sparse_is_written_in_place() -> None:
+    x = random_input(4, 2, (5, 5))
+    for function in (torch.add, torch.sub, torch.mul, torch.div):
+        with pytest.raises(sc.SparseConvTypeError, match=r"^out"):
+            function(x, x, out=torch.zeros(1))

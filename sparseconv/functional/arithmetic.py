@@ -32,6 +32,8 @@ def _elementwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]
         and an absent row counts 0. A number acts on every active site, and so does a dense tensor,
         which broadcasts as against the dense shape ``(B, C, *spatial)`` or has one row per site.
         """
+        if options.get("out") is not None:
+            raise SparseConvTypeError("out: nothing sparse is written in place; leave it out")
         sparse = input if isinstance(input, SparseTensor) else other
         if function is torch.sub and (isinstance(input, bool) or isinstance(other, bool)):
             raise SparseConvTypeError("other: PyTorch subtracts no bool; convert it to a number")
