@@ -40,6 +40,7 @@ def _comparison(method: Callable[..., Any]) -> Callable[..., Any]:
 class Methods:
     """Methods under torch's own names, so that ``x.relu()`` runs on either kind of tensor."""
 
+    is_nested = False  # torch.nn.MultiheadAttention asks before it is refused
     __array_ufunc__ = None  # NumPy's numbers leave `number + x` to x
 
     abs = _method(torch.abs)
@@ -108,6 +109,10 @@ class Methods:
     topk = _method(torch.topk)
     matmul = _method(torch.matmul)
     new = _method(torch.Tensor.new)
+    numpy = _method(torch.Tensor.numpy)
+    item = _method(torch.Tensor.item)
+    tolist = _method(torch.Tensor.tolist)
+    __array__ = _method(torch.Tensor.__array__)
 
     __abs__ = abs
     __pow__ = pow

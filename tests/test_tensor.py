@@ -416,3 +416,19 @@ def test_nothing_sparse_is_written_in_place() -> None:
     for function in (torch.add, torch.sub, torch.mul, torch.div):
         with pytest.raises(sc.SparseConvTypeError, match=r"^out"):
             function(x, x, out=torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x.numpy(),
+        lambda x: x.item(),
+        lambda x: x.tolist(),
+        np.asarray,
+        lambda x: torch.nn.MultiheadAttention(2, 1)(x, x, x),
+    ],
+)
+def test_what_has_no_sparse_meaning_says_what_to_use(call: Callable[..., Any]) -> None:
+    x = random_input(4, 2, (5, 5), dtype=torch.float32)
+    with pytest.raises(NotImplementedError, match="dense"):
+        call(x)

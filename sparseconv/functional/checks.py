@@ -15,6 +15,14 @@ from sparseconv.tensor import SparseTensor
 Input: TypeAlias = Tensor | SparseTensor
 
 
+def check_input(input: Any) -> None:
+    """Raise unless ``input`` is a tensor of either kind."""
+    if not isinstance(input, Tensor | SparseTensor):
+        raise SparseConvTypeError(
+            f"input: must be a SparseTensor or a torch.Tensor, got {type(input).__name__}"
+        )
+
+
 def check_convolution(
     input: Input,
     weight: Tensor,
@@ -37,10 +45,7 @@ def check_convolution(
         SparseConvTypeError: dtypes or devices that differ, an argument that is no tensor.
         SparseConvValueError: channels, groups or axes that do not fit.
     """
-    if not isinstance(input, Tensor | SparseTensor):
-        raise SparseConvTypeError(
-            f"input: must be a SparseTensor or a torch.Tensor, got {type(input).__name__}"
-        )
+    check_input(input)
     if not isinstance(weight, Tensor):
         raise SparseConvTypeError(f"weight: must be a torch.Tensor, got {type(weight).__name__}")
     if 0 in weight.shape[:2]:

@@ -13,7 +13,7 @@ from sparseconv import traced
 from sparseconv.autograd import sample_gemm
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.checks import Input, check_convolution
+from sparseconv.functional.checks import Input, check_convolution, check_input
 from sparseconv.geometry import Geometry, Kind, make_geometry
 from sparseconv.rulebook import Taps
 from sparseconv.sites import Sites
@@ -138,6 +138,7 @@ def _checked(
     submanifold: bool,
 ) -> tuple[Geometry, int]:
     """Return the geometry of the kernel and the number of groups that the weight implies."""
+    check_input(input)
     axes = input.ndim - 2
     if not 1 <= axes <= 3:
         raise SparseConvValueError(f"input: must have 1 to 3 spatial axes, got {axes}")
