@@ -321,6 +321,9 @@ def scaled_gather_gemm_scatter(
     Returns:
         ``[n_out, G * c_out]``.
     """
+    if isinstance(rulebook, traced.TracedRulebook):
+        scaled = traced.gather_gemm_scatter(features, weight, rulebook) * factor
+        return (scaled if bias is None else scaled + bias).to(features.dtype)
     engine = engines.for_tensor(features)
     return _ScaledGatherGemmScatter.call(features, weight, factor, bias, rulebook, engine)
 
@@ -378,4 +381,6 @@ def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) ->
     Returns:
         ``[n_out, G * c_out]``.
     """
+    if isinstance(taps, traced.TracedTaps):
+        return traced.sample_gemm(features, shares, weight, taps)
     return _SampleGemm.call(features, shares, weight, taps, engines.for_tensor(features))

@@ -11,7 +11,7 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.engines import Engine, Index
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.geometry import Ints
+from sparseconv.geometry import Ints, entries_of, plain
 from sparseconv.packing import MAX_CELLS, Packing
 from sparseconv.sites import SiteRecord, Sites
 
@@ -136,6 +136,7 @@ def _batch_size(batch_size: int | None, low: Ints, high: Ints) -> int:
         )
     if batch_size is None:
         return high[0] + 1
+    batch_size = plain(batch_size)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
         raise SparseConvTypeError(f"batch_size: must be an int, got {batch_size!r}")
     if batch_size < 0:
@@ -154,11 +155,12 @@ def _spatial_shape(spatial_shape: Sequence[int] | None, lower: Ints, low: Ints, 
     """Return the dense extent: as given, or the largest coordinate + 1."""
     if spatial_shape is None:
         return tuple(max(top + 1, 0) for top in high)
-    if not isinstance(spatial_shape, Sequence):
+    entries = entries_of(spatial_shape)
+    if entries is None:
         raise SparseConvTypeError(
             f"spatial_shape: must hold one integer per axis, got {spatial_shape!r}"
         )
-    shape = tuple(spatial_shape)
+    shape = tuple(plain(size) for size in entries)
     if any(isinstance(size, bool) or not isinstance(size, int) for size in shape):
         raise SparseConvTypeError(f"spatial_shape: must be integers, got {shape}")
     if len(shape) != len(low):

@@ -149,10 +149,10 @@ def make_geometry(
         SparseConvValueError, SparseConvTypeError: an argument that no layer can have.
     """
     axes = len(kernel_size)
-    kernel = _per_axis("kernel_size", kernel_size, axes, least=1)
-    strides = _per_axis("stride", stride, axes, least=1)
-    dilations = _per_axis("dilation", dilation, axes, least=1)
-    extra = _per_axis("output_padding", output_padding, axes, least=0)
+    kernel = per_axis("kernel_size", kernel_size, axes, least=1)
+    strides = per_axis("stride", stride, axes, least=1)
+    dilations = per_axis("dilation", dilation, axes, least=1)
+    extra = per_axis("output_padding", output_padding, axes, least=0)
     windows = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
     if kind is Kind.SUBMANIFOLD:
         if any(size % 2 == 0 for size in kernel):
@@ -176,7 +176,7 @@ def _paddings(
 ) -> tuple[Ints, Ints]:
     """Return the padding at the low and at the high end of each axis."""
     if not isinstance(padding, str):
-        both = _per_axis("padding", padding, len(windows), least=0)
+        both = per_axis("padding", padding, len(windows), least=0)
         return both, both
     if padding == "valid":
         return (0,) * len(windows), (0,) * len(windows)
@@ -188,14 +188,14 @@ def _paddings(
     return start, tuple(window - low for window, low in zip(windows, start, strict=True))
 
 
-def _per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> Ints:
+def per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> Ints:
     """Return ``value`` as ``axes`` ints that are all at least ``least``."""
-    given: Any = value
-    if isinstance(given, int | float) or hasattr(given, "__index__"):
-        given = (given,) * axes  # a float is refused below
-    if not isinstance(given, Sequence):
-        raise SparseConvTypeError(f"{name}: must be an integer or one per axis, got {given!r}")
-    values = tuple(_plain(entry) for entry in given)
+    given = entries_of(value)
+    if given is None and (isinstance(value, int | float) or hasattr(value, "__index__")):
+        given = (value,) * axes  # a float is refused below
+    if given is None:
+        raise SparseConvTypeError(f"{name}: must be an integer or one per axis, got {value!r}")
+    values = tuple(plain(entry) for entry in given)
     if len(values) == 1:
         values = values * axes
     if len(values) != axes:
@@ -211,8 +211,21 @@ def _per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> I
     return values
 
 
-def _plain(entry: Any) -> Any:
+def entries_of(value: Any) -> tuple[Any, ...] | None:
+    """Return the entries of a sequence or of an array of any library, None for anything else."""
+    if isinstance(value, int | float | str):
+        return None
+    if isinstance(value, Sequence):
+        return tuple(value)
+    listed = value.tolist() if hasattr(value, "tolist") else None
+    return tuple(listed) if isinstance(listed, list) else None
+
+
+def plain(entry: Any) -> Any:
     """Return an integer of any library as Python's own, and anything else as it is."""
-    if isinstance(entry, bool) or not hasattr(entry, "__index__"):
+    if isinstance(entry, int | float) or not hasattr(entry, "__index__"):
         return entry
-    return operator.index(entry)
+    try:
+        return operator.index(entry)
+    except TypeError:  # an array that is no integer has the method too
+        return entry

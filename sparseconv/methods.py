@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Number
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.dispatch import dispatch
@@ -24,9 +26,21 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def _comparison(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the operator: as a dense tensor's, it leaves what it cannot compare to Python."""
+
+    def compare(self: Any, other: Any) -> Any:
+        if not isinstance(other, Number | Tensor | Methods):
+            return NotImplemented
+        return method(self, other)
+
+    return compare
+
+
 class Methods:
     """Methods under torch's own names, so that ``x.relu()`` runs on either kind of tensor."""
 
+    is_nested = False  # torch.nn.MultiheadAttention asks before it is refused
     __array_ufunc__ = None  # NumPy's numbers leave `number + x` to x
 
     abs = _method(torch.abs)
@@ -95,15 +109,19 @@ class Methods:
     topk = _method(torch.topk)
     matmul = _method(torch.matmul)
     new = _method(torch.Tensor.new)
+    numpy = _method(torch.Tensor.numpy)
+    item = _method(torch.Tensor.item)
+    tolist = _method(torch.Tensor.tolist)
+    __array__ = _method(torch.Tensor.__array__)
 
     __abs__ = abs
     __pow__ = pow
-    __gt__ = gt
-    __ge__ = ge
-    __lt__ = lt
-    __le__ = le
-    __eq__ = eq
-    __ne__ = ne
+    __gt__ = _comparison(gt)
+    __ge__ = _comparison(ge)
+    __lt__ = _comparison(lt)
+    __le__ = _comparison(le)
+    __eq__ = _comparison(eq)
+    __ne__ = _comparison(ne)
     __hash__ = object.__hash__
 
     def is_contiguous(self, *_args: Any, **_kwargs: Any) -> bool:

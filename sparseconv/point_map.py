@@ -11,7 +11,7 @@ from torch import Tensor
 from sparseconv.coordinates import INTEGERS, Groups
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sampling import check_mode, sample_linear, splat_linear
-from sparseconv.segments import check_reduction, gather_rows, reduce_groups
+from sparseconv.segments import check_reduction, gather_rows, place_rows, reduce_groups
 from sparseconv.sites import Sites
 from sparseconv.tensor import SparseTensor
 
@@ -82,7 +82,7 @@ class PointMap:
         if gathered.shape[0] == self.rows.numel():
             return gathered
         out = values.new_zeros(self.rows.numel(), values.shape[1])
-        return out.index_copy(0, self._inside(), gathered)
+        return place_rows(gathered, self._inside(), out)
 
     def splat(self, features: Tensor, reduce: str = "mean", mode: str = "nearest") -> SparseTensor:
         """Return point features on the voxels: the same way as :func:`voxelize` made its own.

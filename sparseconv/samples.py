@@ -17,6 +17,7 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.autograd import Rule
 from sparseconv.engines import Engine
+from sparseconv.segments import place_rows
 from sparseconv.sites import Sites
 
 BLOCK = 64
@@ -156,4 +157,4 @@ def sample_max(values: Tensor, samples: Samples) -> Tensor:
     best = engine.segment_argmax(held, order, torch.cat([starts[:-1][full], starts[-1:]]))
     rows = best if rows is None else rows.gather(0, best)
     out = values.new_zeros(samples.counts.numel(), values.shape[1])
-    return out.index_copy(0, full, values.gather(0, rows))
+    return place_rows(values.gather(0, rows), full, out)

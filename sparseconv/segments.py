@@ -50,6 +50,15 @@ def summable(values: Tensor) -> Tensor:
     return values.float() if values.dtype in HALVES else values
 
 
+def place_rows(values: Tensor, rows: Tensor, into: Tensor) -> Tensor:
+    """Return ``into`` ``[N, C]`` with ``values`` ``[M, C]`` at its ``rows``, which differ.
+
+    Autocast stays out: to move rows is no arithmetic, and it refuses one half beside another.
+    """
+    with torch.autocast(values.device.type, enabled=False):
+        return into.index_copy(0, rows, values)
+
+
 def group_rows(site_of_row: Tensor, num_sites: int) -> Groups:
     """Return the groups of rows that know their site, int64 ``[N]``, -1 for no site.
 

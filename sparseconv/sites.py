@@ -179,8 +179,8 @@ class Sites:
 
     def same_as(self, other: Sites) -> bool:
         """Return whether both hold the same sites in the same row order and extent."""
-        if self is other:
-            return True
+        if self is other or torch.compiler.is_compiling():
+            return self is other  # a graph knows no coordinate
         return (
             self.spatial_shape == other.spatial_shape
             and self.batch_size == other.batch_size
@@ -228,10 +228,10 @@ class Sites:
         """
         if torch.compiler.is_compiling():
             return traced.convolve(self, geometry, like)  # type: ignore[return-value]  # stand-ins
-        if like is not None and like is not self._children.get(geometry):
-            return like, self._rulebook_to(like, geometry)
-        if geometry.is_pointwise:
-            geometry = geometry.as_submanifold()
+        given, geometry = geometry, geometry.as_submanifold() if geometry.is_pointwise else geometry
+        own = self if geometry.kind is Kind.SUBMANIFOLD else self._children.get(geometry)
+        if like is not None and like is not own:
+            return like, self._rulebook_to(like, given)
         if geometry not in self._rulebooks:
             self._build(geometry)
         return self._children.get(geometry, self), self._rulebooks[geometry]
@@ -250,7 +250,7 @@ class Sites:
         if torch.compiler.is_compiling():
             return traced.inverse(self, geometry, like)  # type: ignore[return-value]  # stand-ins
         parent = self._record.parent
-        if like is None and geometry.is_pointwise:
+        if geometry.is_pointwise and (like is None or like is self):
             return self, self.convolve(geometry)[1].transposed
         if like is None:
             if parent is None or parent.geometry != geometry:
@@ -288,6 +288,17 @@ class Sites:
             split = self.num_sites
             self._unions[other] = Union(Sites(record), rows[:split], rows[split:])
         return self._unions[other]
+
+    def holds(self, other: Sites) -> bool:
+        """Return whether every site of another set on the same grid is one of these.
+
+        Raises:
+            SparseConvTypeError, SparseConvValueError: another device, another grid.
+        """
+        if self is other or torch.compiler.is_compiling():
+            return self is other
+        self.check_same_grid(other)
+        return bool(self.rows_of(other.coords)[1].all())
 
     def check_same_grid(self, other: Sites) -> None:
         """Raise unless both sets live on one device and one grid."""

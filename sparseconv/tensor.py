@@ -14,7 +14,7 @@ from sparseconv.dispatch import dispatch
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.geometry import Ints
 from sparseconv.methods import Methods
-from sparseconv.segments import check_reduction, reduce_groups
+from sparseconv.segments import check_reduction, place_rows, reduce_groups
 from sparseconv.sites import Sites
 from sparseconv.traced import TracedSites
 
@@ -186,7 +186,7 @@ class SparseTensor(Methods):
         """
         cells = self._num_cells()
         flat = self.features.new_full((cells, self.channels), fill)
-        flat = flat.index_copy(0, self._cells(), self.features)
+        flat = place_rows(self.features, self._cells(), flat)
         rows = flat.reshape(self.batch_size, *self.spatial_shape, self.channels)
         return rows.movedim(-1, 1).contiguous()
 

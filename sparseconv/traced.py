@@ -78,12 +78,22 @@ class TracedSites:
         """Where the coordinates live."""
         return self.rows.device
 
+    @property
+    def coords(self) -> Tensor:
+        """Coordinates ``[N, 1 + D]``, which the graph will look up."""
+        coords: Tensor = _ops().coordinates(self.rows, self.handle, 1 + self.dimensions)
+        return coords
+
     def resolve(self) -> Sites:
         """Return the sites themselves, once the graph has run."""
         return living(self.handle)
 
     def same_as(self, other: Any) -> bool:
         """Return whether both are one object; other sets may turn out equal when the graph runs."""
+        return self is other
+
+    def holds(self, other: Any) -> bool:
+        """Return whether both are one object: more is not known before the graph runs."""
         return self is other
 
     def convolve(self, geometry: Geometry, like: Any = None) -> tuple[Any, TracedRulebook]:
@@ -119,9 +129,30 @@ class TracedRulebook:
         return rows
 
     @property
+    def in_rows(self) -> Tensor:
+        """``[n_in, 0]``, carries the number of input rows."""
+        rows: Tensor = self.target.rows if self.transposed else self.source.rows
+        return rows
+
+    @property
     def place(self) -> tuple[Tensor, Tensor, list[int], bool]:
         """What the operators find the rulebook by."""
         return self.source.handle, self.target.handle, self.geometry, self.transposed
+
+
+@dataclass(eq=False)
+class TracedTaps:
+    """The taps of a deformable kernel that a graph will find.
+
+    Attributes:
+        rows: int32 ``[H, K, Q, n_out]``, negative where the site is not there.
+        source: handle of the sites that are read.
+        target: handle of the output sites.
+    """
+
+    rows: Tensor
+    source: Tensor
+    target: Tensor
 
 
 def _ops() -> Any:
@@ -129,6 +160,13 @@ def _ops() -> Any:
     from sparseconv import traced_ops  # noqa: PLC0415  # defining operators takes its time
 
     return traced_ops
+
+
+def _tap_ops() -> Any:
+    """Return the operators of deformable convolution."""
+    from sparseconv import traced_taps  # noqa: PLC0415  # defining operators takes its time
+
+    return traced_taps
 
 
 def encoded(geometry: Geometry) -> list[int]:
@@ -206,4 +244,28 @@ def window_max(features: Tensor, rulebook: TracedRulebook) -> Tensor:
     """Return the largest value of each window as operators of the graph."""
     chosen = _ops().window_argmax(features.detach(), rulebook.rows, *rulebook.place)
     result: Tensor = _ops().window_pick(features, chosen, *rulebook.place)
+    return result
+
+
+def row_order(sites: Any) -> Tensor:
+    """Return the rows in ascending order of their sites, int64 ``[N]``."""
+    order: Tensor = _tap_ops().row_order(sites.rows, sites.handle)
+    return order
+
+
+def sparse_taps(
+    cells: Tensor, geometry: Geometry, source: Any, target: Any, guides: list[Any]
+) -> TracedTaps:
+    """Return the taps between active sites; ``guides``, where offsets lie, must be ``target``."""
+    handles = source.handle, target.handle
+    rows = _tap_ops().tap_rows(
+        cells, *handles, [guide.handle for guide in guides], encoded(geometry)
+    )
+    return TracedTaps(rows, *handles)
+
+
+def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: TracedTaps) -> Tensor:
+    """Return the deformable product as one operator of the graph."""
+    place = taps.rows, taps.source, taps.target
+    result: Tensor = _tap_ops().sample_gemm(features, shares, weight, *place)
     return result

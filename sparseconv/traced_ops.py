@@ -39,6 +39,17 @@ def _unknown_number_of_sites(
     return torch.empty_like(handle), rows.new_empty(count, 0)
 
 
+@torch.library.custom_op("sparseconv::coordinates", mutates_args=())
+def coordinates(rows: Tensor, handle: Tensor, columns: int) -> Tensor:
+    """Return the coordinates of sites, int64 ``[N, 1 + D]``."""
+    return living(handle).coords.to(torch.int64, copy=True)
+
+
+@coordinates.register_fake
+def _(rows, handle, columns):  # type: ignore[no-untyped-def]
+    return rows.new_empty(rows.shape[0], columns, dtype=torch.int64)
+
+
 def _rulebook(source: Tensor, target: Tensor, geometry: list[int], transposed: bool) -> Rulebook:
     _, rulebook = living(source).convolve(decoded(geometry), like=living(target))
     return rulebook.transposed if transposed else rulebook

@@ -166,18 +166,25 @@ def legal_construction(
     unlike = len({tuple(row) for row in rows}) == len(rows)
     return (
         all(row[0] >= 0 for row in rows)
-        and (batch_size is None or (type(batch_size) is int and batch_size > last))
+        and (batch_size is None or (is_integer(batch_size) and batch_size > last))
         and (spatial_shape is None or fits(spatial_shape, rows, coords.shape[1] - 1))
         and reduce in (None, *sc.segments.REDUCTIONS)
         and (unlike or reduce is not None)
     )
 
 
+def is_integer(value: Any) -> bool:
+    """Return whether this is an integer of Python's or PyTorch's, and no bool."""
+    if isinstance(value, Tensor):
+        return value.ndim == 0 and value.dtype == torch.int64
+    return type(value) is int
+
+
 def fits(spatial_shape: Any, rows: list[list[int]], axes: int) -> bool:
     """Return whether ``spatial_shape`` is one, and holds the sites."""
     if not isinstance(spatial_shape, list | tuple) or len(spatial_shape) != axes:
         return False
-    if any(type(size) is not int or size < 0 for size in spatial_shape):
+    if any(not is_integer(size) or size < 0 for size in spatial_shape):
         return False
     return all(
         0 <= entry < size
@@ -346,9 +353,17 @@ def pool(rng: Random) -> str:
     }
     if how == "max":
         options["dilation"] = per_axis(rng, axes, 1, 2)
+    else:
+        options["count_include_pad"] = True
+        if axes > 1:  # torch's avg_pool1d knows none
+            options["divisor_override"] = rng.choice([None, None, 1, 3, -2])
+    # avg_pool is read by torch's own parser, whose errors these are
+    options, wrong = spoiled(rng, options) if how == "max" else (options, False)
     function = POOL[how][axes - 1]
     fill = -math.inf if how == "max" else 0.0
-    return judged(lambda: function(x, **options), lambda: function(x.dense(fill), **options))
+    return judged(
+        lambda: function(x, **options), lambda: function(x.dense(fill), **options), lenient=wrong
+    )
 
 
 def arithmetic(rng: Random) -> str:
@@ -400,7 +415,10 @@ def sets(rng: Random) -> str:
         result = outcome(lambda: sc.collate([x, y]))
         fits = isinstance(y, sc.SparseTensor)
     elif name == "cat":
-        result, fits = outcome(lambda: sc.cat([x, y], fill=0.0)), legal
+        # what is no tensor never gets past torch's own parser
+        plain = isinstance(y, sc.SparseTensor) and rng.choice([True, False])
+        result = outcome(lambda: torch.cat([x, y], dim=1) if plain else sc.cat([x, y], fill=0.0))
+        fits = legal
     else:
         result, fits = outcome(lambda: getattr(sc, name)(x, y)), legal
     if isinstance(result, Exception) == fits:
@@ -463,9 +481,25 @@ def sample(rng: Random) -> str:
     return "refused" if isinstance(result, Exception) else "compared"
 
 
+def at(rng: Random) -> str:
+    """Take samples of a batch, and put them together again."""
+    x = sparse_tensor(rng, rng.randint(1, 4), 2)
+    part = rng.choice([0, -1, slice(None), slice(1, None), slice(None, None, -1), len(x), *WEIRD])
+    try:
+        result = outcome(lambda: x[part])
+    except IndexError:  # as a sequence's, which ends a loop over the samples
+        assert isinstance(part, int)
+        return "refused"
+    if isinstance(result, Exception):
+        return "refused"
+    taken = range(len(x))[part]
+    assert_close(result.dense(), x.dense()[[taken] if isinstance(part, int) else list(taken)])
+    return "compared"
+
+
 CALLS: dict[str, Callable[[Random], str]] = {
     call.__name__: call
     for call in (
-        construct, voxelize, conv, subm, transposed, inverse, pool, arithmetic, sets, sample,
+        construct, voxelize, conv, subm, transposed, inverse, pool, arithmetic, sets, sample, at,
     )
 }  # fmt: skip

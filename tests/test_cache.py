@@ -14,6 +14,7 @@ from cases import assert_close, dense_conv, random_input, random_mask
 from torch import Tensor, nn
 
 import sparseconv as sc
+from sparseconv.geometry import Kind, make_geometry
 from sparseconv.rulebook import Rulebook
 from sparseconv.sites import Sites
 
@@ -290,3 +291,15 @@ def test_tensors_that_shared_sites_share_them_in_another_dtype() -> None:
     assert x.detach().sites is x.sites
     mask = random_mask(1, SIZE, 0.5)
     assert sc.SparseTensor.from_dense(torch.ones(1, 1, *SIZE), mask).sites is not x.sites
+
+
+def test_the_sites_that_a_layer_would_take_anyway_need_no_second_rulebook() -> None:
+    x = random_input(20, 2, (6, 6))
+    for geometry in (make_geometry((1, 1)), make_geometry((3, 3), kind=Kind.SUBMANIFOLD)):
+        sites, rulebook = x.sites.convolve(geometry)
+        assert sites is x.sites
+        assert x.sites.convolve(geometry, like=x.sites)[1] is rulebook
+    back = x.sites.inverse(make_geometry((1, 1)), like=x.sites)
+    assert back[0] is x.sites
+    assert back[1].in_rows is x.sites.inverse(make_geometry((1, 1)))[1].in_rows
+    assert len(x.sites.rulebooks) == 2

@@ -45,7 +45,53 @@ def _pooling() -> torch.nn.Module:
     )
 
 
-NETWORKS = {"unet": lambda: UNet(2, 3, widths=(4, 8)), "shortcut": _Shortcut, "pooling": _pooling}
+class _ThreeWays(torch.nn.Module):
+    """Three layers with sites of their own, whose union is taken in two ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways = torch.nn.ModuleList(
+            torch.nn.Conv3d(2, 4, size, stride=2, padding=size // 2) for size in (1, 3, 5)
+        )
+
+    def forward(self, x: sc.SparseTensor) -> sc.SparseTensor:
+        first, second, third = (way(x) for way in self.ways)
+        return torch.cat([first, second, third, first + second + third], dim=1)
+
+
+def _partial() -> torch.nn.Module:
+    return torch.nn.Sequential(
+        sc.nn.PartialConv3d(2, 4, 3, stride=2, padding=1),
+        sc.nn.SubmPartialConv3d(4, 4, 3, normalize="mean", bias=False),
+        torch.nn.ReLU(),
+        sc.nn.PartialMaxPool(2),
+        sc.nn.PartialConvTranspose3d(4, 4, 3, stride=2, padding=1),
+        sc.nn.PartialAvgPool(2, padding=1),
+    )
+
+
+def _deformable() -> torch.nn.Module:
+    network = torch.nn.Sequential(
+        sc.nn.DeformConv3d(2, 4, 3, stride=2, padding=1, modulated=True),
+        torch.nn.ReLU(),
+        sc.nn.DeformConv3d(4, 4, 3, submanifold=True, offset_groups=2, groups=2),
+        sc.nn.DeformConv3d(4, 2, 2, bias=False),
+    )
+    for name, entry in network.named_parameters():
+        if name.split(".")[1] in ("offset", "modulation"):
+            torch.nn.init.normal_(entry, std=0.1)
+    return network
+
+
+NETWORKS = {
+    "unet": lambda: UNet(2, 3, widths=(4, 8)),
+    "partial unet": lambda: UNet(2, 3, widths=(4, 8), partial=True),
+    "shortcut": _Shortcut,
+    "three ways": _ThreeWays,
+    "pooling": _pooling,
+    "partial": _partial,
+    "deformable": _deformable,
+}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -93,14 +139,33 @@ class _OnSites(torch.nn.Module):
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_export_for_fixed_sites(strict: bool) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_export_for_fixed_sites(name: str, strict: bool) -> None:
     torch._dynamo.reset()
     x = _scan(200, 16)
-    module = _OnSites(UNet(2, 3, widths=(4, 8)).eval(), x.sites)
+    module = _OnSites(NETWORKS[name]().eval(), x.sites)
     exported = torch.export.export(module, (x.features,), strict=strict)
     torch.testing.assert_close(
         exported.module()(x.features), module(x.features), rtol=1e-4, atol=1e-5
     )
+
+
+def test_offsets_on_other_sites_are_refused_in_a_graph_too() -> None:
+    """As many sites as the output has, but others."""
+    torch._dynamo.reset()
+    x = _scan(100, 8)
+    moved = sc.SparseTensor(x.features, x.coords.flip(1).roll(1, 1), x.spatial_shape, 1)
+    offset = moved.replace(torch.zeros(x.num_sites, 3))
+    kernel = torch.ones(2, 2, 1, 1, 1)
+
+    def deformed(x: sc.SparseTensor, offset: sc.SparseTensor) -> sc.SparseTensor:
+        return sc.functional.deform_conv(x, offset, kernel, submanifold=True)
+
+    compiled = torch.compile(deformed, fullgraph=True, dynamic=True, backend="eager")
+    right = x.replace(offset.features)
+    torch.testing.assert_close(compiled(x, right).features, deformed(x, right).features)
+    with pytest.raises(sc.SparseConvValueError, match=r"^offset"):
+        compiled(x, offset)
 
 
 def test_operators_pass_torchs_own_check() -> None:

@@ -508,6 +508,12 @@ def test_a_wrong_call_names_the_argument(name: str, changes: dict[str, Any]) -> 
         deform_conv(**arguments(**changes))
 
 
+def test_a_missing_offset_is_refused() -> None:
+    x = sc.SparseTensor.from_dense(torch.ones(1, 2, 3, 3))
+    with pytest.raises(sc.SparseConvTypeError, match=r"^offset: [^\n]*NoneType$"):
+        sc.functional.deform_conv(x, None, torch.zeros(2, 2, 1, 1))
+
+
 def test_a_guide_on_other_sites_is_refused() -> None:
     x = sc.SparseTensor.from_dense(torch.ones(1, 4, 6, 6))
     weight = torch.zeros(2, 2, 3, 3)

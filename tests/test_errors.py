@@ -191,6 +191,16 @@ CONVOLUTION: list[Case] = [
      lambda: inverse_conv(strided(), weight(3, 4, 2, 2), stride=2)),
     ("channels that do not fit, a module", VALUE, ["input", "2", "3"],
      lambda: nn.Conv2d(3, 4, 3)(x2d())),
+    ("a weight without input channels", VALUE, ["weight", "(4, 0, 3, 3)"],
+     lambda: F.conv2d(x2d(0), weight(4, 0, 3, 3))),
+    ("a weight without output channels", VALUE, ["weight", "(0, 2, 3, 3)"],
+     lambda: sc.functional.subm_conv(x2d(), weight(0, 2, 3, 3))),
+    ("dropout of another number of axes", VALUE, ["input", "2", "1"],
+     lambda: torch.nn.Dropout1d()(x2d())),
+    ("a deformable convolution of nothing", TYPE, ["input", "NoneType"],
+     lambda: sc.functional.deform_conv(None, None, weight(2, 2, 3, 3))),
+    ("strides in an array that are no integers", TYPE, ["stride", "1."],
+     lambda: sc.functional.conv(x2d(), weight(2, 2, 3, 3), stride=torch.ones(2))),
     ("channels of the groups that do not fit", VALUE, ["input", "2", "4"],
      lambda: F.conv2d(x2d(), weight(4, 2, 3, 3), groups=2)),
     ("groups that do not divide", VALUE, ["groups", "2", "3"],
@@ -431,6 +441,8 @@ def test_no_channels() -> None:
     x = random_input(5, 0, SHAPE)
     assert x.dense().shape == (1, 0, *SHAPE)
     assert torch.relu(x).channels == 0
+    for layer in (torch.nn.BatchNorm2d(0), torch.nn.InstanceNorm2d(0), torch.nn.MaxPool2d(2)):
+        assert layer(x).channels == 0
 
 
 def test_a_grid_of_one_cell() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from fuzz_calls import CALLS
+from fuzz_layers import CALLS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -1,6 +1,7 @@
 """Networks that nobody wrote for sparse input: torch.nn alone, run on a SparseTensor unchanged.
 
-With every site active, outputs, gradients and running statistics are those of the dense run.
+With every site active, outputs, gradients and running statistics are those of the dense run; at
+partial occupancy, after ``sparseconv.submanifold``, those of a dense run under a mask.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cases import assert_close, random_input, sparse
+from cases import assert_close, random_input, random_mask, sparse
+from masked import Masked
 from torch import Tensor, nn
 
 import sparseconv as sc
@@ -176,15 +178,49 @@ def test_with_every_site_active_a_network_is_its_dense_self(name: str, training:
     expected = twin(dense)
     y = net(sparse(rows, torch.ones(shape[0], *shape[2:], dtype=torch.bool)))
     y = y.dense() if isinstance(y, sc.SparseTensor) else y
+    assert_equal_runs((net, y, rows), (twin, expected, dense))
+
+
+def assert_equal_runs(
+    ours: tuple[nn.Module, Tensor, Tensor], theirs: tuple[nn.Module, Tensor, Tensor]
+) -> None:
+    """Compare two runs ``(network, output, input)``: outputs, all gradients, all buffers."""
+    (net, y, rows), (twin, expected, dense) = ours, theirs
     assert_close(y / 100, expected / 100)
     cotangent = torch.randn_like(expected)
     got = torch.autograd.grad(y, [rows, *net.parameters()], cotangent)
     wanted = torch.autograd.grad(expected, [dense, *twin.parameters()], cotangent)
     scale = max(float(entry.abs().max()) for entry in wanted) * 100
-    for mine, theirs in zip(got, wanted, strict=True):
-        assert_close(mine / scale + 1, theirs / scale + 1)
-    for mine, theirs in zip(net.buffers(), twin.buffers(), strict=True):
-        assert_close(mine.double() + 1, theirs.double() + 1)  # a mean of 0 has no digits to compare
+    for mine, reference in zip(got, wanted, strict=True):
+        assert_close(mine / scale + 1, reference / scale + 1)
+    for mine, reference in zip(net.buffers(), twin.buffers(), strict=True):
+        # a mean of 0 has no digits to compare
+        assert_close(mine.double() + 1, reference.double() + 1)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(
+    ("density", "empty_sample"), [(0.05, False), (0.2, True), (0.6, False)], ids=str
+)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_on_some_sites_a_network_is_its_dense_self_under_a_mask(
+    name: str, density: float, empty_sample: bool, training: bool
+) -> None:
+    make, shape = NETWORKS[name]
+    net = make().double()
+    mask = random_mask(shape[0], shape[2:], density, empty_sample=empty_sample)
+    t = torch.randn(shape, dtype=torch.float64)
+    net(t)
+    net.train(training)
+    twin = copy.deepcopy(net)
+    dense, rows = t.clone().requires_grad_(), t.clone().requires_grad_()
+    expected = twin(Masked(dense, mask.unsqueeze(1)))
+    y = sc.submanifold(net)(sparse(rows, mask, seed=1))
+    if isinstance(y, sc.SparseTensor):
+        assert torch.equal(y.mask(), expected.mask)
+        y, expected = y.dense(), expected.t
+    assert y.any()
+    assert_equal_runs((net, y, rows), (twin, expected, dense))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

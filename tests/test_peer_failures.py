@@ -85,7 +85,10 @@ def test_tensors_on_different_sites_are_told_apart(engine: str) -> None:
         assert_close(operation(x, y).dense(), operation(x.dense(), y.dense()))
     assert (x + y).num_sites == 4
     with pytest.raises(sc.SparseConvValueError, match="same sites"):
-        torch.cat([x, y], dim=1)
+        sc.cat([x, y])
+    joined = torch.cat([x, y], dim=1)
+    assert_close(joined.dense(), torch.cat([x.dense(), y.dense()], dim=1))
+    assert torch.equal(joined.mask(), x.mask() | y.mask())
     turned = sc.SparseTensor(x.features.flip(0), x.coords.flip(0), (6,))
     assert_close((x + turned).dense(), 2 * x.dense())
     assert_close(torch.cat([x, turned], dim=1).dense(), torch.cat([x.dense()] * 2, dim=1))

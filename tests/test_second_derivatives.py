@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cases import LAYERS, Problem
+from cases import LAYERS, Problem, random_input
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -50,3 +50,57 @@ def test_a_gradient_penalty_reaches_the_weights_of_a_network() -> None:
         return (grad**2).sum()
 
     assert gradcheck(penalty, (first, second))
+
+
+def _pieces(x: sc.SparseTensor, other: sc.SparseTensor) -> dict[str, Tensor]:
+    """Return everything that runs over four axes and has no window of its own to learn."""
+    points = torch.tensor([[0, 0.3, 1.2, 0.5, 0.4], [1, 0.1, 0.6, 0.9, 0.2]], dtype=torch.float64)
+    results = {
+        "union": x + other,
+        "product": x * other,
+        "quotient": x / (2 + x.square()),
+        "cat": torch.cat([x, other], dim=1),
+        "fill": sc.cat([other, x], fill=2.0),
+        "prune": sc.prune(x, torch.arange(x.num_sites) % 2 == 0),
+        "crop": sc.crop(x, 0, 2),
+        "softmax": torch.softmax(x, 1),
+        "normalize": torch.nn.functional.normalize(x),
+        "group_norm": torch.nn.functional.group_norm(x, 1),
+        "layer_norm": torch.nn.functional.layer_norm(x, (2,)),
+        "max_pool": sc.functional.max_pool4d(x, 2, 1, 1),
+        "avg_pool": sc.functional.avg_pool4d(x, 2, 1, 1, count_include_pad=False),
+        "norm": torch.norm(x, 3, dim=(2, 3, 4, 5)),
+        "var": x.var((2, 3, 4, 5)),
+        "samples": sc.collate([x[1], x[0]]),
+        "points": sc.interpolate(x, points),
+        "dense": x.dense(),
+    }
+    return {k: y.features if isinstance(y, sc.SparseTensor) else y for k, y in results.items()}
+
+
+@pytest.mark.parametrize("name", list(_pieces(*[random_input(4, 2, (2, 2, 2, 2), 2)] * 2)))
+def test_derivatives_over_four_axes(name: str) -> None:
+    x = random_input(9, 2, (3, 2, 2, 3), batch=2)
+    other = random_input(7, 2, (3, 2, 2, 3), batch=2, seed=5)
+
+    def run(features: Tensor, others: Tensor) -> Tensor:
+        return _pieces(x.replace(features), other.replace(others))[name] ** 2
+
+    leaves = [t.features.clone().requires_grad_() for t in (x, other)]
+    assert gradcheck(run, leaves)
+    assert gradgradcheck(run, leaves)
+
+
+@pytest.mark.parametrize("kind", ["partial_conv", "subm_partial_conv"])
+def test_partial_convolution_over_four_axes(kind: str) -> None:
+    x = random_input(6, 2, (3, 2, 2, 3))
+    weight = torch.randn(1, 2, 3, 1, 1, 3, dtype=torch.float64, requires_grad=True)
+
+    def run(features: Tensor, weight: Tensor) -> Tensor:
+        return getattr(sc.functional, kind)(x.replace(features), weight).features
+
+    if kind == "partial_conv":
+        x = sc.union(x, random_input(6, 2, (3, 2, 2, 3), seed=3))
+    leaves = (x.features.clone().requires_grad_(), weight)
+    assert gradcheck(run, leaves)
+    assert gradgradcheck(run, leaves)

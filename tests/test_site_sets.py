@@ -133,7 +133,19 @@ def test_cat_joins_channels_on_the_union(engine: str) -> None:
         with pytest.raises(sc.SparseConvTypeError, match=r"^out"):
             function([x, x], 1, out=torch.zeros(1))
     with pytest.raises(sc.SparseConvValueError, match="same sites"):
-        torch.cat([x, y], dim=1)
+        sc.cat([x, y])
+    joined = torch.cat([x, y], dim=1)
+    assert torch.equal(joined.dense(), torch.cat([x.dense(), y.dense()], dim=1))
+    assert torch.equal(joined.mask(), united)
+
+
+def test_cat_on_sites_that_hold_the_others_stays_on_them(engine: str) -> None:
+    """So an inverse layer still finds its way from a skip connection's sites."""
+    x, _ = pair()
+    part = sc.prune(x, torch.arange(x.num_sites) % 3 > 0)
+    joined = torch.cat([x, part, permuted(x)], dim=1)
+    assert joined.sites is x.sites
+    assert torch.equal(joined.dense(), torch.cat([x.dense(), part.dense(), x.dense()], dim=1))
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3, 4])

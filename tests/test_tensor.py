@@ -368,3 +368,67 @@ def test_repr_says_shape_sites_and_density() -> None:
     for part in ("(2, 2, 4, 3)", "num_sites=6", "density=0.25", "torch.float64", "cpu"):
         assert part in shown
     assert "6 sites" in repr(x.sites)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        np.array([5, 6]),
+        torch.tensor([5, 6]),
+        torch.Size([5, 6]),
+        [np.int64(5), np.uint8(6)],
+        (torch.tensor(5), 6),
+        range(5, 7),
+    ],
+    ids=lambda shape: type(shape).__name__,
+)
+def test_extents_are_integers_of_any_library(shape: Any) -> None:
+    features, coords = torch.ones(2, 1), torch.tensor([[0, 1, 1], [1, 4, 5]])
+    x = sc.SparseTensor(features, coords, shape, np.int64(3))
+    assert x.shape == (3, 1, 5, 6)
+    assert {type(size) for size in (*x.spatial_shape, x.batch_size)} == {int}
+    assert sc.crop(x, np.array([1, 1]), torch.tensor([3, 4])).spatial_shape == (2, 3)
+    y = torch.nn.functional.interpolate(x, size=np.array([10, 12]))
+    assert y.spatial_shape == (10, 12)
+    pooled = torch.nn.functional.max_pool2d(x, np.array([2, 3]), stride=np.array([2, 3]))
+    assert pooled.spatial_shape == (2, 2)
+
+
+@pytest.mark.parametrize("shape", [np.array([5.0, 6.0]), torch.ones(2), np.ones((2, 2)), "56"])
+def test_extents_that_are_no_integers_are_refused(shape: Any) -> None:
+    with pytest.raises(sc.SparseConvError, match="spatial_shape"):
+        sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 1, 1]]), shape)
+
+
+def test_comparison_with_what_is_neither_number_nor_tensor_is_pythons_own() -> None:
+    """As of a dense tensor: so ``x in [None, x]`` and ``x == "name"`` raise nothing."""
+    x = random_input(4, 2, (5, 5))
+    for other in (None, "name", [1], {}, object()):
+        assert (x == other) is False
+        assert (x != other) is True
+        with pytest.raises(TypeError, match="not supported between"):
+            _ = x < other
+    assert x in [None, x]
+
+
+def test_nothing_sparse_is_written_in_place() -> None:
+    x = random_input(4, 2, (5, 5))
+    for function in (torch.add, torch.sub, torch.mul, torch.div):
+        with pytest.raises(sc.SparseConvTypeError, match=r"^out"):
+            function(x, x, out=torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x.numpy(),
+        lambda x: x.item(),
+        lambda x: x.tolist(),
+        np.asarray,
+        lambda x: torch.nn.MultiheadAttention(2, 1)(x, x, x),
+    ],
+)
+def test_what_has_no_sparse_meaning_says_what_to_use(call: Callable[..., Any]) -> None:
+    x = random_input(4, 2, (5, 5), dtype=torch.float32)
+    with pytest.raises(NotImplementedError, match="dense"):
+        call(x)

@@ -12,7 +12,7 @@ from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from fuzz_calls import CALLS
+from fuzz_layers import CALLS
 
 SHOWN = 3  # failures of one kind that are printed in full
 

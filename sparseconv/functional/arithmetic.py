@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseconv.dispatch import HANDLERS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.site_sets import spread
+from sparseconv.functional.site_sets import filled
 from sparseconv.tensor import SparseTensor
 
 # PyTorch reaches one operation under several names: x + y, torch.add, and a dense tensor's own
@@ -32,6 +32,8 @@ def _elementwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]
         and an absent row counts 0. A number acts on every active site, and so does a dense tensor,
         which broadcasts as against the dense shape ``(B, C, *spatial)`` or has one row per site.
         """
+        if options.get("out") is not None:
+            raise SparseConvTypeError("out: nothing sparse is written in place; leave it out")
         sparse = input if isinstance(input, SparseTensor) else other
         if function is torch.sub and (isinstance(input, bool) or isinstance(other, bool)):
             raise SparseConvTypeError("other: PyTorch subtracts no bool; convert it to a number")
@@ -53,7 +55,7 @@ def _on_common_sites(x: SparseTensor, y: SparseTensor) -> tuple[Any, Tensor, Ten
         return x.sites, x.features, y.features
     sites, rows, other_rows = x.sites.unite(y.sites)
     count = sites.num_sites
-    return sites, spread(x.features, rows, count), spread(y.features, other_rows, count)
+    return sites, filled(x.features, rows, count), filled(y.features, other_rows, count)
 
 
 def _rows(operand: Any, x: SparseTensor) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 from sparseconv.coordinates import sites_from_coords
 from sparseconv.dispatch import implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.site_sets import union
+from sparseconv.functional.site_sets import common_sites, filled
 from sparseconv.sites import Sites
 from sparseconv.tensor import SparseTensor
 
@@ -54,8 +54,12 @@ def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None
                 )
         return collate(tensors)
     if fill is not None:
-        tensors = [union(entry, *tensors, fill=fill) for entry in tensors]
-        first = tensors[0]
+        sites, places = common_sites(tensors)
+        count = sites.num_sites
+        columns = [
+            filled(x.features, rows, count, fill) for x, rows in zip(tensors, places, strict=True)
+        ]
+        return SparseTensor.on_sites(torch.cat(columns, dim=1), sites)
     return first.replace(torch.cat([_rows_as(first.sites, entry) for entry in tensors], dim=1))
 
 
@@ -64,15 +68,20 @@ def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None
     torch.concat,
     torch.concatenate,
     meaning="channels side by side (dim=1) or samples one after another (dim=0)",
-    law="dense law; dim=1 on the same sites, or on their union by sparseconv.cat(..., fill=0)",
+    law="dense law; dim=1 on different sites has their union, where an absent row counts 0",
 )
 def _sparse_cat(
     tensors: Sequence[SparseTensor], dim: int = 0, *, axis: int | None = None, out: None = None
 ) -> SparseTensor:
-    """Join tensors with PyTorch's own default: samples."""
+    """Join tensors with PyTorch's own default: samples. Channels that a site lacks are 0."""
     if out is not None:
         raise SparseConvTypeError("out: nothing sparse is written in place; leave it out")
-    return cat(tensors, dim if axis is None else axis)
+    dim = dim if axis is None else axis
+    return cat(tensors, dim, fill=0 if _is_channel_axis(tensors, dim) else None)
+
+
+def _is_channel_axis(tensors: Sequence[SparseTensor], dim: int) -> bool:
+    return dim % _checked(tensors)[0].ndim == 1
 
 
 def _rows_as(sites: Sites, x: SparseTensor) -> Tensor:

@@ -9,9 +9,18 @@ from torch import Tensor
 
 from sparseconv.coordinates import MAX_DIMENSIONS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.geometry import plain
 from sparseconv.tensor import SparseTensor
 
 Input: TypeAlias = Tensor | SparseTensor
+
+
+def check_input(input: Any) -> None:
+    """Raise unless ``input`` is a tensor of either kind."""
+    if not isinstance(input, Tensor | SparseTensor):
+        raise SparseConvTypeError(
+            f"input: must be a SparseTensor or a torch.Tensor, got {type(input).__name__}"
+        )
 
 
 def check_convolution(
@@ -36,12 +45,14 @@ def check_convolution(
         SparseConvTypeError: dtypes or devices that differ, an argument that is no tensor.
         SparseConvValueError: channels, groups or axes that do not fit.
     """
-    if not isinstance(input, Tensor | SparseTensor):
-        raise SparseConvTypeError(
-            f"input: must be a SparseTensor or a torch.Tensor, got {type(input).__name__}"
-        )
+    check_input(input)
     if not isinstance(weight, Tensor):
         raise SparseConvTypeError(f"weight: must be a torch.Tensor, got {type(weight).__name__}")
+    if 0 in weight.shape[:2]:
+        raise SparseConvValueError(
+            f"weight: must not be empty, got shape {tuple(weight.shape)}; a convolution has at "
+            f"least 1 channel on both sides"
+        )
     axes = weight.ndim - 2 if dimensions is None else dimensions
     if weight.ndim - 2 != axes or input.ndim - 2 != axes:
         raise SparseConvValueError(
@@ -66,6 +77,7 @@ def check_convolution(
 
 
 def _check_groups(weight: Tensor, groups: Any, transposed: bool) -> None:
+    groups = plain(groups)
     if isinstance(groups, bool) or not isinstance(groups, int):
         raise SparseConvTypeError(f"groups: must be an int, got {groups!r}")
     if groups < 1:

@@ -13,6 +13,7 @@ from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_convolution
 from sparseconv.functional.conv4d import dense_conv4d, dense_conv_transpose4d
+from sparseconv.functional.precision import lowered
 from sparseconv.geometry import Geometry, Kind, make_geometry
 from sparseconv.rulebook import Rulebook
 from sparseconv.sites import Sites
@@ -289,19 +290,11 @@ def _convolve(
     input: SparseTensor, weight: Tensor, bias: Tensor | None, sites: Sites, rulebook: Rulebook
 ) -> SparseTensor:
     """Return the product over the rulebook plus bias, in autocast's dtype where that is on."""
-    features, weight = _autocast(input.features), _autocast(weight)
+    features, weight = lowered(input.features), lowered(weight)
     out = gather_gemm_scatter(features, weight, rulebook)
     if bias is not None:
-        out = out + _autocast(bias)
+        out = out + lowered(bias)
     return SparseTensor.on_sites(out, sites)
-
-
-def _autocast(x: Tensor) -> Tensor:
-    """Return ``x`` in the dtype in which torch's own convolutions would take it."""
-    device = x.device.type
-    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
-        return x
-    return x.to(torch.get_autocast_dtype(device))
 
 
 def _cells_first(weight: Tensor, groups: int) -> Tensor:

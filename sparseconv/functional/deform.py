@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparseconv import traced
 from sparseconv.autograd import sample_gemm
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.checks import Input, check_convolution
+from sparseconv.functional.checks import Input, check_convolution, check_input
 from sparseconv.geometry import Geometry, Kind, make_geometry
 from sparseconv.rulebook import Taps
 from sparseconv.sites import Sites
+from sparseconv.taps import low_sites, sparse_taps
 from sparseconv.tensor import SparseTensor
 
 Size = int | Sequence[int]
@@ -105,19 +107,24 @@ def _sparse_deform_conv(
     geometry, groups = _checked(input, weight, bias, (stride, padding, dilation), submanifold)
     sites, _ = input.sites.convolve(geometry)
     for name, given in (("offset", offset), ("mask", mask)):
-        if given is not None:
+        if given is not None or name == "offset":
             _check_sites(name, given, sites)
     shift = offset.features
     x, shift, share, parameters = _in_one_dtype(
         input.features, shift, None if mask is None else mask.features, weight, bias
     )
-    _check_offset(shift, share, geometry, (sites.num_sites,), input.channels)
     # in ascending order of the sites, so that what adds up does not depend on the rows' order
-    order = sites.index.order
-    planes = _planes(_rows(shift, order).t(), geometry)
-    modulation = None if share is None else _planes(_rows(share, order).t(), geometry, 1)
+    order = traced.row_order(sites) if torch.compiler.is_compiling() else sites.index.order
+    shift, share = _rows(shift, order), None if share is None else _rows(share, order)
+    _check_offset(shift, share, geometry, (sites.num_sites,), input.channels)
+    planes = _planes(shift.t(), geometry)
+    modulation = None if share is None else _planes(share.t(), geometry, 1)
     cells, part = _whole_and_part(planes)
-    taps = _sparse_taps(cells, geometry, input.sites, sites)
+    if torch.compiler.is_compiling():
+        guides = [offset.sites] if mask is None else [offset.sites, mask.sites]
+        taps: Any = traced.sparse_taps(cells, geometry, input.sites, sites, guides)
+    else:
+        taps = sparse_taps(cells, geometry, input.sites, sites)
     out = _product(x, part, modulation, parameters, groups, taps)
     back = None if order is None else torch.argsort(order)
     return SparseTensor.on_sites(_rows(out, back), sites)
@@ -131,18 +138,20 @@ def _checked(
     submanifold: bool,
 ) -> tuple[Geometry, int]:
     """Return the geometry of the kernel and the number of groups that the weight implies."""
+    check_input(input)
     axes = input.ndim - 2
     if not 1 <= axes <= 3:
         raise SparseConvValueError(f"input: must have 1 to 3 spatial axes, got {axes}")
     if not isinstance(weight, Tensor):
         raise SparseConvTypeError(f"weight: must be a torch.Tensor, got {type(weight).__name__}")
     share = weight.shape[1] if weight.ndim > 1 else 0
-    check_convolution(input, weight, bias, max(1, input.shape[1] // max(share, 1)), axes)
+    channels: Any = input.size(1)
+    check_convolution(input, weight, bias, max(1, channels // max(share, 1)), axes)
     stride, padding, dilation = steps
     if not submanifold:
         kernel = weight.shape[2:]
         return make_geometry(kernel, stride=stride, padding=padding, dilation=dilation), (
-            input.shape[1] // share
+            channels // share
         )
     plain = make_geometry(weight.shape[2:], stride=stride)
     if plain.stride != (1,) * axes:
@@ -153,7 +162,7 @@ def _checked(
             f"got {padding}"
         )
     geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    return geometry, input.shape[1] // share
+    return geometry, channels // share
 
 
 def _check_offset(
@@ -161,8 +170,9 @@ def _check_offset(
 ) -> None:
     """Raise unless offset and mask have the channels and the extent that the kernel asks for."""
     per_group = geometry.num_cells * geometry.dimensions
-    groups, rest = divmod(offset.shape[1], per_group) if offset.ndim > 1 else (0, 0)
-    if rest or groups < 1 or channels % groups:
+    count = offset.shape[1] if offset.ndim > 1 else 0
+    groups = count // per_group
+    if count % per_group or groups < 1 or channels % groups:
         raise SparseConvValueError(
             f"offset: must have {per_group} channels (axes times kernel cells) for each offset "
             f"group, whose number divides the {channels} input channels; got {tuple(offset.shape)}"
@@ -187,11 +197,13 @@ def _dense(name: str, given: Input) -> Tensor:
     return given
 
 
-def _check_sites(name: str, given: SparseTensor, sites: Sites) -> None:
+def _check_sites(name: str, given: Any, sites: Sites) -> None:
     if not isinstance(given, SparseTensor):
         raise SparseConvTypeError(
             f"{name}: must be a SparseTensor as the input is, got {type(given).__name__}"
         )
+    if torch.compiler.is_compiling():
+        return  # a graph knows no coordinate; it compares the sites when it runs
     if not given.sites.same_as(sites):
         raise SparseConvValueError(
             f"{name}: must lie on the output sites, {sites}; got {given.sites}; a convolution of "
@@ -279,39 +291,10 @@ def _dense_taps(
     rows = (numbers[0] * step).reshape(1, 1, 1, -1)
     for axis, length in enumerate(size):
         step //= length
-        low = _low(cells, numbers[1 + axis], geometry, axis)
+        low = low_sites(cells, numbers[1 + axis], geometry, axis)
         corners = torch.stack([low, low + 1], dim=2)  # [H, K, 2, N]
         inside = (corners >= 0) & (corners < length)
         # a single axis that leaves the grid makes the whole row negative
         along = torch.where(inside, corners * step, -count)
         rows = (rows.unsqueeze(3) + along.unsqueeze(2)).flatten(2, 3)
     return Taps(rows.int(), tuple(places * sample for sample in range(batch + 1)), count)
-
-
-def _sparse_taps(cells: Tensor, geometry: Geometry, source: Sites, target: Sites) -> Taps:
-    """Return the rows of active sites, through the hash index; the outputs in ascending order."""
-    coords = target.index.packing.unpack(target.index.keys)
-    batch = coords[:, 0].expand(*cells.shape[:2], -1)
-    lows = [_low(cells, coords[:, 1 + axis], geometry, axis) for axis in range(geometry.dimensions)]
-    rows = []
-    for corner in itertools.product((0, 1), repeat=geometry.dimensions):
-        places = [batch, *(low + up for low, up in zip(lows, corner, strict=True))]
-        found, _ = source.rows_of(torch.stack([place.flatten() for place in places], dim=1))
-        rows.append(found.reshape(batch.shape))
-    samples = torch.arange(target.batch_size + 1, device=coords.device)
-    splits = torch.searchsorted(coords[:, 0].contiguous(), samples).tolist()
-    return Taps(torch.stack(rows, dim=2).int(), tuple(splits), source.num_sites)
-
-
-def _low(cells: Tensor, outputs: Tensor, geometry: Geometry, axis: int) -> Tensor:
-    """Return the site below each position along one axis, int64 ``[H, K, N]``.
-
-    Args:
-        cells: whole part of the shifts, ``[H, K, D, N]``.
-        outputs: place of each output along the axis, ``[N]``.
-        geometry: of the kernel.
-        axis: which one.
-    """
-    steps = [cell[axis] * geometry.dilation[axis] for cell in geometry.cells]
-    first = outputs * geometry.stride[axis] - geometry.padding[axis]
-    return cells[:, :, axis] + (first + cells.new_tensor(steps)[:, None])

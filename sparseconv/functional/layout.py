@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from sparseconv.coordinates import grouped_sites, sites_from_coords
 from sparseconv.dispatch import implements
 from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
+from sparseconv.segments import place_rows
 from sparseconv.tensor import SparseTensor
 
 
@@ -107,7 +108,7 @@ def _sparse_pixel_unshuffle(input: SparseTensor, downscale_factor: int) -> Spars
     corner = coords[:, 1:] - coarse[:, 1:] * r
     place = (groups.site_of_row * r + corner[:, 0]) * r + corner[:, 1]
     rows = input.features.new_zeros(sites.num_sites * r * r, input.channels)
-    cells = rows.index_copy(0, place, input.features).unflatten(0, (-1, r * r))
+    cells = place_rows(input.features, place, rows).unflatten(0, (-1, r * r))
     return SparseTensor.on_sites(cells.transpose(1, 2).flatten(1), sites)
 
 

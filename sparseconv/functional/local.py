@@ -11,6 +11,7 @@ from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, _check_same
 from sparseconv.geometry import Geometry, make_geometry
+from sparseconv.segments import place_rows
 from sparseconv.tensor import SparseTensor
 
 Size = int | tuple[int, ...]
@@ -91,7 +92,7 @@ def _sparse_locally_connected(
         positions = positions * size + sites.coords[:, 1 + axis]
     count = sites.index.keys.new_tensor(sites.spatial_shape).prod()
     windows = rows.new_zeros(sites.batch_size * int(count), rows.shape[1])
-    windows = windows.index_copy(0, positions, rows).unflatten(0, (sites.batch_size, int(count)))
+    windows = place_rows(rows, positions, windows).unflatten(0, (sites.batch_size, int(count)))
     out = _products(windows, weight, bias, geometry).flatten(0, 1)
     return SparseTensor.on_sites(out[positions], sites)
 

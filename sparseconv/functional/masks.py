@@ -16,6 +16,7 @@ from sparseconv.geometry import Geometry, Kind
 from sparseconv.rulebook import Rulebook
 from sparseconv.sites import Sites
 from sparseconv.tensor import SparseTensor
+from sparseconv.traced import TracedRulebook
 
 NORMALIZATIONS = ("ratio", "mean")
 _DENSE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: dense_conv4d}
@@ -115,7 +116,7 @@ def row_coverage(
     """Return what ``mask`` ``[N, 1 or C]`` leaves of the windows of the output rows."""
     values, most = per_group(mask, groups, dtype)
     count = window_sum(values, rulebook)
-    return coverage(count, most, _row_windows(geometry, sites.coords), normalize)
+    return coverage(count, most, _row_windows(geometry, sites), normalize)
 
 
 def row_factor(
@@ -126,11 +127,16 @@ def row_factor(
     The count is then the number of the site's pairs: it belongs to the rulebook, and stays there.
     """
     dtype = _counting_dtype(dtype)
+    if isinstance(rulebook, TracedRulebook):
+        count = window_sum(
+            rulebook.in_rows.new_ones(rulebook.in_rows.shape[0], 1, dtype=dtype), rulebook
+        )
+        return coverage(count, 1, _row_windows(geometry, sites), normalize).factor
     name = f"partial {normalize} {dtype}"
     factor: Tensor | None = rulebook.layouts.get(name)
     if factor is None:
         count = torch.bincount(rulebook.out_rows, minlength=rulebook.n_out)[:, None].to(dtype)
-        factor = coverage(count, 1, _row_windows(geometry, sites.coords), normalize).factor
+        factor = coverage(count, 1, _row_windows(geometry, sites), normalize).factor
         rulebook.layouts[name] = factor
     return factor
 
@@ -193,10 +199,11 @@ def dense_windows(geometry: Geometry, spatial: Sequence[int], like: Tensor) -> T
     return sizes
 
 
-def _row_windows(geometry: Geometry, coords: Tensor) -> Tensor | int:
+def _row_windows(geometry: Geometry, sites: Sites) -> Tensor | int:
     """Return the kernel cells of a whole window: one number, or ``[N, 1]``."""
     if geometry.kind is not Kind.TRANSPOSED:
         return geometry.num_cells
+    coords = sites.coords
     sizes = coords.new_ones(coords.shape[0])
     for axis, table in enumerate(_phases(geometry)):
         place = (coords[:, 1 + axis].long() + geometry.padding[axis]) % geometry.stride[axis]

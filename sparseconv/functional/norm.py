@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from sparseconv.dispatch import implements, refuse
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.functional.precision import widened
 from sparseconv.functional.traced_norm import traced_batch_norm
 from sparseconv.normalise import affine, normalise, tree_sum
 from sparseconv.samples import sample_spread, samples_of, whole_batch
@@ -54,7 +55,7 @@ def _sparse_batch_norm(
     if not training:
         return _by_running(input, running_mean, running_var, weight, bias, eps)
     features, samples = _wide(input), whole_batch(input.sites)
-    normal, mean, variance = normalise(features, weight, bias, samples, input.channels, eps)
+    normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
     _learn(running_mean, running_var, mean, variance, samples.counts, momentum)
     return input.replace(normal.to(input.dtype))
 
@@ -81,7 +82,7 @@ def _sparse_instance_norm(
     if not use_input_stats:
         return _by_running(input, running_mean, running_var, weight, bias, eps)
     features, samples = _wide(input), samples_of(input.sites)
-    normal, mean, variance = normalise(features, weight, bias, samples, input.channels, eps)
+    normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
     _learn(running_mean, running_var, mean, variance, samples.counts, momentum)
     return input.replace(normal.to(input.dtype))
 
@@ -103,6 +104,7 @@ def _sparse_group_norm(
         raise SparseConvValueError(
             f"num_groups: must divide the {input.channels} channels of the input, got {num_groups}"
         )
+    input = widened(input, "group_norm")
     features, samples = _wide(input), samples_of(input.sites)
     normal, _, _ = normalise(features, weight, bias, samples, num_groups, eps)
     return input.replace(normal.to(input.dtype))
@@ -124,6 +126,7 @@ def _sparse_layer_norm(
     """Layer normalisation over channels: ``normalized_shape`` is ``(C,)``."""
     _check_normalized_shape(input, normalized_shape)
     _check_channels(input, weight=weight, bias=bias)
+    input = widened(input, "layer_norm")
     normal = F.layer_norm(_wide(input), (input.channels,), None, None, eps)
     return _scaled(input, normal, weight, bias)
 
@@ -141,6 +144,7 @@ def _sparse_rms_norm(
 ) -> SparseTensor:
     _check_normalized_shape(input, normalized_shape)
     _check_channels(input, weight=weight)
+    input = widened(input, "rms_norm")
     normal = F.rms_norm(_wide(input), [input.channels], None, eps)
     return _scaled(input, normal, weight, None)
 

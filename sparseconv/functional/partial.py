@@ -17,7 +17,8 @@ from sparseconv.autograd import scaled_gather_gemm_scatter
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.functional import masks
 from sparseconv.functional.checks import check_convolution
-from sparseconv.functional.conv import _autocast, _cells_first, _cells_first_transposed
+from sparseconv.functional.conv import _cells_first, _cells_first_transposed
+from sparseconv.functional.precision import lowered
 from sparseconv.geometry import Geometry, Kind, make_geometry
 from sparseconv.tensor import SparseTensor
 
@@ -284,7 +285,7 @@ def _sparse(
     sites, rulebook = input.sites.convolve(geometry)
     groups, channels = weight.shape[1], weight.shape[1] * weight.shape[3]
     features = input.features if mask is None else masks.hidden(input.features, mask)
-    features, weight = _autocast(features), _autocast(weight)
+    features, weight = lowered(features), lowered(weight)
     window = (sites, rulebook, geometry)
     if mask is None:
         factor = masks.row_factor(*window, normalize, features.dtype)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sparseconv.dispatch import implements
 from sparseconv.errors import SparseConvValueError
+from sparseconv.functional.precision import lowered
 from sparseconv.functional.rows import Operand, first_sparse, rows_beside
 from sparseconv.samples import sample_spread, whole_batch
 from sparseconv.tensor import SparseTensor
@@ -213,15 +214,12 @@ def _sparse_prelu(input: SparseTensor, weight: Tensor) -> SparseTensor:
             f"got {weight.numel()}"
         )
     # torch's own adds the slope's gradient in an order that changes with the number of threads
-    slope = weight.reshape(1, -1).expand(1, input.channels)
-    x = input.features
+    slope = lowered(weight).reshape(1, -1).expand(1, input.channels)
+    x = lowered(input.features)
     return input.replace(torch.where(x > 0, x, x * sample_spread(slope, whole_batch(input.sites))))
 
 
 @implements(
-    F.dropout1d,
-    F.dropout2d,
-    F.dropout3d,
     torch.feature_dropout,
     meaning="drops whole channels of a sample",
     law="one draw per sample and channel; sites stay, dropped values count 0",
@@ -236,6 +234,29 @@ def _sparse_feature_dropout(
     ones = torch.ones(input.batch_size, input.channels, 1, dtype=input.dtype, device=input.device)
     noise = torch.feature_dropout(ones, p, True)[:, :, 0][input.coords[:, 0].long()]
     return input.replace(input.features.mul_(noise) if inplace else input.features * noise)
+
+
+def _feature_dropout(dimensions: int) -> Callable[..., SparseTensor]:
+    """Return the sparse meaning of the dropout of channels over ``dimensions`` axes."""
+
+    def feature_dropout(
+        input: SparseTensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> SparseTensor:
+        if input.ndim - 2 != dimensions:
+            raise SparseConvValueError(
+                f"input: has {input.ndim - 2} spatial axes, this dropout takes {dimensions}"
+            )
+        return _sparse_feature_dropout(input, p, training, inplace)
+
+    return feature_dropout
+
+
+for _axes, _function in enumerate((F.dropout1d, F.dropout2d, F.dropout3d), start=1):
+    implements(
+        _function,
+        meaning="drops whole channels of a sample",
+        law="one draw per sample and channel; sites stay, dropped values count 0",
+    )(_feature_dropout(_axes))
 
 
 @implements(

@@ -22,7 +22,8 @@ from sparseconv.errors import (
     SparseConvValueError,
 )
 from sparseconv.functional.pool4d import dense_avg_pool4d, dense_max_pool4d
-from sparseconv.geometry import Geometry, Ints, make_geometry
+from sparseconv.functional.precision import widened
+from sparseconv.geometry import Geometry, Ints, entries_of, make_geometry, per_axis
 from sparseconv.tensor import SparseTensor
 
 Size = int | Sequence[int]
@@ -124,7 +125,8 @@ def _sparse_max_pool(dimensions: int) -> Callable[..., SparseTensor]:
             input, dimensions, kernel_size, stride, padding, dilation, ceil_mode
         )
         sites, rulebook = input.sites.convolve(geometry)
-        return SparseTensor.on_sites(window_max(input.features, rulebook), sites)
+        features = widened(input, f"max_pool{dimensions}d").features
+        return SparseTensor.on_sites(window_max(features, rulebook), sites)
 
     return max_pool
 
@@ -146,7 +148,7 @@ def _sparse_avg_pool(dimensions: int) -> Callable[..., SparseTensor]:
             input, dimensions, kernel_size, stride, padding, ceil_mode=ceil_mode
         )
         sites, rulebook = input.sites.convolve(geometry)
-        x = input.features
+        x = widened(input, f"avg_pool{dimensions}d").features
         # the sum of a window overflows float16 long before its average does
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         total = window_sum(wide, rulebook)
@@ -212,6 +214,8 @@ def pool_geometry(
             f"input: has {len(shape) - 2} spatial axes, this pooling takes {dimensions}"
         )
     geometry = check_pooling(dimensions, kernel_size, stride, padding, dilation)
+    if not isinstance(ceil_mode, bool):
+        raise SparseConvTypeError(f"ceil_mode: must be a bool, got {ceil_mode!r}")
     if ceil_mode:
         geometry = _with_ceil_mode(geometry, shape[2:])
     geometry.output_shape(shape[2:])
@@ -226,14 +230,8 @@ def check_pooling(
     dilation: Size = 1,
 ) -> Geometry:
     """Return the geometry of a pooling, checked as far as it goes without an input."""
-    kernel = (kernel_size,) * dimensions if isinstance(kernel_size, int) else tuple(kernel_size)
-    if len(kernel) == 1:
-        kernel *= dimensions
-    if len(kernel) != dimensions:
-        raise SparseConvValueError(
-            f"kernel_size: must be one number or {dimensions} (one per axis), got {kernel}"
-        )
-    if stride is None or stride in ((), []):
+    kernel = per_axis("kernel_size", kernel_size, dimensions, least=1)
+    if stride is None or entries_of(stride) == ():
         stride = kernel
     geometry = make_geometry(kernel, stride=stride, padding=padding, dilation=dilation)
     for pad, size, step in zip(geometry.padding, kernel, geometry.dilation, strict=True):

@@ -13,6 +13,7 @@ from sparseconv.coordinates import sites_from_coords
 from sparseconv.dispatch import implements, refuse
 from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
 from sparseconv.functional.checks import Input
+from sparseconv.functional.precision import widened
 from sparseconv.tensor import SparseTensor
 
 
@@ -46,7 +47,9 @@ def global_max_pool(input: Input) -> Tensor:
     return cast(Tensor, input.amax(dim=tuple(range(2, input.ndim))))
 
 
-def _adaptive(pool: Callable[[SparseTensor], Tensor], dimensions: int) -> Callable[..., Any]:
+def _adaptive(
+    pool: Callable[[SparseTensor], Tensor], dimensions: int, name: str
+) -> Callable[..., Any]:
     """Return adaptive pooling to an output size of 1 over ``dimensions`` axes."""
 
     def adaptive_pool(
@@ -63,6 +66,7 @@ def _adaptive(pool: Callable[[SparseTensor], Tensor], dimensions: int) -> Callab
                 f"without indices, got {output_size}; use a pooling layer with kernel_size and "
                 f"stride, or x.dense()"
             )
+        input = widened(input, name)
         samples = torch.unique(input.coords[:, :1], dim=0)
         coords = torch.nn.functional.pad(samples, (0, dimensions))
         sites = sites_from_coords(coords, (1,) * dimensions, input.batch_size)
@@ -79,12 +83,12 @@ for _axes, (_average, _maximum) in enumerate(zip(_AVERAGE, _MAXIMUM, strict=True
         _average,
         meaning="mean over the active sites of each sample (output size 1)",
         law="statistics over active sites; a sample without sites has none in the result",
-    )(_adaptive(global_avg_pool, _axes))
+    )(_adaptive(global_avg_pool, _axes, _average.__name__))
     implements(
         _maximum,
         meaning="largest value of the active sites of each sample (output size 1)",
         law="an inactive site counts minus infinity; a sample without sites has none in the result",
-    )(_adaptive(global_max_pool, _axes))
+    )(_adaptive(global_max_pool, _axes, f"adaptive_max_pool{_axes}d"))
 
 refuse(
     F.adaptive_max_pool1d_with_indices,

@@ -20,6 +20,7 @@ from sparseconv.errors import (
     SparseConvTypeError,
     SparseConvValueError,
 )
+from sparseconv.functional.precision import widened
 from sparseconv.normalise import tree_sum
 from sparseconv.samples import (
     Samples,
@@ -105,7 +106,7 @@ def _wide(values: Tensor) -> Tensor:
 def _sparse_sum(
     input: SparseTensor, dim: Dim = None, keepdim: bool = False, dtype: torch.dtype | None = None
 ) -> Result:
-    x = input.features if dtype is None else input.features.to(dtype)
+    x = widened(input, "sum").features if dtype is None else input.features.to(dtype)
     axes = _axes(input, dim, keepdim)
     if axes is None:
         return input.replace(x.sum(dim=1, keepdim=True))
@@ -271,15 +272,16 @@ def _sparse_norm(
 ) -> Result:
     if out is not None:
         raise SparseConvTypeError("out: a sparse result cannot be written into a given tensor")
+    input = widened(input, "norm") if dtype is None else input.to(dtype)
     order = 2.0 if p is None or p == "fro" else p
     if isinstance(order, str) or order <= 0:
         raise SparseConvValueError(f"p: must be a number above 0 or 'fro', got {p!r}")
     axes = _axes(input, dim, keepdim)
     if axes is None:
         return input.replace(torch.linalg.vector_norm(input.features, order, 1, keepdim=True))
-    x = _wide(input.features if dtype is None else input.features.to(dtype))
     if order == math.inf:
-        return _largest(input.replace(x.abs()), dim, keepdim, 1)
+        return _largest(input.replace(input.features.abs()), dim, keepdim, 1)
+    x = _wide(input.features)
     if order == 2:
         return axes.shaped(_root(_sums(x * x, axes)).to(input.dtype))
     sums = _sums(x.abs().pow(order), axes)

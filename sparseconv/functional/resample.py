@@ -18,7 +18,8 @@ from sparseconv.errors import (
     SparseConvTypeError,
     SparseConvValueError,
 )
-from sparseconv.geometry import Ints
+from sparseconv.functional.precision import widened
+from sparseconv.geometry import Ints, entries_of, plain
 from sparseconv.tensor import SparseTensor
 
 _NEAREST = ("nearest", "nearest-exact")
@@ -64,6 +65,7 @@ def _sparse_interpolate(
             taps.append(_nearest(length, out, scale, mode))
         else:
             taps.append(_linear(length, out, scale, bool(align_corners)))
+    input = widened(input, "interpolate")
     return _spread(input, target, [_on(tap, input.device) for tap in taps])
 
 
@@ -142,6 +144,8 @@ def _on(taps: _Taps, device: torch.device) -> _Taps:
 
 
 def _check_mode(mode: str, axes: int, align_corners: bool | None, antialias: bool) -> None:
+    if not isinstance(mode, str):
+        raise SparseConvTypeError(f"mode: must be a string, got {mode!r}")
     if mode not in _NEAREST and mode not in _LINEAR:
         raise SparseConvNotImplementedError(
             f"mode: {mode!r} has no sparse meaning here; use 'nearest', 'nearest-exact' or a "
@@ -180,7 +184,7 @@ def _target(
 
 
 def _per_axis(name: str, value: Any, axes: int, kind: Any) -> tuple[Any, ...]:
-    values = (value,) * axes if isinstance(value, kind) else tuple(value)
+    values = tuple(plain(entry) for entry in entries_of(value) or (value,) * axes)
     if len(values) != axes:
         raise SparseConvValueError(f"{name}: must be one number or {axes}, got {values}")
     if any(isinstance(entry, bool) or not isinstance(entry, kind) for entry in values):

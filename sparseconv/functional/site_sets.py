@@ -10,14 +10,36 @@ from torch import Tensor
 
 from sparseconv.coordinates import INT32, sites_from_coords
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.geometry import Ints
+from sparseconv.geometry import Ints, entries_of, plain
+from sparseconv.segments import place_rows
 from sparseconv.sites import Sites
 from sparseconv.tensor import SparseTensor
 
 
-def spread(features: Tensor, rows: Tensor, num_sites: int) -> Tensor:
-    """Return ``features`` ``[N, C]`` at ``rows`` of ``[num_sites, C]``, zero elsewhere."""
-    return features.new_zeros(num_sites, features.shape[1]).index_copy(0, rows, features)
+def common_sites(tensors: Sequence[SparseTensor]) -> tuple[Sites, list[Tensor | None]]:
+    """Return sites that hold those of all tensors, and which of their rows each tensor has.
+
+    The sites are the first tensor's where they hold the others' already, else the union, sorted.
+    Rows are int64 ``[N]`` of a tensor, None where it lies on these very sites.
+    """
+    sites = tensors[0].sites
+    rows: list[Tensor | None] = [None]
+    for x in tensors[1:]:
+        if sites.same_as(x.sites):
+            rows.append(None)
+        elif sites.holds(x.sites):
+            rows.append(sites.rows_of(x.coords)[0])
+        else:
+            sites, moved, own = sites.unite(x.sites)
+            rows = [*(moved if known is None else moved[known] for known in rows), own]
+    return sites, rows
+
+
+def filled(features: Tensor, rows: Tensor | None, num_sites: int, fill: float = 0) -> Tensor:
+    """Return ``features`` at ``rows`` of ``[num_sites, C]``, ``fill`` elsewhere."""
+    if rows is None:
+        return features
+    return place_rows(features, rows, features.new_full((num_sites, features.shape[1]), fill))
 
 
 def union(x: SparseTensor, *others: SparseTensor, fill: float = 0) -> SparseTensor:
@@ -45,16 +67,10 @@ def union(x: SparseTensor, *others: SparseTensor, fill: float = 0) -> SparseTens
     _check_operands(x, *others)
     if isinstance(fill, bool) or not isinstance(fill, int | float):
         raise SparseConvTypeError(f"fill: must be a number, got {fill!r}")
-    sites, rows = x.sites, torch.arange(x.num_sites, device=x.device)
-    for other in others:
-        sites.check_same_grid(other.sites)
-        if not _holds(sites, other.sites):
-            sites, moved, _ = sites.unite(other.sites)
-            rows = moved[rows]
+    sites, rows = common_sites((x, *others))
     if sites is x.sites:
         return x
-    features = x.features.new_full((sites.num_sites, x.channels), fill)
-    return SparseTensor.on_sites(features.index_copy(0, rows, x.features), sites)
+    return SparseTensor.on_sites(filled(x.features, rows[0], sites.num_sites, fill), sites)
 
 
 def intersect(x: SparseTensor, *others: SparseTensor) -> SparseTensor:
@@ -170,7 +186,7 @@ def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -
 
 
 def _per_axis(name: str, value: Any, axes: int) -> Ints:
-    entries = tuple(value) if isinstance(value, list | tuple) else (value,) * axes
+    entries = tuple(plain(entry) for entry in entries_of(value) or (value,) * axes)
     if any(isinstance(entry, bool) or not isinstance(entry, int) for entry in entries):
         raise SparseConvTypeError(f"{name}: must be integers, got {value!r}")
     if len(entries) != axes:
@@ -184,11 +200,6 @@ def _rows_at(
     """Return some rows of ``x``, at their entries of ``coords`` ``[N, 1 + D]``."""
     sites = sites_from_coords(coords[rows], spatial_shape, x.batch_size, lower)
     return SparseTensor.on_sites(x.features[rows], sites)
-
-
-def _holds(sites: Sites, other: Sites) -> bool:
-    """Return whether ``sites`` has every site of ``other``."""
-    return other is sites or bool(sites.rows_of(other.coords)[1].all())
 
 
 def _check_operands(*operands: SparseTensor) -> None:

@@ -1,0 +1,51 @@
+"""Where a deformable kernel's sample positions fall between active sites."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sparseconv.geometry import Geometry
+from sparseconv.rulebook import Taps
+
+if TYPE_CHECKING:
+    from sparseconv.sites import Sites
+
+
+def sparse_taps(cells: Tensor, geometry: Geometry, source: Sites, target: Sites) -> Taps:
+    """Return the rows of active sites, through the hash index; the outputs in ascending order."""
+    coords = target.index.packing.unpack(target.index.keys)
+    batch = coords[:, 0].expand(*cells.shape[:2], -1)
+    lows = [
+        low_sites(cells, coords[:, 1 + axis], geometry, axis) for axis in range(geometry.dimensions)
+    ]
+    rows = []
+    for corner in itertools.product((0, 1), repeat=geometry.dimensions):
+        places = [batch, *(low + up for low, up in zip(lows, corner, strict=True))]
+        found, _ = source.rows_of(torch.stack([place.flatten() for place in places], dim=1))
+        rows.append(found.reshape(batch.shape))
+    return Taps(torch.stack(rows, dim=2).int(), sample_splits(target), source.num_sites)
+
+
+def sample_splits(sites: Sites) -> tuple[int, ...]:
+    """Return where the rows of each sample begin, and the last ends, in ascending order."""
+    batch = sites.index.packing.unpack(sites.index.keys)[:, 0].contiguous()
+    samples = torch.arange(sites.batch_size + 1, device=batch.device)
+    return tuple(torch.searchsorted(batch, samples).tolist())
+
+
+def low_sites(cells: Tensor, outputs: Tensor, geometry: Geometry, axis: int) -> Tensor:
+    """Return the site below each position along one axis, int64 ``[H, K, N]``.
+
+    Args:
+        cells: whole part of the shifts, ``[H, K, D, N]``.
+        outputs: place of each output along the axis, ``[N]``.
+        geometry: of the kernel.
+        axis: which one.
+    """
+    steps = [cell[axis] * geometry.dilation[axis] for cell in geometry.cells]
+    first = outputs * geometry.stride[axis] - geometry.padding[axis]
+    return cells[:, :, axis] + (first + cells.new_tensor(steps)[:, None])

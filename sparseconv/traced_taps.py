@@ -1,0 +1,101 @@
+"""The operators of deformable convolution in a compiled graph; see :mod:`sparseconv.traced_ops`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseconv import engines
+from sparseconv.errors import SparseConvValueError
+from sparseconv.rulebook import Taps
+from sparseconv.taps import sample_splits, sparse_taps
+from sparseconv.traced import decoded, living
+
+
+@torch.library.custom_op("sparseconv::row_order", mutates_args=())
+def row_order(rows: Tensor, handle: Tensor) -> Tensor:
+    """Return the rows in ascending order of their sites, int64 ``[N]``."""
+    order = living(handle).index.order
+    return torch.arange(rows.shape[0], device=rows.device) if order is None else order.clone()
+
+
+@row_order.register_fake
+def _(rows, handle):  # type: ignore[no-untyped-def]
+    return rows.new_empty(rows.shape[0], dtype=torch.int64)
+
+
+@torch.library.custom_op("sparseconv::tap_rows", mutates_args=())
+def tap_rows(
+    cells: Tensor, source: Tensor, target: Tensor, guides: list[Tensor], geometry: list[int]
+) -> Tensor:
+    """Return the rows that each sample position lies between, int32 ``[H, K, Q, n_out]``."""
+    sites = living(target)
+    for guide in map(living, guides):
+        if not guide.same_as(sites):
+            raise SparseConvValueError(
+                f"offset, mask: must lie on the output sites, {sites}; got {guide}"
+            )
+    return sparse_taps(cells, decoded(geometry), living(source), sites).rows
+
+
+@tap_rows.register_fake
+def _(cells, source, target, guides, geometry):  # type: ignore[no-untyped-def]
+    groups, kernel, axes, count = cells.shape
+    return cells.new_empty(groups, kernel, 2**axes, count, dtype=torch.int32)
+
+
+def _taps(rows: Tensor, source: Tensor, target: Tensor) -> Taps:
+    return Taps(rows, sample_splits(living(target)), living(source).num_sites)
+
+
+@torch.library.custom_op("sparseconv::sample_gemm", mutates_args=())
+def sample_gemm(
+    features: Tensor, shares: Tensor, weight: Tensor, rows: Tensor, source: Tensor, target: Tensor
+) -> Tensor:
+    """Return the deformable product, ``[n_out, G * c_out]``."""
+    taps = _taps(rows, source, target)
+    return engines.for_tensor(features).sample_gemm(features, shares, weight, taps)
+
+
+@sample_gemm.register_fake
+def _(features, shares, weight, rows, source, target):  # type: ignore[no-untyped-def]
+    return features.new_empty(rows.shape[3], weight.shape[1] * weight.shape[3])
+
+
+@torch.library.custom_op("sparseconv::sample_gemm_grads", mutates_args=())
+def sample_gemm_grads(
+    features: Tensor,
+    shares: Tensor,
+    weight: Tensor,
+    grad: Tensor,
+    rows: Tensor,
+    source: Tensor,
+    target: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of the product by its three factors."""
+    taps = _taps(rows, source, target)
+    engine = engines.for_tensor(features)
+    by_features, by_shares, by_weight = engine.sample_gemm_grads(
+        features, shares, weight, grad, taps
+    )
+    return by_features.contiguous(), by_shares.contiguous(), by_weight.contiguous()
+
+
+@sample_gemm_grads.register_fake
+def _(features, shares, weight, grad, rows, source, target):  # type: ignore[no-untyped-def]
+    by_features, by_shares, by_weight = (t.new_empty(t.shape) for t in (features, shares, weight))
+    return by_features, by_shares, by_weight
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    *factors, rows, source, target = ctx.saved_tensors
+    return *sample_gemm_grads(*factors, grad, rows, source, target), None, None, None
+
+
+sample_gemm.register_autograd(_backward, setup_context=_save)
