@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparseconv import engines
-from sparseconv.engines import torch_engine
+from sparseconv.engines import Finish, torch_engine
 from sparseconv.rulebook import Rulebook
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 8e-3, torch.float16: 1e-3}
@@ -91,3 +91,29 @@ def test_halves_keep_what_is_not_finite_and_round_to_nearest(
     rulebook = Rulebook(rows[:3], rows[:3], (0, 3), 3, 3)
     got = engines.get(name).gather_gemm_scatter(exact.to(dtype), ones, rulebook)
     assert torch.equal(got[:, 0], exact.sum(dim=1).to(dtype))
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+@given(rulebooks(), SHAPES, st.sampled_from(list(TOLERANCE)), st.tuples(*[st.booleans()] * 3))
+def test_a_finished_product_is_the_product_finished_step_by_step(
+    name: str,
+    rulebook: Rulebook,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    parts: tuple[bool, bool, bool],
+) -> None:
+    groups, c_in, c_out = shape
+    generator = torch.Generator().manual_seed(0)
+    sizes = (rulebook.n_in, groups * c_in), (rulebook.num_cells, groups, c_in, c_out)
+    sizes = (*sizes, (groups * c_out,), (rulebook.n_out, groups * c_out))
+    x, w, bias, other = (torch.randn(*size, generator=generator).to(dtype) for size in sizes)
+    finish = Finish(bias if parts[0] else None, other if parts[1] else None, parts[2])
+    engine = engines.get(name)
+    got = engine.finished_product(x, engine.pack(w), rulebook, finish)
+    wide = Finish(*(t.double() if isinstance(t, torch.Tensor) else t for t in finish))
+    exact = wide.apply(torch_engine.gather_gemm_scatter(x.double(), w.double(), rulebook))
+    assert got.dtype == dtype
+    # the step by step version rounds halves after each step
+    scale = exact.abs().amax().item() if exact.numel() else 0.0
+    error = (got.double() - exact).abs()
+    assert bool((error <= TOLERANCE[dtype] * (exact.abs() + scale) + 1e-12).all())

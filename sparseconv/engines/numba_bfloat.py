@@ -94,6 +94,9 @@ def bfloat_tile(
     starts: Array,
     tile: int,
     number: int,
+    bias: Array,
+    other: Array,
+    relu: bool,
     out: Array,
 ) -> None:
     """Compute output rows ``number * tile`` to ``(number + 1) * tile``.
@@ -104,11 +107,15 @@ def bfloat_tile(
         in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
         tile, number: rows per tile, and which tile.
-        out: bits ``[n_out, G * blocks * BLOCK]``, written here for the rows of the tile.
+        bias: float32 ``[G, blocks * BLOCK]``, what the sums start from.
+        other: bits ``[n_out, G, c_out]``, added at the end; without rows for nothing.
+        relu: whether negative results become 0.
+        out: bits ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tile.
     """
     cells, groups, blocks, steps, width, _ = weight.shape
     begin, end = number * tile, min((number + 1) * tile, out.shape[0])
-    total = np.zeros((end - begin, out.shape[1]), np.float32)
+    total = np.empty((end - begin, groups, out.shape[2]), np.float32)
+    total[:] = bias
     xs, ys = features.strides[0], total.strides[0]
     rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
     for cell in range(cells):
@@ -124,13 +131,20 @@ def bfloat_tile(
                     _dots_one(total, x, xs, rows, y, ys, targets, w, steps, first, last)
                 else:
                     _dots_two(total, x, xs, rows, y, ys, targets, w, steps, first, last)
+    if other.shape[0] > 0:
+        for row in range(begin, end):
+            for group in range(groups):
+                for column in range(other.shape[2]):
+                    word = np.uint32(np.uint32(other[row, group, column]) << np.uint32(16))
+                    total[row - begin, group, column] += word.view(np.float32)
     bits = total.view(np.uint32)
     for row in range(begin, end):
-        for column in range(out.shape[1]):
-            word = bits[row - begin, column]
-            # to nearest, ties to even; a NaN stays one
-            rounded = (
-                word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))
-            ) >> np.uint32(16)
-            nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-            out[row, column] = np.uint16(0x7FC0 if nan else rounded)
+        for group in range(groups):
+            for column in range(out.shape[2]):
+                word = bits[row - begin, group, column]
+                # to nearest, ties to even; a NaN stays one
+                odd = (word >> np.uint32(16)) & np.uint32(1)
+                rounded = (word + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+                nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+                negative = relu and total[row - begin, group, column] < 0
+                out[row, group, column] = np.uint16(0 if negative else (0x7FC0 if nan else rounded))

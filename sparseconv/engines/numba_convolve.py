@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sparseconv.engines.numba_arrays import array, columns_of, padded, ranges
 from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_rulebook import TILE_ROWS, TiledPairs, tiled_pairs
 from sparseconv.engines.numba_vectors import BFLOAT_DOTS, VECTOR_BYTES
+from sparseconv.engines.protocol import Finish
 from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
@@ -27,28 +29,96 @@ REDUCE_TILES = 8  # tiles that a partial sum covers at least
 REDUCE_BYTES = 2**26  # most memory for partial sums
 
 
-def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
-    """Return the convolution, tile by tile of output rows."""
+@dataclass(frozen=True, eq=False)
+class PackedWeight:
+    """A weight in the layout of the kernel that multiplies by it.
+
+    Attributes:
+        weight: ``[K, G, c_in, c_out]``; narrow groups joined.
+        blocks: the columns of a block in one run of memory: ``[K, G, blocks, c_in, block]``, or for
+            bfloat16 dot products ``[K, G, blocks, c_in / 2, block, 2]``; None for depthwise ones.
+    """
+
+    weight: Tensor
+    blocks: Array | None
+
+
+def pack(weight: Tensor) -> PackedWeight:
+    """Return the weight, laid out for its kernel."""
+    weight = weight.detach()
     _, groups, c_in, c_out = weight.shape
     if groups > 1 and min(c_in, c_out) == 1:
-        return depthwise_product(features, weight, rulebook)
+        return PackedWeight(weight, None)
     weight = _joined(weight)
-    if features.dtype == torch.bfloat16 and BFLOAT_DOTS:
-        return _bfloat_product(features, weight, rulebook)
-    _, groups, c_in, c_out = weight.shape
-    x = array(features).reshape(rulebook.n_in, groups, c_in)
-    columns, block = columns_of(c_out, x.dtype)
-    # [K, G, c_in, c_out] -> [K, G, blocks, c_in, block]: a block of columns is one run of memory
-    w = array(padded(weight, columns).unflatten(3, (-1, block)).transpose(2, 3))
-    out = np.empty((rulebook.n_out, groups, columns), x.dtype)
+    cells, groups, c_in, c_out = weight.shape
+    if not _dots(weight.dtype):
+        columns, block = columns_of(c_out, array(weight[:0]).dtype)
+        blocks = padded(weight, columns).unflatten(3, (-1, block)).transpose(2, 3)
+        return PackedWeight(weight, array(blocks))
+    columns, block = columns_of(c_out, np.dtype(np.float32))
+    even = c_in + c_in % 2
+    wide = weight.new_zeros(cells, groups, even, columns)
+    wide[:, :, :c_in, :c_out] = weight
+    blocks = wide.reshape(cells, groups, even // 2, 2, -1, block).permute(0, 1, 4, 2, 5, 3)
+    return PackedWeight(weight, blocks.contiguous().view(torch.uint16).numpy())
+
+
+def _dots(dtype: torch.dtype) -> bool:
+    """Return whether products in ``dtype`` are made of bfloat16 dot products."""
+    return dtype == torch.bfloat16 and BFLOAT_DOTS
+
+
+def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return the convolution, tile by tile of output rows."""
+    return finished_product(features, pack(weight), rulebook, Finish())
+
+
+def finished_product(
+    features: Tensor, packed: PackedWeight, rulebook: Rulebook, finish: Finish
+) -> Tensor:
+    """Return the convolution; a tile is finished while it is in the cache."""
+    if packed.blocks is None:
+        return finish.apply(depthwise_product(features, packed.weight, rulebook))
+    _, groups, c_in, c_out = packed.weight.shape
+    dots = _dots(features.dtype)
+    x = features.detach().reshape(rulebook.n_in, groups, c_in)
+    x = padded(x, c_in + c_in % 2).contiguous() if dots else x
+    columns = packed.blocks.shape[2] * packed.blocks.shape[4]
+    shape = (rulebook.n_out, groups, columns)
+    out = torch.empty(shape, dtype=features.dtype if dots else torch.from_numpy(array(x[:0])).dtype)
     tiled = tiled_pairs(rulebook)
     pairs = tiled.in_rows, tiled.out_rows, tiled.starts
+    own = _bits if dots else array
+    extras = (
+        _numbers(finish.bias, (groups, c_out), columns, out.dtype),
+        own(out[:0, :, :c_out] if finish.other is None else finish.other.view(-1, groups, c_out)),
+        finish.relu,
+    )
+    arrays = own(x), packed.blocks, *pairs
+    target = out.view(torch.uint16).numpy() if dots else out.numpy()
+    kernel = bfloat.bfloat_tile if dots else products.scatter_tile
     in_parallel(
-        lambda number: products.scatter_tile(x, w, *pairs, TILE_ROWS, number, out),
+        lambda number: kernel(*arrays, TILE_ROWS, number, *extras, target),
         tiled.starts.shape[1] - 1,
     )
-    result = torch.from_numpy(out)[:, :, :c_out].reshape(rulebook.n_out, groups * c_out)
+    result = out[:, :, :c_out].reshape(rulebook.n_out, groups * c_out)
     return result.to(features.dtype).contiguous()
+
+
+def _bits(x: Tensor) -> Array:
+    """Return the bits of bfloat16 numbers."""
+    bits: Array = x.detach().contiguous().view(torch.uint16).numpy()
+    return bits
+
+
+def _numbers(
+    bias: Tensor | None, shape: tuple[int, int], columns: int, dtype: torch.dtype
+) -> Array:
+    """Return what the sums of each output column start from, ``[G, columns]``."""
+    wide = torch.float32 if dtype == torch.bfloat16 else dtype
+    if bias is None:
+        return torch.zeros(shape[0], columns, dtype=wide).numpy()
+    return array(padded(bias.detach().to(wide).reshape(shape), columns))
 
 
 def _joined(weight: Tensor) -> Tensor:
@@ -69,28 +139,6 @@ def _joined(weight: Tensor) -> Tensor:
     for number in range(count):
         joined[:, :, number, :, number] = blocks[:, :, number]
     return joined.flatten(4).flatten(2, 3)
-
-
-def _bfloat_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
-    """Return the convolution of bfloat16 numbers, summed in float32."""
-    cells, groups, c_in, c_out = weight.shape
-    even = c_in + c_in % 2
-    columns, block = columns_of(c_out, np.dtype(np.float32))
-    x = padded(features.detach().reshape(rulebook.n_in, groups, c_in), even).contiguous()
-    w = weight.detach().new_zeros(cells, groups, even, columns)
-    w[:, :, :c_in, :c_out] = weight.detach()
-    # [K, G, even / 2, 2, blocks, block] -> [K, G, blocks, even / 2, block, 2]
-    w = w.reshape(cells, groups, even // 2, 2, -1, block).permute(0, 1, 4, 2, 5, 3).contiguous()
-    out = torch.empty(rulebook.n_out, groups * columns, dtype=torch.bfloat16)
-    bits = [t.view(torch.uint16).numpy() for t in (x, w, out)]
-    tiled = tiled_pairs(rulebook)
-    pairs = tiled.in_rows, tiled.out_rows, tiled.starts
-    in_parallel(
-        lambda number: bfloat.bfloat_tile(*bits[:2], *pairs, TILE_ROWS, number, bits[2]),
-        tiled.starts.shape[1] - 1,
-    )
-    result: Tensor = out.unflatten(1, (groups, columns))[:, :, :c_out]
-    return result.reshape(rulebook.n_out, groups * c_out)
 
 
 def _repeated(x: Tensor, times: int) -> Tensor:

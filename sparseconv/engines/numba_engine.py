@@ -13,8 +13,10 @@ from sparseconv.engines import numba_windows as windows
 from sparseconv.engines.numba_arrays import CHUNK_ROWS, array, by_chunks, columns_of, padded
 from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_convolve import depthwise_product
+from sparseconv.engines.numba_convolve import finished_product as finished_product
 from sparseconv.engines.numba_convolve import gather_gemm_reduce as gather_gemm_reduce
 from sparseconv.engines.numba_convolve import gather_gemm_scatter as gather_gemm_scatter
+from sparseconv.engines.numba_convolve import pack as pack
 from sparseconv.engines.numba_index import bounds as bounds
 from sparseconv.engines.numba_index import build_index as build_index
 from sparseconv.engines.numba_index import lookup as lookup

@@ -139,6 +139,9 @@ def scatter_tile(
     starts: Array,
     tile: int,
     number: int,
+    bias: Array,
+    other: Array,
+    relu: bool,
     out: Array,
 ) -> None:
     """Compute output rows ``number * tile`` to ``(number + 1) * tile``.
@@ -149,10 +152,14 @@ def scatter_tile(
         in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
         tile, number: rows per tile, and which tile.
+        bias: ``[G, blocks * BLOCK]``, what the sums start from.
+        other: ``[n_out, G, c_out]``, added at the end; without rows for nothing.
+        relu: whether negative results become 0.
         out: ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tile.
     """
     cells, groups, blocks, c_in, width = weight.shape
-    out[number * tile : min((number + 1) * tile, out.shape[0])] = 0
+    begin, end = number * tile, min((number + 1) * tile, out.shape[0])
+    out[begin:end] = bias
     size = features.itemsize
     for cell in range(cells):
         first, last = starts[cell, number], starts[cell, number + 1]
@@ -170,6 +177,18 @@ def scatter_tile(
                     _multiply_one(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
                 else:
                     _multiply_two(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
+    if other.shape[0] > 0:
+        for row in range(begin, end):
+            for group in range(groups):
+                for column in range(other.shape[2]):
+                    out[row, group, column] += other[row, group, column]
+    if relu:
+        for row in range(begin, end):
+            for group in range(groups):
+                for column in range(out.shape[2]):
+                    value = out[row, group, column]
+                    # a NaN stays one, as in torch
+                    out[row, group, column] = out.dtype.type(0) if value < 0 else value
 
 
 @Kernel

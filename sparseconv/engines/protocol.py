@@ -8,7 +8,7 @@ with the number of threads, the order of other rows or what a sample is batched 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,28 @@ class Index:
     order: Tensor | None
     packing: Packing
     tables: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+class Finish(NamedTuple):
+    """What is done to a convolution's rows while they are at hand: ``relu(y + bias + other)``.
+
+    Attributes:
+        bias: ``[G * c_out]`` or None.
+        other: ``[n_out, G * c_out]`` or None.
+        relu: whether negative values become 0.
+    """
+
+    bias: Tensor | None = None
+    other: Tensor | None = None
+    relu: bool = False
+
+    def apply(self, rows: Tensor) -> Tensor:
+        """Return the finished rows, step by step."""
+        if self.bias is not None:
+            rows = rows + self.bias
+        if self.other is not None:
+            rows = rows + self.other
+        return torch.relu(rows) if self.relu else rows
 
 
 class Engine(Protocol):
@@ -68,6 +90,14 @@ class Engine(Protocol):
         ``features`` ``[n_in, G * c_in]``, ``weight`` ``[K, G, c_in, c_out]``, result
         ``[n_out, G * c_out]``; half precisions accumulate in float32.
         """
+
+    def pack(self, weight: Tensor) -> Any:
+        """Return ``weight`` ``[K, G, c_in, c_out]`` as :meth:`finished_product` takes it."""
+
+    def finished_product(
+        self, features: Tensor, packed: Any, rulebook: Rulebook, finish: Finish
+    ) -> Tensor:
+        """Return :meth:`gather_gemm_scatter` with a packed weight, and finished; no derivative."""
 
     def gather_gemm_reduce(
         self, features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.engines.protocol import Index
+from sparseconv.engines.protocol import Finish, Index
 from sparseconv.geometry import Geometry, Kind
 from sparseconv.packing import Packing
 from sparseconv.rulebook import Rulebook, Taps
@@ -150,6 +150,18 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
         product = product.reshape(-1, groups, columns)[: end - start, :, :c_out]
         out.index_add_(0, rulebook.out_rows[start:end], product)
     return out.reshape(rulebook.n_out, groups * c_out).to(features.dtype)
+
+
+def pack(weight: Tensor) -> Tensor:
+    """Return the weight as it is."""
+    return weight
+
+
+def finished_product(
+    features: Tensor, packed: Tensor, rulebook: Rulebook, finish: Finish
+) -> Tensor:
+    """Return the convolution, finished step by step."""
+    return finish.apply(gather_gemm_scatter(features, packed, rulebook))
 
 
 @_exact
