@@ -13,13 +13,19 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd import Rule
-from sparseconv.samples import Samples, sample_moment, sample_spread, sample_sum
+from sparseconv.samples import (
+    AnySamples,
+    TracedSamples,
+    sample_moment,
+    sample_spread,
+    sample_sum,
+)
 
 
 class _Plan(NamedTuple):
     """What is normalised together: the rows of a sample, and so many groups of channels."""
 
-    samples: Samples
+    samples: AnySamples
     groups: int
     eps: float
 
@@ -64,7 +70,7 @@ def normalise(
     features: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    samples: Samples,
+    samples: AnySamples,
     groups: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,10 +92,12 @@ def normalise(
     weight = features.new_ones(channels) if weight is None else weight.to(features.dtype)
     bias = features.new_zeros(channels) if bias is None else bias.to(features.dtype)
     plan = _Plan(samples, groups, eps)
+    if isinstance(samples, TracedSamples):
+        return _composed(features, weight, bias, plan), mean, variance
     return _Normalise.call(features, weight, bias, mean, variance, plan), mean, variance
 
 
-def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: Samples) -> Tensor:
+def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: AnySamples) -> Tensor:
     """Return ``features * scale + shift``; ``scale``, ``shift`` ``[S, C]`` per sample."""
     return torch.addcmul(sample_spread(shift, samples), features, sample_spread(scale, samples))
 
@@ -105,7 +113,7 @@ def _composed(features: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Te
     return affine(centred, scale, bias.expand_as(scale), samples)
 
 
-def _values(samples: Samples, features: Tensor, groups: int) -> Tensor:
+def _values(samples: AnySamples, features: Tensor, groups: int) -> Tensor:
     """Return how many values are normalised together, ``[S, 1]``; 1 where a sample is empty."""
     counts = samples.counts.clamp(min=1)[:, None].to(features.dtype)
     return counts * (features.shape[1] // groups)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.autograd import Rule
 from sparseconv.engines import Engine
+from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.segments import place_rows
 from sparseconv.sites import Sites
 
@@ -61,15 +62,53 @@ class Samples:
         return (*levels, (order, _starts(counts)))
 
 
-def samples_of(sites: Sites) -> Samples:
+@dataclass(frozen=True, eq=False)
+class TracedSamples:
+    """The rows of each sample, or of the whole batch as one, that a graph will know.
+
+    Attributes:
+        rows: ``[N, 0]``, carries the number of rows.
+        lanes: ``[S, 0]``, carries the number of samples.
+        handle: of the sites.
+        whole: whether all rows are one sample.
+    """
+
+    rows: Tensor
+    lanes: Tensor
+    handle: Tensor
+    whole: bool
+
+    @property
+    def counts(self) -> Tensor:
+        """The number of rows of each sample, float32 ``[S]``."""
+        ones = self.rows.new_ones(self.rows.shape[0], 1, dtype=torch.float32)
+        return _ops().summed(ones, self.lanes, self.handle, self.whole)[:, 0]  # type: ignore[no-any-return]
+
+
+AnySamples: TypeAlias = Samples | TracedSamples
+
+
+def _ops() -> Any:
+    """Return the operators of a graph; they are defined when one first asks for them."""
+    from sparseconv import traced_samples  # noqa: PLC0415  # defining operators takes its time
+
+    return traced_samples
+
+
+def samples_of(sites: Sites) -> AnySamples:
     """Return the rows of each sample of the batch."""
+    if torch.compiler.is_compiling():
+        lanes = _ops().sample_lanes(sites.rows, sites.handle)
+        return TracedSamples(sites.rows, lanes, sites.handle, False)
     batch = sites.coords[:, 0].long()
     counts = torch.bincount(batch, minlength=sites.batch_size)
     return Samples(sites.num_sites, sites.index.order, batch, counts)
 
 
-def whole_batch(sites: Sites) -> Samples:
+def whole_batch(sites: Sites) -> AnySamples:
     """Return all rows as one sample."""
+    if torch.compiler.is_compiling():
+        return TracedSamples(sites.rows, sites.rows.new_empty(1, 0), sites.handle, True)
     counts = torch.tensor([sites.num_sites], device=sites.device)
     return Samples(sites.num_sites, sites.index.order, None, counts)
 
@@ -109,20 +148,25 @@ class _SampleSpread(Rule):
         return _SampleSum.call(grads[0], ctx.samples, ctx.engine), None, None
 
 
-def sample_sum(values: Tensor, samples: Samples) -> Tensor:
+def sample_sum(values: Tensor, samples: AnySamples) -> Tensor:
     """Return the sums ``[S, C]`` of rows ``[N, C]`` over samples, differentiably.
 
     Half precisions should be widened first: every level rounds to the dtype of ``values``.
     """
+    if isinstance(samples, TracedSamples):
+        return _ops().summed(values, samples.lanes, samples.handle, samples.whole)  # type: ignore[no-any-return]
     return _SampleSum.call(values, samples, engines.for_tensor(values))
 
 
-def sample_moment(left: Tensor, right: Tensor, centre: Tensor, samples: Samples) -> Tensor:
+def sample_moment(left: Tensor, right: Tensor, centre: Tensor, samples: AnySamples) -> Tensor:
     """Return each sample's sum ``[S, C]`` of ``(left - centre) * right``, outside autograd.
 
     Where ``right`` is ``left`` itself, ``centre`` ``[S, C]`` is taken off both. The rows are read
     once and nothing of their size is written.
     """
+    if isinstance(samples, TracedSamples):
+        off = left - sample_spread(centre, samples)
+        return sample_sum(off * (off if right is left else right), samples)
     engine = engines.for_tensor(left)
     (order, starts), *levels = samples.levels
     if levels and samples.sample_of_row is not None:
@@ -135,16 +179,22 @@ def sample_moment(left: Tensor, right: Tensor, centre: Tensor, samples: Samples)
     return total
 
 
-def sample_spread(values: Tensor, samples: Samples) -> Tensor:
+def sample_spread(values: Tensor, samples: AnySamples) -> Tensor:
     """Return each row's entry ``[N, C]`` of ``values`` ``[S, C]``: the adjoint of the sum."""
+    if isinstance(samples, TracedSamples):
+        return _ops().spread(values, samples.rows, samples.handle, samples.whole)  # type: ignore[no-any-return]
     return _SampleSpread.call(values, samples, engines.for_tensor(values))
 
 
-def sample_max(values: Tensor, samples: Samples) -> Tensor:
+def sample_max(values: Tensor, samples: AnySamples) -> Tensor:
     """Return the largest value ``[S, C]`` of each sample, 0 where a sample has no row.
 
     Of equal values the first in ascending order of the sites gets the gradient. NaN is largest.
     """
+    if isinstance(samples, TracedSamples):
+        raise SparseConvNotImplementedError(
+            "amax: a compiled graph has no largest value of a sample; pool outside of it"
+        )
     engine = engines.for_tensor(values)
     rows, held = None, values.detach()
     for order, starts in samples.levels[:-1]:

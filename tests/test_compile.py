@@ -83,7 +83,22 @@ def _deformable() -> torch.nn.Module:
     return network
 
 
+def _normalised() -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Conv3d(2, 4, 3, stride=2, padding=1),
+        torch.nn.GroupNorm(2, 4),
+        torch.nn.PReLU(4),
+        sc.nn.SubmConv3d(4, 4, 3, bias=False),
+        torch.nn.InstanceNorm3d(4, affine=True),
+        torch.nn.SiLU(),
+        torch.nn.Linear(4, 6),
+        torch.nn.LayerNorm(6),
+        torch.nn.Softmax(1),
+    )
+
+
 NETWORKS = {
+    "normalised": _normalised,
     "unet": lambda: UNet(2, 3, widths=(4, 8)),
     "partial unet": lambda: UNet(2, 3, widths=(4, 8), partial=True),
     "shortcut": _Shortcut,
@@ -119,6 +134,23 @@ def test_one_graph_serves_every_scan(name: str, training: bool) -> None:
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
         graphs.append(counter.frame_count)
     assert graphs[0] == graphs[-1], "a later scan compiled again"
+
+
+def test_samples_of_a_batch_are_pooled_in_a_graph() -> None:
+    torch._dynamo.reset()
+    network = torch.nn.Sequential(
+        torch.nn.Conv3d(2, 4, 2, stride=2), torch.nn.GroupNorm(1, 4), sc.nn.GlobalAvgPool()
+    )
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(network, fullgraph=True, dynamic=True, backend=counter)
+    for count, extent, batch in ((60, 8, 2), (90, 12, 3), (80, 10, 5)):
+        x = sc.collate([_scan(count + sample, extent) for sample in range(batch)])
+        expected, y = network(x), compiled(x)
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+        weight = network[0].weight
+        grads = [torch.autograd.grad(out.square().sum(), weight)[0] for out in (y, expected)]
+        torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-5)
+    assert counter.frame_count == 1
 
 
 def test_a_result_keeps_its_sites_alive() -> None:

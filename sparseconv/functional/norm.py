@@ -13,7 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.dispatch import implements, refuse
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import (
+    SparseConvNotImplementedError,
+    SparseConvTypeError,
+    SparseConvValueError,
+)
 from sparseconv.functional.precision import widened
 from sparseconv.functional.traced_norm import traced_batch_norm
 from sparseconv.normalise import affine, normalise, tree_sum
@@ -193,6 +197,13 @@ def _learn(
     momentum: float,
 ) -> None:
     """Move the running statistics towards those of the samples with two sites or more."""
+    if running_mean is None and running_var is None:
+        return
+    if torch.compiler.is_compiling():
+        raise SparseConvNotImplementedError(
+            "track_running_stats: a compiled graph learns no statistics per sample; use "
+            "torch.nn.InstanceNorm without them, or torch.nn.BatchNorm"
+        )
     enough = counts > 1
     if not bool(enough.any()):
         return

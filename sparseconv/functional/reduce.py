@@ -23,7 +23,7 @@ from sparseconv.errors import (
 from sparseconv.functional.precision import widened
 from sparseconv.normalise import tree_sum
 from sparseconv.samples import (
-    Samples,
+    AnySamples,
     sample_max,
     sample_spread,
     sample_sum,
@@ -39,7 +39,7 @@ Result = Tensor | SparseTensor
 class _Axes(NamedTuple):
     """What a reduction runs over besides the spatial axes."""
 
-    samples: Samples
+    samples: AnySamples
     over_batch: bool
     over_channels: bool
     keepdim: bool
