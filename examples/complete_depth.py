@@ -153,7 +153,7 @@ def trained(task: Task, variant: str, steps: int) -> tuple[Completion, float]:
     scale = float(torch.cat([image[known] for image, known in task.train]).std())
     network = Completion(variant)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=max(steps, 2))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, max(steps, 2), pct_start=0.1)
     source = batches(task, torch.Generator().manual_seed(1))
     for _ in tqdm(range(steps), desc=f"{task.name}, {variant}"):
         image, known, shown = next(source)
@@ -161,6 +161,7 @@ def trained(task: Task, variant: str, steps: int) -> tuple[Completion, float]:
         loss = error.abs().sum() / known.sum()
         optimizer.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
     return network, scale
@@ -205,6 +206,8 @@ def draw(results: list[tuple[Task, str, Errors]], path: Path) -> None:
             place.plot(task.densities, values, marker="o", label=variant)
         place.axvline(task.density, color="0.6", linestyle=":", label="trained here")
         place.set(xscale="log", xlabel="share of samples shown", title=f"{task.name}, {name}")
+        place.set_xticks(task.densities, [f"{density:.0%}" for density in task.densities])
+        place.set_xticks([], minor=True)
         place.set_ylabel(f"mean absolute error ({task.unit})")
         place.set_ylim(bottom=0)
     axes[0][0].legend(fontsize=8)

@@ -25,6 +25,9 @@ SWEEPS = 8  # averages with the neighbours, per scale
 NEIGHBOURS = ((1.0, 2.0, 1.0), (2.0, 0.0, 2.0), (1.0, 2.0, 1.0))
 
 
+Filler = Callable[[PartialUNet, Tensor, Tensor], Tensor]
+
+
 class Sample(NamedTuple):
     """What a step of training sees.
 
@@ -77,7 +80,9 @@ def average_fill(image: Tensor, mask: Tensor) -> Tensor:
     return filled
 
 
-def fill(network: PartialUNet | None, image: Tensor, mask: Tensor) -> Tensor:
+def fill(
+    network: PartialUNet | None, image: Tensor, mask: Tensor, filler: Filler | None = None
+) -> Tensor:
     """Return the image with its holes filled; valid pixels stay as they are.
 
     The network fills the image in eight positions, turned and mirrored; their mean counts.
@@ -85,7 +90,9 @@ def fill(network: PartialUNet | None, image: Tensor, mask: Tensor) -> Tensor:
     Args:
         network: corrects the first guess, :func:`average_fill`; None for that guess alone.
         image, mask: as of :func:`average_fill`.
+        filler: what the network is for, :func:`corrected` where left out, or :func:`unaided`.
     """
+    filler = corrected if filler is None else filler
     if network is None:
         return average_fill(image, mask)
     total = torch.zeros_like(image)
@@ -93,7 +100,7 @@ def fill(network: PartialUNet | None, image: Tensor, mask: Tensor) -> Tensor:
         for turns in range(4):
             for mirrored in ((), (3,)):
                 seen = (part.rot90(turns, (2, 3)).flip(mirrored) for part in (image, mask))
-                total += corrected(network, *seen).flip(mirrored).rot90(-turns, (2, 3))
+                total += filler(network, *seen).flip(mirrored).rot90(-turns, (2, 3))
     return torch.where(mask, image, (total / 8).clamp(0, 1))
 
 
@@ -118,16 +125,28 @@ def corrected(network: PartialUNet, image: Tensor, mask: Tensor) -> Tensor:
     return guess + CONTRAST * correction
 
 
+def unaided(network: PartialUNet, image: Tensor, mask: Tensor) -> Tensor:
+    """Return what the network makes of the image without a first guess."""
+    layout = torch.channels_last
+    result: Tensor = network(image.contiguous(memory_format=layout), mask)[0]
+    return result
+
+
 def new_network(
-    channels: int, widths: Sequence[int] = WIDTHS, normalize: str = "ratio"
+    channels: int,
+    widths: Sequence[int] = WIDTHS,
+    normalize: str = "ratio",
+    filler: Filler | None = None,
 ) -> PartialUNet:
-    """Return an untrained network: its correction of the first guess is 0.
+    """Return an untrained network: its output, the correction of the first guess, is 0.
 
     Args:
         channels: of the images.
         widths, normalize: as of :class:`sparseconv.models.PartialUNet`.
+        filler: as of :func:`fill`.
     """
-    network = PartialUNet(2 * channels, channels, widths, normalize=normalize)
+    seen = channels if filler is unaided else 2 * channels
+    network = PartialUNet(seen, channels, widths, normalize=normalize)
     for parameter in network.last.parameters():
         torch.nn.init.zeros_(parameter)
     for parameter in network.parameters():
@@ -142,8 +161,9 @@ def train(
     steps: int,
     learning_rate: float = 3e-3,
     progress: Callable[[int, float], None] | None = None,
+    filler: Filler | None = None,
 ) -> PartialUNet:
-    """Train ``network`` to correct the first guess; the rate rises and falls once.
+    """Train ``network`` to fill holes; the rate rises and falls once.
 
     The loss is the root of each image's mean square error: one full of noise counts no more than
     a smooth one, as in a mean of PSNR.
@@ -154,7 +174,9 @@ def train(
         steps: batches to take.
         learning_rate: the highest.
         progress: is called with the number of the step and its loss.
+        filler: as of :func:`fill`.
     """
+    filler = corrected if filler is None else filler
     optimizer = torch.optim.AdamW(
         network.parameters(), learning_rate, (0.9, 0.98), weight_decay=1e-4
     )
@@ -163,7 +185,7 @@ def train(
     )
     for step in range(steps):
         image, known, shown = next(samples)
-        filled = corrected(network, image, shown)
+        filled = filler(network, image, shown)
         weight = known * torch.where(shown, VALID_WEIGHT, 1.0)
         # what is not known may be NaN: it must not meet the weight 0
         error = torch.where(known, filled - image, 0.0).square()

@@ -12,6 +12,7 @@ from torch import Tensor
 import sparseconv as sc
 from sparseconv.cli import main
 from sparseconv.holes import block_mask, irregular_mask, scattered_mask, varied_holes
+from sparseconv.inpaint_command import save_network
 from sparseconv.inpainting import average_fill, crops, fill, new_network, train
 from sparseconv.models import PartialUNet
 
@@ -75,6 +76,18 @@ def test_fit_trains_on_valid_pixels_alone(picture: Path, tmp_path: Path) -> None
         assert main(["inpaint", str(path), *given, "-o", str(out)]) == 0
         results.append(images.read_image(out))
     assert torch.equal(*results)
+
+
+def test_weights_that_were_kept_fill_as_their_network_does(picture: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, mask = new_network(3, (4, 8)), hole(tmp_path / "mask.png")
+    torch.nn.init.normal_(network.last.get_parameter("weight"), std=0.1)
+    save_network(tmp_path / "network.pt", network, (4, 8))
+    out, image = tmp_path / "out.png", images.read_image(picture)
+    given = ["--mask", str(tmp_path / "mask.png"), "--weights", str(tmp_path / "network.pt")]
+    assert main(["inpaint", str(picture), *given, "-o", str(out)]) == 0
+    expected = fill(network, image, mask)
+    torch.testing.assert_close(images.read_image(out), expected, rtol=0, atol=1 / 255)
 
 
 @pytest.mark.parametrize(
