@@ -9,8 +9,8 @@ additional channel. Three variants of one network are compared, twice:
 
 * the Middlebury disparity map that comes with scikit-image, trained on its left half with 5 % of
   the samples, tested on the right half with 1, 5, 20 and 70 % (mean absolute error, pixels);
-* range images of the (synthetic) scans in data/, trained with 20 % of the returns, tested with 5
-  to 50 % (mean absolute error, metres).
+* range images of the (synthetic) scans in data/, trained with 20 % of the returns, tested on other
+  scans with 5 to 50 % (mean absolute error, metres).
 
 A table is printed, and plotted to out/complete_depth.png.
 """
@@ -18,7 +18,7 @@ A table is printed, and plotted to out/complete_depth.png.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,9 @@ VARIANTS = ("partial", "zero-filled", "mask as channel")
 WIDTH, KERNELS = 16, (11, 7, 5, 3, 3)  # the kernels of Uhrig et al.
 
 
+Errors = dict[str, list[float]]
+
+
 class Depth(NamedTuple):
     """A depth image [1, 1, H, W] and where it is known."""
 
@@ -47,12 +50,12 @@ class Depth(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What to train on, what to test on, and at which densities."""
+    """What to train on, what to test on by name, and at which densities."""
 
     name: str
     unit: str
     train: list[Depth]
-    test: list[Depth]
+    tests: dict[str, list[Depth]]
     density: float
     densities: tuple[float, ...]
 
@@ -71,6 +74,7 @@ class Completion(nn.Module):
             nn.init.kaiming_normal_(layers[-1].weight, nonlinearity="relu")
         self.layers = nn.ModuleList(layers)
         self.last = nn.Conv2d(WIDTH, 1, 1)
+        self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Return a depth for every pixel of [B, 1, H, W]."""
@@ -87,8 +91,8 @@ class Completion(nn.Module):
 
 
 def disparity() -> Task:
-    """Return the Middlebury task; disparities are halved in resolution, in pixels as given."""
-    values = np.array(skimage.data.stereo_motorcycle()[2], dtype=np.float32)[::2, ::2]
+    """Return the Middlebury task, in pixels."""
+    values = np.array(skimage.data.stereo_motorcycle()[2], dtype=np.float32)
     image = torch.from_numpy(values)[None, None]
     known = image.isfinite() & (image > 0)
     middle = image.shape[3] // 2
@@ -96,15 +100,16 @@ def disparity() -> Task:
         Depth(image[..., part].contiguous(), known[..., part].contiguous())
         for part in (slice(None, middle), slice(middle, None))
     )
-    return Task("disparity", "px", [left], [right], 0.05, (0.01, 0.05, 0.2, 0.7))
+    return Task("disparity", "px", [left], {"right half": [right]}, 0.05, (0.01, 0.05, 0.2, 0.7))
 
 
 def range_image(path: Path) -> Depth:
     """Return a scan as an image of ranges in metres: a row per beam, a column per azimuth."""
     xyz = sc.io.read_points(path).xyz.astype(np.float64)
+    xyz = xyz[np.isfinite(xyz).all(axis=1) & (xyz != 0).any(axis=1)]  # (0, 0, 0): no echo
     distance = np.linalg.norm(xyz, axis=1)
     turn = np.arctan2(xyz[:, 1], xyz[:, 0]) / (2 * np.pi) % 1
-    elevation = np.degrees(np.arcsin(xyz[:, 2] / np.maximum(distance, 1e-9)))
+    elevation = np.degrees(np.arcsin(xyz[:, 2] / distance))
     rows = np.clip((2.5 - elevation) / (2.5 + 25.3) * BEAMS, 0, BEAMS - 1).astype(int)
     columns = np.minimum((turn * COLUMNS).astype(int), COLUMNS - 1)
     image = np.full((BEAMS, COLUMNS), np.inf, dtype=np.float32)
@@ -113,12 +118,14 @@ def range_image(path: Path) -> Depth:
     return Depth(tensor, tensor.isfinite())
 
 
-def lidar(scan: Path | None) -> Task:
-    """Return the task on the scans in data/, or on ``scan``."""
-    train = [range_image(path) for path in sorted((DATA / "train").glob("*.npz"))]
-    tested = sorted((DATA / "test").glob("*.npz")) if scan is None else [scan]
-    test = [range_image(path) for path in tested]
-    return Task("lidar", "m", train, test, 0.2, (0.05, 0.1, 0.2, 0.35, 0.5))
+def lidar(scans: list[Path]) -> Task:
+    """Return the task on the scans in data/, tested on ``scans`` as well."""
+    train, test = (
+        [range_image(path) for path in sorted((DATA / split).glob("*.npz"))]
+        for split in ("train", "test")
+    )
+    tests = {"data/test": test, **{path.name: [range_image(path)] for path in scans}}
+    return Task("lidar", "m", train, tests, 0.2, (0.05, 0.1, 0.2, 0.35, 0.5))
 
 
 def batches(task: Task, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -146,7 +153,7 @@ def trained(task: Task, variant: str, steps: int) -> tuple[Completion, float]:
     scale = float(torch.cat([image[known] for image, known in task.train]).std())
     network = Completion(variant)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=max(steps, 2))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, max(steps, 2), pct_start=0.1)
     source = batches(task, torch.Generator().manual_seed(1))
     for _ in tqdm(range(steps), desc=f"{task.name}, {variant}"):
         image, known, shown = next(source)
@@ -154,6 +161,7 @@ def trained(task: Task, variant: str, steps: int) -> tuple[Completion, float]:
         loss = error.abs().sum() / known.sum()
         optimizer.zero_grad()
         loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
     return network, scale
@@ -168,33 +176,38 @@ def error_at(network: Completion, scale: float, tested: list[Depth], density: fl
             shown = known & (torch.rand(known.shape, generator=generator) < density)
             asked = known & ~shown
             filled = network(torch.where(shown, image, 0.0) / scale, shown) * scale
-            total += float((filled - image)[asked].abs().sum())
+            total += float((filled[asked] - image[asked]).abs().sum())
             count += int(asked.sum())
     return total / max(count, 1)
 
 
-def compare(task: Task, steps: int) -> dict[str, list[float]]:
-    """Train every variant, and print and return its error at every density."""
-    errors = {}
-    head = f"{task.name}, trained at {task.density:.0%}, error in {task.unit}"
-    print(f"{head:52}" + "".join(f"{density:9.0%}" for density in task.densities))
-    for variant in VARIANTS:
-        network, scale = trained(task, variant, steps)
-        errors[variant] = [error_at(network, scale, task.test, d) for d in task.densities]
-        print(f"{variant:52}" + "".join(f"{error:9.2f}" for error in errors[variant]), flush=True)
-    return errors
+def compare(task: Task, steps: int) -> dict[str, Errors]:
+    """Train every variant, and print and return its error at every density, per test."""
+    networks = {variant: trained(task, variant, steps) for variant in VARIANTS}
+    results: dict[str, Errors] = {}
+    for name, tested in task.tests.items():
+        head = f"{task.name}, {name}, trained at {task.density:.0%}, error in {task.unit}"
+        print(f"{head:56}" + "".join(f"{density:8.0%}" for density in task.densities))
+        errors: Errors = {}
+        for variant, network in networks.items():
+            errors[variant] = [error_at(*network, tested, density) for density in task.densities]
+            print(f"{variant:56}" + "".join(f"{error:8.2f}" for error in errors[variant]))
+        results[name] = errors
+    return results
 
 
-def draw(results: list[tuple[Task, dict[str, list[float]]]], path: Path) -> None:
-    """Plot error over density, a panel per task."""
+def draw(results: list[tuple[Task, str, Errors]], path: Path) -> None:
+    """Plot error over density, a panel per test."""
     import matplotlib.pyplot as plt  # noqa: PLC0415  # after the choice of the backend
 
     figure, axes = plt.subplots(1, len(results), figsize=(5 * len(results), 3.6), squeeze=False)
-    for place, (task, errors) in zip(axes[0], results, strict=True):
+    for place, (task, name, errors) in zip(axes[0], results, strict=True):
         for variant, values in errors.items():
             place.plot(task.densities, values, marker="o", label=variant)
         place.axvline(task.density, color="0.6", linestyle=":", label="trained here")
-        place.set(xscale="log", xlabel="share of samples shown", title=task.name)
+        place.set(xscale="log", xlabel="share of samples shown", title=f"{task.name}, {name}")
+        place.set_xticks(task.densities, [f"{density:.0%}" for density in task.densities])
+        place.set_xticks([], minor=True)
         place.set_ylabel(f"mean absolute error ({task.unit})")
         place.set_ylim(bottom=0)
     axes[0][0].legend(fontsize=8)
@@ -207,16 +220,19 @@ def main() -> None:
     """Compare the variants on both tasks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--steps", type=int, help="of training (default 400, --quick 10)")
-    parser.add_argument("--scan", type=Path, help="a scan to test on, such as a KITTI .bin file")
+    parser.add_argument("--steps", type=int, help="of training (default 800, --quick 20)")
+    parser.add_argument(
+        "--scan", type=Path, nargs="+", default=[], help="scans to test on, such as a KITTI .bin"
+    )
     parser.add_argument("--output", type=Path, default=Path("out"))
     options = parser.parse_args()
-    steps = options.steps or (10 if options.quick else 400)
+    steps = options.steps or (20 if options.quick else 800)
     options.output.mkdir(parents=True, exist_ok=True)
-    tasks: list[Callable[[], Task]] = [disparity, lambda: lidar(None)]
-    results = [(task, compare(task, steps)) for task in (make() for make in tasks)]
-    if options.scan is not None:
-        results.append((task := lidar(options.scan), compare(task, steps)))
+    results = [
+        (task, name, errors)
+        for task in (disparity(), lidar(options.scan))
+        for name, errors in compare(task, steps).items()
+    ]
     path = options.output / "complete_depth.png"
     draw(results, path)
     print(f"wrote {path}")

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sparseconv import images
 from sparseconv.errors import SparseConvValueError
-from sparseconv.inpainting import crops, fill, irregular_mask, new_network, train
+from sparseconv.holes import irregular_mask
+from sparseconv.inpainting import crops, fill, new_network, train
 from sparseconv.models import PartialUNet
 
 CROP, BATCH = 64, 8

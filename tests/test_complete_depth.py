@@ -40,7 +40,7 @@ def test_every_variant_learns_and_reads_no_hole(example: ModuleType, variant: st
     known[..., :4] = False
     rows[~known] = torch.inf
     scene = [example.Depth(rows, known)]
-    task = example.Task("rows", "m", scene, scene, 0.3, (0.1, 0.5))
+    task = example.Task("rows", "m", scene, {"the same": scene}, 0.3, (0.1, 0.5))
     network, scale = example.trained(task, variant, 2)
     error = example.error_at(network, scale, scene, 0.5)
     assert 0 < error < 1000

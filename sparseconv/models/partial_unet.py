@@ -138,13 +138,17 @@ def _apply(conv: torch.nn.Module, x: Tensor, mask: Tensor) -> tuple[Tensor, Tens
 
 
 def _joined(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the channels of both side by side, and so a mask per channel."""
-    masks = [mask.expand(-1, x.shape[1], *x.shape[2:]) for x, mask in (left, right)]
-    return torch.cat([left[0], right[0]], dim=1), torch.cat(masks, dim=1)
+    """Return the channels of both side by side, and so a mask per channel where masks differ."""
+    x = torch.cat([left[0], right[0]], dim=1)
+    if torch.equal(left[1], right[1]):
+        return x, left[1]
+    masks = [mask.expand(-1, part.shape[1], *part.shape[2:]) for part, mask in (left, right)]
+    mask = torch.empty_like(x, dtype=torch.bool)  # in the memory format of x
+    return x, torch.cat(masks, dim=1, out=mask)
 
 
 def _twice(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return features and mask with every place repeated to two per axis."""
     for axis in range(2, x.ndim):
-        x, mask = (part.repeat_interleave(2, dim=axis) for part in (x, mask))
-    return x, mask
+        mask = mask.repeat_interleave(2, dim=axis)
+    return F.interpolate(x, scale_factor=2), mask
