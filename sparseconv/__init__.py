@@ -30,6 +30,7 @@ if _TYPE_CHECKING:
     from sparseconv import models as models
     from sparseconv import reference as reference
     from sparseconv import tools as tools
+    from sparseconv.tools import optimize as optimize
     from sparseconv.tools import receptive_field as receptive_field
     from sparseconv.tools import submanifold as submanifold
     from sparseconv.tools import summary as summary
@@ -39,6 +40,7 @@ _LATER = {
     "models": "sparseconv.models",
     "reference": "sparseconv.reference",
     "tools": "sparseconv.tools",
+    "optimize": "sparseconv.tools",
     "receptive_field": "sparseconv.tools",
     "submanifold": "sparseconv.tools",
     "summary": "sparseconv.tools",

@@ -25,6 +25,11 @@ class Rule(torch.autograd.Function):
         return result
 
 
+def _own(result: Tensor) -> Tensor:
+    """Return the result in its own memory: autograd lets no view of a rule be changed in place."""
+    return result.clone() if result._is_view() else result
+
+
 class _GatherGemmScatter(Rule):
     """``out[o] = sum of features[i] @ weight[k]`` over the pairs ``(k, i, o)``."""
 
@@ -34,7 +39,7 @@ class _GatherGemmScatter(Rule):
     ) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.rulebook, ctx.engine = rulebook, engine
-        return engine.gather_gemm_scatter(features, weight, rulebook)
+        return _own(engine.gather_gemm_scatter(features, weight, rulebook))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -70,7 +75,7 @@ class _ScaledGatherGemmScatter(Rule):
     ) -> Tensor:
         ctx.save_for_backward(features, weight, factor)
         ctx.rulebook, ctx.engine = rulebook, engine
-        out = engine.gather_gemm_scatter(features, weight, rulebook)
+        out = _own(engine.gather_gemm_scatter(features, weight, rulebook))
         if out.dtype != factor.dtype:  # half precision: rounded once, at the end
             scaled = out * factor if bias is None else torch.addcmul(bias, out, factor)
             return scaled.to(out.dtype)
@@ -127,7 +132,7 @@ class _SegmentSum(Rule):
     ) -> Tensor:
         ctx.save_for_backward(order, starts, segment)
         ctx.engine = engine
-        return engine.segment_sum(values, order, starts)
+        return _own(engine.segment_sum(values, order, starts))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -167,7 +172,7 @@ class _WindowSum(Rule):
     @staticmethod
     def forward(ctx: Any, features: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
         ctx.rulebook, ctx.engine = rulebook, engine
-        return engine.window_sum(features, rulebook)
+        return _own(engine.window_sum(features, rulebook))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -182,7 +187,7 @@ class _WindowMax(Rule):
         values, chosen = engine.window_max(features, rulebook)
         ctx.save_for_backward(chosen)
         ctx.rulebook, ctx.engine = rulebook, engine
-        return values
+        return _own(values)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -235,7 +240,7 @@ class _SampleGemm(Rule):
     ) -> Tensor:
         ctx.save_for_backward(features, shares, weight)
         ctx.taps, ctx.engine = taps, engine
-        return engine.sample_gemm(features, shares, weight, taps)
+        return _own(engine.sample_gemm(features, shares, weight, taps))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

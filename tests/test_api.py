@@ -28,11 +28,11 @@ PUBLIC = {
     sc: names("""
         PointMap SparseConvError SparseConvNotImplementedError SparseConvTypeError
         SparseConvValueError SparseTensor cat collate crop difference engine engines functional
-        interpolate intersect io models nn prune receptive_field reference
+        interpolate intersect io models nn optimize prune receptive_field reference
         submanifold summary tools union voxelize
     """),
     sc.nn: names("""
-        AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d GlobalAvgPool
+        AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d FinishedConvolution GlobalAvgPool
         GlobalMaxPool InverseConv1d InverseConv2d InverseConv3d InverseConv4d LocallyConnected1d
         LocallyConnected2d MaxPool4d PartialAvgPool PartialConv1d PartialConv2d PartialConv3d
         PartialConvTranspose1d PartialConvTranspose2d PartialConvTranspose3d PartialMaxPool

@@ -43,6 +43,17 @@ def columns_of(c_out: int, dtype: Any) -> tuple[int, int]:
     return columns, lanes if columns % (2 * lanes) else 2 * lanes
 
 
+def without_padding(x: Tensor, columns: int) -> Tensor:
+    """Return the first ``columns`` of the last axis, in memory of their own.
+
+    A result must not be a view: autograd lets no function change a view in place that one of its
+    rules returned. So ``x`` is none either.
+    """
+    if x.shape[-1] == columns:
+        return x
+    return x.new_empty(*x.shape[:-1], columns).copy_(x[..., :columns])
+
+
 def padded(x: Tensor, columns: int) -> Tensor:
     """Return ``x`` with zeros behind its last axis, up to ``columns``; no copy where it fits."""
     missing = columns - x.shape[-1]

@@ -15,7 +15,7 @@ from torch import Tensor
 from sparseconv.engines import numba_bfloat as bfloat
 from sparseconv.engines import numba_depthwise as depthwise
 from sparseconv.engines import numba_products as products
-from sparseconv.engines.numba_arrays import array, columns_of, padded, ranges
+from sparseconv.engines.numba_arrays import array, columns_of, padded, ranges, without_padding
 from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_rulebook import TILE_ROWS, TiledPairs, tiled_pairs
 from sparseconv.engines.numba_vectors import BFLOAT_DOTS, VECTOR_BYTES
@@ -84,8 +84,9 @@ def finished_product(
     x = features.detach().reshape(rulebook.n_in, groups, c_in)
     x = padded(x, c_in + c_in % 2).contiguous() if dots else x
     columns = packed.blocks.shape[2] * packed.blocks.shape[4]
-    shape = (rulebook.n_out, groups, columns)
-    out = torch.empty(shape, dtype=features.dtype if dots else torch.from_numpy(array(x[:0])).dtype)
+    dtype = features.dtype if dots else torch.from_numpy(array(x[:0])).dtype
+    memory = torch.empty(rulebook.n_out, groups * columns, dtype=dtype)
+    out = memory.view(rulebook.n_out, groups, columns)
     tiled = tiled_pairs(rulebook)
     pairs = tiled.in_rows, tiled.out_rows, tiled.starts
     own = _bits if dots else array
@@ -101,8 +102,10 @@ def finished_product(
         lambda number: kernel(*arrays, TILE_ROWS, number, *extras, target),
         tiled.starts.shape[1] - 1,
     )
-    result = out[:, :, :c_out].reshape(rulebook.n_out, groups * c_out)
-    return result.to(features.dtype).contiguous()
+    if columns > c_out:
+        memory = memory.new_empty(rulebook.n_out, groups * c_out)
+        memory.view(-1, groups, c_out).copy_(out[:, :, :c_out])
+    return memory.to(features.dtype)
 
 
 def _bits(x: Tensor) -> Array:
@@ -165,11 +168,11 @@ def depthwise_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> T
         lambda number: depthwise.scale_tile(x, w, *pairs, TILE_ROWS, number, out),
         tiled.starts.shape[1] - 1,
     )
-    result: Tensor = torch.from_numpy(out)[:, :channels]
+    result = without_padding(torch.from_numpy(out), channels)
     if c_in > 1:
         parts: tuple[Tensor, ...] = result.unflatten(1, (groups, c_in)).unbind(2)
         result = functools.reduce(torch.add, parts)
-    return result.to(features.dtype).contiguous()
+    return result.to(features.dtype)
 
 
 def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from sparseconv.engines import numba_segments as segments
 from sparseconv.engines import numba_windows as windows
-from sparseconv.engines.numba_arrays import CHUNK_ROWS, array, by_chunks, columns_of, padded
+from sparseconv.engines.numba_arrays import (
+    CHUNK_ROWS,
+    array,
+    by_chunks,
+    columns_of,
+    padded,
+    without_padding,
+)
 from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_convolve import depthwise_product
 from sparseconv.engines.numba_convolve import finished_product as finished_product
@@ -86,8 +93,8 @@ def window_max(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
     _by_tiles(
         rulebook, lambda pairs, tile: windows.max_tile(x, *pairs, TILE_ROWS, tile, out, chosen)
     )
-    values = torch.from_numpy(out)[:, :channels].to(features.dtype)
-    return values.contiguous(), torch.from_numpy(chosen)[:, :channels].contiguous()
+    values = without_padding(torch.from_numpy(out), channels).to(features.dtype)
+    return values, without_padding(torch.from_numpy(chosen), channels)
 
 
 def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
@@ -106,7 +113,7 @@ def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor
         rulebook.transposed,
         lambda pairs, tile: windows.return_tile(x, rows, *pairs, TILE_ROWS, tile, out),
     )
-    return torch.from_numpy(out)[:, :channels].to(values.dtype).contiguous()
+    return without_padding(torch.from_numpy(out), channels).to(values.dtype)
 
 
 def _by_tiles(rulebook: Rulebook, task: Any) -> None:

@@ -25,7 +25,8 @@ def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) ->
     _, groups, _, c_out = weight.shape
     x = array(features)
     w, columns = _blocks(weight, x.dtype)
-    out = np.empty((shares.shape[3], groups, columns), x.dtype)
+    memory = np.empty((shares.shape[3], groups * columns), x.dtype)
+    out = memory.reshape(-1, groups, columns)
     lines = np.arange(SAMPLE_ROWS, dtype=np.int32)
     s, rows = array(shares).astype(x.dtype, copy=False), taps.rows.numpy()
 
@@ -34,7 +35,10 @@ def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) ->
         deform.sample_tile(x, s, rows, w, lines, number, column, out)
 
     in_parallel(run, -(-out.shape[0] // SAMPLE_ROWS))
-    result = torch.from_numpy(out)[:, :, :c_out].reshape(out.shape[0], groups * c_out)
+    result = torch.from_numpy(memory)
+    if columns > c_out:
+        result = result.new_empty(out.shape[0], groups * c_out)
+        result.view(-1, groups, c_out).copy_(torch.from_numpy(out)[:, :, :c_out])
     return result.to(features.dtype)
 
 

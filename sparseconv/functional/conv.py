@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,20 @@ _DENSE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
     3: F.conv_transpose3d,
     4: dense_conv_transpose4d,
 }
+
+
+class Plan(NamedTuple):
+    """What a convolution on sparse input comes down to.
+
+    Attributes:
+        sites: the output's.
+        rulebook: the pairs of every kernel cell.
+        weight: ``[K, G, c_in, c_out]``, the layer's own in the order of the products.
+    """
+
+    sites: Sites
+    rulebook: Rulebook
+    weight: Tensor
 
 
 @dispatched
@@ -75,10 +90,20 @@ def _sparse_subm_conv(
     dilation: Size = 1,
     groups: int = 1,
 ) -> SparseTensor:
+    return _convolve(input, bias, plan_subm(input, weight, bias, dilation, groups))
+
+
+def plan_subm(
+    input: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Plan:
+    """Return the plan of a submanifold convolution; arguments as of :func:`subm_conv`."""
     check_convolution(input, weight, bias, groups)
     geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    sites, rulebook = input.sites.convolve(geometry)
-    return _convolve(input, _cells_first(weight, groups), bias, sites, rulebook)
+    return Plan(*input.sites.convolve(geometry), _cells_first(weight, groups))
 
 
 @dispatched
@@ -121,10 +146,13 @@ def conv4d(
     return dense_conv4d(padded, weight, bias, geometry.stride, (0,) * 4, geometry.dilation, groups)
 
 
-def _sparse_conv(dimensions: int) -> Callable[..., SparseTensor]:
-    """Return the sparse meaning of the convolution over ``dimensions`` axes."""
+Planner = Callable[..., Plan]
 
-    def conv(
+
+def plan_conv(dimensions: int) -> Planner:
+    """Return the planner of the convolution over ``dimensions`` axes; arguments as of torch's."""
+
+    def plan(
         input: SparseTensor,
         weight: Tensor,
         bias: Tensor | None = None,
@@ -132,21 +160,20 @@ def _sparse_conv(dimensions: int) -> Callable[..., SparseTensor]:
         padding: Size | str = 0,
         dilation: Size = 1,
         groups: int = 1,
-    ) -> SparseTensor:
+    ) -> Plan:
         check_convolution(input, weight, bias, groups, dimensions)
         geometry = make_geometry(
             weight.shape[2:], stride=stride, padding=padding, dilation=dilation
         )
-        sites, rulebook = input.sites.convolve(geometry)
-        return _convolve(input, _cells_first(weight, groups), bias, sites, rulebook)
+        return Plan(*input.sites.convolve(geometry), _cells_first(weight, groups))
 
-    return conv
+    return plan
 
 
-def _sparse_conv_transpose(dimensions: int) -> Callable[..., SparseTensor]:
-    """Return the sparse meaning of the transposed convolution over ``dimensions`` axes."""
+def plan_conv_transpose(dimensions: int) -> Planner:
+    """Return the planner of the transposed convolution over ``dimensions`` axes."""
 
-    def conv_transpose(
+    def plan(
         input: SparseTensor,
         weight: Tensor,
         bias: Tensor | None = None,
@@ -155,7 +182,7 @@ def _sparse_conv_transpose(dimensions: int) -> Callable[..., SparseTensor]:
         output_padding: Size = 0,
         groups: int = 1,
         dilation: Size = 1,
-    ) -> SparseTensor:
+    ) -> Plan:
         check_convolution(input, weight, bias, groups, dimensions, transposed=True)
         geometry = make_geometry(
             weight.shape[2:],
@@ -165,19 +192,29 @@ def _sparse_conv_transpose(dimensions: int) -> Callable[..., SparseTensor]:
             output_padding=output_padding,
             kind=Kind.TRANSPOSED,
         )
-        sites, rulebook = input.sites.convolve(geometry)
-        return _convolve(input, _cells_first_transposed(weight, groups), bias, sites, rulebook)
+        return Plan(*input.sites.convolve(geometry), _cells_first_transposed(weight, groups))
 
-    return conv_transpose
+    return plan
 
 
-implements(torch.conv1d)(_sparse_conv(1))
-implements(torch.conv2d)(_sparse_conv(2))
-implements(torch.conv3d)(_sparse_conv(3))
-implements(conv4d)(_sparse_conv(4))
-implements(torch.conv_transpose1d)(_sparse_conv_transpose(1))
-implements(torch.conv_transpose2d)(_sparse_conv_transpose(2))
-implements(torch.conv_transpose3d)(_sparse_conv_transpose(3))
+def _planned(plan: Planner) -> Callable[..., SparseTensor]:
+    """Return the sparse meaning of a convolution: what its planner plans, and the bias."""
+
+    def convolution(
+        input: SparseTensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any
+    ) -> SparseTensor:
+        return _convolve(input, bias, plan(input, weight, bias, *args, **options))
+
+    return convolution
+
+
+implements(torch.conv1d)(_planned(plan_conv(1)))
+implements(torch.conv2d)(_planned(plan_conv(2)))
+implements(torch.conv3d)(_planned(plan_conv(3)))
+implements(conv4d)(_planned(plan_conv(4)))
+implements(torch.conv_transpose1d)(_planned(plan_conv_transpose(1)))
+implements(torch.conv_transpose2d)(_planned(plan_conv_transpose(2)))
+implements(torch.conv_transpose3d)(_planned(plan_conv_transpose(3)))
 
 
 @dispatched
@@ -278,23 +315,37 @@ def _sparse_inverse_conv(
     *,
     like: Input | None = None,
 ) -> SparseTensor:
+    plan = plan_inverse(input, weight, bias, stride, padding, dilation, groups, like=like)
+    return _convolve(input, bias, plan)
+
+
+def plan_inverse(
+    input: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    like: Input | None = None,
+) -> Plan:
+    """Return the plan of an inverse convolution; arguments as of :func:`inverse_conv`."""
     check_convolution(input, weight, bias, groups, transposed=True)
     geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
     if like is not None and not isinstance(like, SparseTensor):
         raise SparseConvTypeError(f"like: must be a SparseTensor, got {type(like).__name__}")
     sites, rulebook = input.sites.inverse(geometry, None if like is None else like.sites)
-    return _convolve(input, _cells_first_transposed(weight, groups), bias, sites, rulebook)
+    return Plan(sites, rulebook, _cells_first_transposed(weight, groups))
 
 
-def _convolve(
-    input: SparseTensor, weight: Tensor, bias: Tensor | None, sites: Sites, rulebook: Rulebook
-) -> SparseTensor:
+def _convolve(input: SparseTensor, bias: Tensor | None, plan: Plan) -> SparseTensor:
     """Return the product over the rulebook plus bias, in autocast's dtype where that is on."""
-    features, weight = lowered(input.features), lowered(weight)
-    out = gather_gemm_scatter(features, weight, rulebook)
+    features, weight = lowered(input.features), lowered(plan.weight)
+    out = gather_gemm_scatter(features, weight, plan.rulebook)
     if bias is not None:
         out = out + lowered(bias)
-    return SparseTensor.on_sites(out, sites)
+    return SparseTensor.on_sites(out, plan.sites)
 
 
 def _cells_first(weight: Tensor, groups: int) -> Tensor:

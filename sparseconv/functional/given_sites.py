@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_convolution
-from sparseconv.functional.conv import _DENSE, Size, _cells_first, _convolve
+from sparseconv.functional.conv import _DENSE, Plan, Size, _cells_first, _convolve
 from sparseconv.geometry import make_geometry
 from sparseconv.tensor import SparseTensor
 
@@ -89,5 +89,5 @@ def _sparse_conv_at(
     if like is not None and like.device != input.device:
         raise SparseConvTypeError(f"like: on {like.device}, but the input is on {input.device}")
     geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    sites, rulebook = input.sites.convolve(geometry, None if like is None else like.sites)
-    return _convolve(input, _cells_first(weight, groups), bias, sites, rulebook)
+    given = input.sites.convolve(geometry, None if like is None else like.sites)
+    return _convolve(input, bias, Plan(*given, _cells_first(weight, groups)))

@@ -1,5 +1,6 @@
 """Tools around networks."""
 
+from sparseconv.tools.optimize import optimize as optimize
 from sparseconv.tools.receptive_field import ReceptiveField as ReceptiveField
 from sparseconv.tools.receptive_field import receptive_field as receptive_field
 from sparseconv.tools.submanifold import submanifold as submanifold
