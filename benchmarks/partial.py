@@ -3,8 +3,9 @@
     python -m benchmarks.partial            # prints the table and writes results/partial.json
 
 Both layers share weights, input and rulebook, and take turns in one process; rulebook and factor
-are in the cache, as they are from the second step of a training run on. With ``--cpu-time`` the
-processor's time is taken instead of the clock's, on one thread: for a machine that others work on.
+are in the cache, as they are from the second step of a training run on. On one thread and on all.
+With ``--cpu-time`` the processor's time is taken instead of the clock's, on one thread alone: for
+a machine that others work on.
 """
 
 from __future__ import annotations
@@ -67,8 +68,11 @@ def training(layer: torch.nn.Module, x: sc.SparseTensor) -> Step:
     return run
 
 
-def rows(scene: str, rounds: int, clock: Callable[[], float]) -> list[dict[str, object]]:
+def rows(
+    scene: str, threads: int, rounds: int, clock: Callable[[], float]
+) -> list[dict[str, object]]:
     """Return one row per layer, width and pass."""
+    torch.set_num_threads(threads)
     sites = SCENES[scene]()
     table: list[dict[str, object]] = []
     for channels in CHANNELS:
@@ -82,6 +86,7 @@ def rows(scene: str, rounds: int, clock: Callable[[], float]) -> list[dict[str, 
                 row = {
                     "scene": scene,
                     "sites": sites.num_sites,
+                    "threads": threads,
                     "layer": name,
                     "channels": channels,
                     "pass": step.__name__,
@@ -90,7 +95,7 @@ def rows(scene: str, rounds: int, clock: Callable[[], float]) -> list[dict[str, 
                     "ratio": round(ratio, 3),
                 }
                 print(
-                    f"{scene:8}{name:22}{channels:4} {step.__name__:9}"
+                    f"{scene:8}{threads:2} {name:22}{channels:4} {step.__name__:9}"
                     f"{median['plain']:9.2f} ms {median['partial']:9.2f} ms {ratio:7.3f}",
                     flush=True,
                 )
@@ -105,10 +110,14 @@ def main() -> None:
     parser.add_argument("--scenes", nargs="+", default=["lidar", "indoor"], choices=SCENES)
     parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
-    if options.cpu_time:
-        torch.set_num_threads(1)
     clock = time.process_time if options.cpu_time else time.perf_counter
-    table = [row for scene in options.scenes for row in rows(scene, options.rounds, clock)]
+    counts = (1,) if options.cpu_time else sorted({1, torch.get_num_threads()})
+    table = [
+        row
+        for scene in options.scenes
+        for threads in counts
+        for row in rows(scene, threads, options.rounds, clock)
+    ]
     largest = max(float(str(row["ratio"])) for row in table)
     print(f"largest ratio {largest:.3f}, target {TARGET}")
     RESULTS.parent.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines, traced
-from sparseconv.engines import Engine
+from sparseconv.engines import Engine, Finish
 from sparseconv.rulebook import Rulebook, Taps
 
 
@@ -59,8 +59,8 @@ class _GatherGemmScatter(Rule):
 class _ScaledGatherGemmScatter(Rule):
     """``out[o] = factor[o] * (sum of features[i] @ weight[k]) + bias`` over the pairs.
 
-    The factor and the bias go into the product's own memory, so that a factor costs no memory
-    and no pass over it more than the bias alone does.
+    The product is multiplied while it is in the cache, and the gradient is multiplied where it is
+    summed for the bias: a factor costs no pass that a bias alone does not.
     """
 
     @staticmethod
@@ -75,17 +75,20 @@ class _ScaledGatherGemmScatter(Rule):
     ) -> Tensor:
         ctx.save_for_backward(features, weight, factor)
         ctx.rulebook, ctx.engine = rulebook, engine
-        out = _own(engine.gather_gemm_scatter(features, weight, rulebook))
-        if out.dtype != factor.dtype:  # half precision: rounded once, at the end
-            scaled = out * factor if bias is None else torch.addcmul(bias, out, factor)
-            return scaled.to(out.dtype)
-        return out.mul_(factor) if bias is None else torch.addcmul(bias, out, factor, out=out)
+        packed = engine.pack(weight)
+        if factor.shape[1] == 1:
+            finish = Finish(bias, factor=factor)
+            return _own(engine.finished_product(features, packed, rulebook, finish))
+        out = engine.finished_product(features, packed, rulebook, Finish())
+        return _own(Finish(bias, factor=factor).apply(out))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, factor = ctx.saved_tensors
         d_features = d_weight = d_bias = None
-        scaled = (grads[0] * factor).to(grads[0].dtype)
+        # torch's own operators go onto the tape
+        engine = engines.get("torch") if torch.is_grad_enabled() else ctx.engine
+        scaled, total = engine.scaled_rows(grads[0], factor)
         if ctx.needs_input_grad[0]:
             d_features = _GatherGemmScatter.call(
                 scaled, weight.transpose(2, 3), ctx.rulebook.transposed, ctx.engine
@@ -95,7 +98,7 @@ class _ScaledGatherGemmScatter(Rule):
                 features, scaled, ctx.rulebook, weight.shape[1], ctx.engine
             )
         if ctx.needs_input_grad[3]:
-            d_bias = grads[0].sum(dim=0)
+            d_bias = total
         return d_features, d_weight, None, d_bias, None, None
 
 

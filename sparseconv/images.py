@@ -13,6 +13,8 @@ from torch import Tensor
 
 from sparseconv.errors import SparseConvError, SparseConvValueError
 
+SSIM_WINDOW = 7  # pixels: side of the windows that are compared
+
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
     """Return an image file as ``[1, C, H, W]`` from 0 to 1: one channel if it is grey, else three.
@@ -51,18 +53,30 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(values < 128)[None, None]
 
 
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raise unless :func:`write_image` could write there.
+
+    Raises:
+        SparseConvValueError: an unknown suffix, or a folder that does not exist.
+    """
+    library, path = needed("PIL.Image", "pillow"), Path(path)
+    if library.registered_extensions().get(path.suffix.lower()) not in library.SAVE:
+        raise SparseConvValueError(
+            f"output: {path.name} must end as an image file does, such as .png"
+        )
+    if not path.parent.is_dir():
+        raise SparseConvValueError(f"output: there is no folder {path.parent}")
+
+
 def write_image(path: str | os.PathLike[str], image: Tensor) -> None:
     """Write ``[1, C, H, W]`` from 0 to 1; the format follows from the suffix.
 
     Raises:
-        SparseConvValueError: an unknown suffix.
+        SparseConvValueError: what :func:`check_output` raises.
     """
+    check_output(path)
     values = as_array(image.clamp(0, 1))
-    picture = needed("PIL.Image", "pillow").fromarray(np.round(values * 255).astype(np.uint8))
-    try:
-        picture.save(path)
-    except ValueError as error:
-        raise SparseConvValueError(f"output: {Path(path).name}: {error}") from error
+    needed("PIL.Image", "pillow").fromarray(np.round(values * 255).astype(np.uint8)).save(path)
 
 
 def as_tensor(values: np.ndarray[Any, Any]) -> Tensor:
@@ -96,8 +110,14 @@ def ssim(image: Tensor, truth: Tensor, where: Tensor) -> float:
         image, truth, where: as of :func:`psnr`; 7 pixels or more along each side.
 
     Raises:
-        SparseConvError: scikit-image is missing.
+        SparseConvValueError: fewer pixels; SparseConvError: scikit-image is missing.
     """
+    if min(image.shape[2:]) < SSIM_WINDOW:
+        height, width = image.shape[2:]
+        raise SparseConvValueError(
+            f"image: SSIM needs {SSIM_WINDOW} x {SSIM_WINDOW} pixels or more, "
+            f"got {height} x {width}"
+        )
     similarity = needed("skimage.metrics", "scikit-image").structural_similarity
     planes = [values[0].double().numpy() for values in (image, truth)]
     _, local = similarity(*planes, data_range=1.0, channel_axis=0, full=True)

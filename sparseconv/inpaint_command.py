@@ -17,7 +17,7 @@ from sparseconv.holes import irregular_mask
 from sparseconv.inpainting import crops, fill, new_network, train
 from sparseconv.models import PartialUNet
 
-CROP, BATCH = 64, 8
+CROP, BATCH, SMALLEST = 64, 8, 8
 
 
 def add_inpaint(commands: Any) -> None:
@@ -48,9 +48,16 @@ def add_inpaint(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Read, fill, write, and compare where the truth is known."""
+    images.check_output(options.output)
+    if options.steps < 1:
+        raise SparseConvValueError(f"steps: must be 1 or more, got {options.steps}")
     generator = torch.Generator().manual_seed(options.seed)
     image = images.read_image(options.image)
     size = (image.shape[2], image.shape[3])
+    if options.fit and min(size) < SMALLEST:
+        raise SparseConvValueError(
+            f"image: --fit needs {SMALLEST} x {SMALLEST} pixels or more, got {size[0]} x {size[1]}"
+        )
     if options.mask is not None:
         mask = images.read_mask(options.mask, size)
         truth = None if options.truth is None else images.read_image(options.truth)
@@ -68,8 +75,10 @@ def run(options: argparse.Namespace) -> None:
     hole = ~mask
     sys.stdout.write(f"filled {100 * float(hole.float().mean()):.1f} % of {options.image.name}\n")
     if truth is not None and bool(hole.any()):
-        ratio, similarity = images.psnr(filled, truth, hole), images.ssim(filled, truth, hole)
-        sys.stdout.write(f"inside the holes: PSNR {ratio:.2f} dB, SSIM {similarity:.4f}\n")
+        scores = f"PSNR {images.psnr(filled, truth, hole):.2f} dB"
+        if min(size) >= images.SSIM_WINDOW:
+            scores += f", SSIM {images.ssim(filled, truth, hole):.4f}"
+        sys.stdout.write(f"inside the holes: {scores}\n")
 
 
 def _network(

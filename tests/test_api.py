@@ -18,6 +18,7 @@ from torch import nn
 
 import sparseconv as sc
 from sparseconv.dispatch import HANDLERS
+from sparseconv.functional.finished import PLANNERS
 
 
 def names(text: str) -> set[str]:
@@ -32,8 +33,9 @@ PUBLIC = {
         submanifold summary tools union voxelize
     """),
     sc.nn: names("""
-        AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d FinishedConvolution GlobalAvgPool
-        GlobalMaxPool InverseConv1d InverseConv2d InverseConv3d InverseConv4d LocallyConnected1d
+        AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d
+        FinishedConvolution GlobalAvgPool GlobalMaxPool InverseConv1d InverseConv2d
+        InverseConv3d InverseConv4d LocallyConnected1d
         LocallyConnected2d MaxPool4d PartialAvgPool PartialConv1d PartialConv2d PartialConv3d
         PartialConvTranspose1d PartialConvTranspose2d PartialConvTranspose3d PartialMaxPool
         SubmConv1d SubmConv2d SubmConv3d SubmConv4d SubmPartialConv1d SubmPartialConv2d
@@ -45,7 +47,7 @@ PUBLIC = {
         partial_avg_pool partial_conv partial_conv_transpose partial_max_pool prune subm_conv
         subm_partial_conv to_dense to_sites union
     """),
-    sc.engines: names("ENGINES Engine Index chosen engine explain for_tensor get"),
+    sc.engines: names("ENGINES Engine Finish Index chosen engine explain for_tensor get"),
     sc.io: names("Points read_points"),
 }
 
@@ -127,7 +129,7 @@ def public_functions() -> dict[str, Callable[..., Any]]:
                 found |= dict(functions_of(member, f"{label}."))
             elif callable(member):
                 found[label] = inspect.unwrap(member)
-    for registered in HANDLERS.values():
+    for registered in (*HANDLERS.values(), *PLANNERS.values()):
         handler = inspect.unwrap(getattr(registered, "func", registered))
         found[f"{handler.__module__}:{handler.__qualname__}"] = handler
     return found
@@ -167,7 +169,7 @@ def test_no_parameter_is_accepted_and_ignored() -> None:
 
 
 def test_the_check_above_sees_an_ignored_parameter() -> None:
-    assert any("functional.conv:_sparse_conv" in label for label in public_functions())
+    assert any("functional.conv:plan_conv" in label for label in public_functions())
     assert any("SparseTensor.dense" in label for label in public_functions())
 
 

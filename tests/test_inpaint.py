@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,8 @@ def test_weights_that_were_kept_fill_as_their_network_does(picture: Path, tmp_pa
         (["{text}", "--random-mask", "0.5"], "image: text.png is not an image file"),
         (["{picture}", "--mask", "{small}"], "mask: small.png is 4 x 4 pixels, the image 48 x 40"),
         (["{picture}", "--random-mask", "0.2", "--weights", "{text}"], "weights: text.png"),
+        (["{picture}", "--random-mask", "0.2", "--fit", "--steps", "0"], "steps: must be 1 or"),
+        (["{small}", "--random-mask", "0.2", "--fit"], "image: --fit needs 8 x 8 pixels or more"),
     ],
 )
 def test_a_wrong_call_says_so_in_one_line(
@@ -119,6 +123,35 @@ def test_a_wrong_call_says_so_in_one_line(
     assert main(["inpaint", *filled_in, "-o", str(tmp_path / "out.png")]) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["out.xyz", "out", "nowhere/out.png"])
+def test_an_output_that_cannot_be_written_is_named_before_any_work(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    given = ["inpaint", str(picture), "--random-mask", "0.2", "--fit", "--steps", "1"]
+    assert main([*given, "-o", str(tmp_path / name)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("sparseconv: output: ") and error.count("\n") == 1
+    assert "fit:" not in error
+
+
+def test_an_image_too_small_for_a_similarity_is_filled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tiny.png"
+    images.write_image(path, torch.rand(1, 3, 5, 9))
+    assert main(["inpaint", str(path), "--random-mask", "0.3", "-o", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "PSNR" in printed and "SSIM" not in printed
+    with pytest.raises(sc.SparseConvValueError, match="image: SSIM needs 7 x 7 pixels or more"):
+        images.ssim(*[torch.rand(1, 3, 5, 9)] * 2, torch.ones(1, 1, 5, 9, dtype=torch.bool))
+
+
+def test_the_package_runs_as_a_module() -> None:
+    given = [sys.executable, "-m", "sparseconv", "--version"]
+    done = subprocess.run(given, capture_output=True, text=True, check=True)
+    assert done.stdout == f"sparseconv {sc.__version__}\n"
 
 
 def test_a_missing_library_names_the_extra() -> None:

@@ -94,20 +94,23 @@ def test_halves_keep_what_is_not_finite_and_round_to_nearest(
 
 
 @pytest.mark.parametrize("name", engines.ENGINES)
-@given(rulebooks(), SHAPES, st.sampled_from(list(TOLERANCE)), st.tuples(*[st.booleans()] * 3))
+@given(rulebooks(), SHAPES, st.sampled_from(list(TOLERANCE)), st.tuples(*[st.booleans()] * 4))
 def test_a_finished_product_is_the_product_finished_step_by_step(
     name: str,
     rulebook: Rulebook,
     shape: tuple[int, int, int],
     dtype: torch.dtype,
-    parts: tuple[bool, bool, bool],
+    parts: tuple[bool, bool, bool, bool],
 ) -> None:
     groups, c_in, c_out = shape
     generator = torch.Generator().manual_seed(0)
     sizes = (rulebook.n_in, groups * c_in), (rulebook.num_cells, groups, c_in, c_out)
     sizes = (*sizes, (groups * c_out,), (rulebook.n_out, groups * c_out))
     x, w, bias, other = (torch.randn(*size, generator=generator).to(dtype) for size in sizes)
-    finish = Finish(bias if parts[0] else None, other if parts[1] else None, parts[2])
+    factor = torch.randn(rulebook.n_out, 1, generator=generator, dtype=torch.float64)
+    factor = factor.to(dtype if dtype == torch.float64 else torch.float32)
+    added = bias if parts[0] else None, other if parts[1] else None
+    finish = Finish(*added, parts[2], factor if parts[3] else None)
     engine = engines.get(name)
     got = engine.finished_product(x, engine.pack(w), rulebook, finish)
     wide = Finish(*(t.double() if isinstance(t, torch.Tensor) else t for t in finish))
@@ -117,3 +120,25 @@ def test_a_finished_product_is_the_product_finished_step_by_step(
     scale = exact.abs().amax().item() if exact.numel() else 0.0
     error = (got.double() - exact).abs()
     assert bool((error <= TOLERANCE[dtype] * (exact.abs() + scale) + 1e-12).all())
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+@given(
+    st.integers(0, 5000),
+    st.integers(1, 40),
+    st.booleans(),
+    st.sampled_from(list(TOLERANCE)),
+    st.integers(0, 2**16),
+)
+def test_rows_are_scaled_and_summed(
+    name: str, count: int, channels: int, shared: bool, dtype: torch.dtype, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(count, channels, generator=generator, dtype=torch.float64).to(dtype)
+    factor = torch.rand(count, 1 if shared else channels, generator=generator).double()
+    factor = factor.to(dtype if dtype == torch.float64 else torch.float32)
+    scaled, total = engines.get(name).scaled_rows(rows, factor)
+    assert scaled.dtype == total.dtype == dtype
+    assert torch.equal(scaled, (rows * factor).to(dtype))
+    exact = rows.double().sum(dim=0)
+    assert bool(((total.double() - exact).abs() <= TOLERANCE[dtype] * (exact.abs() + count)).all())

@@ -16,6 +16,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_products import rescale
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
 
 Array = np.ndarray[Any, Any]
@@ -94,6 +95,7 @@ def bfloat_tile(
     starts: Array,
     tile: int,
     number: int,
+    factor: Array,
     bias: Array,
     other: Array,
     relu: bool,
@@ -107,7 +109,8 @@ def bfloat_tile(
         in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
         tile, number: rows per tile, and which tile.
-        bias: float32 ``[G, blocks * BLOCK]``, what the sums start from.
+        factor: float32 ``[n_out]``, what the sums are multiplied by; without rows for nothing.
+        bias: float32 ``[G, blocks * BLOCK]``, added to them.
         other: bits ``[n_out, G, c_out]``, added at the end; without rows for nothing.
         relu: whether negative results become 0.
         out: bits ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tile.
@@ -115,7 +118,11 @@ def bfloat_tile(
     cells, groups, blocks, steps, width, _ = weight.shape
     begin, end = number * tile, min((number + 1) * tile, out.shape[0])
     total = np.empty((end - begin, groups, out.shape[2]), np.float32)
-    total[:] = bias
+    scaled = factor.shape[0] > 0
+    if scaled:
+        total[:] = 0
+    else:
+        total[:] = bias
     xs, ys = features.strides[0], total.strides[0]
     rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
     for cell in range(cells):
@@ -131,6 +138,11 @@ def bfloat_tile(
                     _dots_one(total, x, xs, rows, y, ys, targets, w, steps, first, last)
                 else:
                     _dots_two(total, x, xs, rows, y, ys, targets, w, steps, first, last)
+    if scaled:
+        start, added = total.ctypes.data, bias.ctypes.data
+        scale = factor.ctypes.data + begin * 4
+        for byte in range(0, groups * blocks * width * 4, VECTOR_BYTES):
+            rescale(total, start + byte, ys, scale, added + byte, 0, end - begin)
     if other.shape[0] > 0:
         for row in range(begin, end):
             for group in range(groups):

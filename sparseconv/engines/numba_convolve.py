@@ -91,6 +91,7 @@ def finished_product(
     pairs = tiled.in_rows, tiled.out_rows, tiled.starts
     own = _bits if dots else array
     extras = (
+        _factor(finish.factor, out.dtype),
         _numbers(finish.bias, (groups, c_out), columns, out.dtype),
         own(out[:0, :, :c_out] if finish.other is None else finish.other.view(-1, groups, c_out)),
         finish.relu,
@@ -114,10 +115,16 @@ def _bits(x: Tensor) -> Array:
     return bits
 
 
+def _factor(factor: Tensor | None, dtype: torch.dtype) -> Array:
+    """Return a factor per row, none at all where the rows are left as they are."""
+    wide = torch.float32 if dtype == torch.bfloat16 else dtype
+    return array(torch.empty(0, dtype=wide) if factor is None else factor[:, 0].to(wide))
+
+
 def _numbers(
     bias: Tensor | None, shape: tuple[int, int], columns: int, dtype: torch.dtype
 ) -> Array:
-    """Return what the sums of each output column start from, ``[G, columns]``."""
+    """Return what is added to the sums of each output column, ``[G, columns]``."""
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
     if bias is None:
         return torch.zeros(shape[0], columns, dtype=wide).numpy()

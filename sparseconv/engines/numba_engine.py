@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparseconv.engines import numba_segments as segments
 from sparseconv.engines import numba_windows as windows
+from sparseconv.engines import torch_engine
 from sparseconv.engines.numba_arrays import (
     CHUNK_ROWS,
     array,
@@ -34,6 +35,8 @@ from sparseconv.engines.numba_sample import sample_gemm as sample_gemm
 from sparseconv.engines.numba_sample import sample_gemm_grads as sample_gemm_grads
 from sparseconv.rulebook import Rulebook
 
+SUM_ROWS = 2048  # rows that are summed in one go; the sums are added in float64
+
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -44,6 +47,26 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     if dtype.is_floating_point and dtype not in _FLOATS:
         return f"it has no arithmetic in {dtype}"
     return None
+
+
+def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows times their factors, and the sum of the rows, in one pass over them."""
+    channels = rows.shape[1]
+    if factor.shape[1] > 1 or rows.dtype != factor.dtype:
+        return torch_engine.scaled_rows(rows, factor)
+    columns = columns_of(channels, array(rows[:0]).dtype)[0]
+    x, scale = array(padded(rows, columns)), array(factor)
+    out = np.empty_like(x)
+    chunks = range(0, len(x), SUM_ROWS)
+    sums = np.zeros((len(chunks), columns), x.dtype)
+    in_parallel(
+        lambda number: segments.scale_and_sum(
+            x, scale, chunks[number], min(chunks[number] + SUM_ROWS, len(x)), out, sums[number]
+        ),
+        len(chunks),
+    )
+    total = torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).to(rows.dtype)
+    return torch.from_numpy(out)[:, :channels].contiguous(), total[:channels]
 
 
 def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:

@@ -117,6 +117,22 @@ def _outer_two(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):
     return addresses(_emit_outer(2), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
 
 
+@intrinsic
+def rescale(typing, like, out, out_stride, factor, bias, first, last):
+    """Multiply a vector of columns by each row's factor and add the bias, ``first`` to ``last``."""
+
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        emitter = Emitter(builder, signature.args[0].dtype)
+        _, out, out_stride, factor, bias, first, last = args
+        start = emitter.load(bias)
+        with emitter.loop(first, last, 1, []) as rows:
+            place = builder.add(out, builder.mul(rows.number, out_stride))
+            scale = emitter.broadcast(emitter.plus(factor, rows.number, emitter.size))
+            emitter.store(emitter.fma(emitter.load(place), scale, start), place, 0)
+
+    return addresses(emit, like, (out, out_stride, factor, bias, first, last))
+
+
 @Kernel
 def tile_starts(out_rows: Array, first: int, last: int, tile: int, starts: Array) -> None:
     """Write where each tile of output rows begins among the pairs ``first`` to ``last``.
@@ -139,6 +155,7 @@ def scatter_tile(
     starts: Array,
     tile: int,
     number: int,
+    factor: Array,
     bias: Array,
     other: Array,
     relu: bool,
@@ -152,15 +169,20 @@ def scatter_tile(
         in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
         tile, number: rows per tile, and which tile.
-        bias: ``[G, blocks * BLOCK]``, what the sums start from.
+        factor: ``[n_out]``, what the sums are multiplied by; without rows for nothing.
+        bias: ``[G, blocks * BLOCK]``, added to them.
         other: ``[n_out, G, c_out]``, added at the end; without rows for nothing.
         relu: whether negative results become 0.
         out: ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tile.
     """
     cells, groups, blocks, c_in, width = weight.shape
     begin, end = number * tile, min((number + 1) * tile, out.shape[0])
-    out[begin:end] = bias
     size = features.itemsize
+    scaled = factor.shape[0] > 0
+    if scaled:
+        out[begin:end] = 0
+    else:
+        out[begin:end] = bias
     for cell in range(cells):
         first, last = starts[cell, number], starts[cell, number + 1]
         if first == last:
@@ -177,6 +199,10 @@ def scatter_tile(
                     _multiply_one(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
                 else:
                     _multiply_two(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
+    if scaled:
+        start, added, ys = out.ctypes.data, bias.ctypes.data, out.strides[0]
+        for byte in range(0, groups * blocks * width * size, VECTOR_BYTES):
+            rescale(out, start + byte, ys, factor.ctypes.data, added + byte, begin, end)
     if other.shape[0] > 0:
         for row in range(begin, end):
             for group in range(groups):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba.extending import intrinsic
 
 from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses
 
 Array = np.ndarray[Any, Any]
 
@@ -22,6 +24,38 @@ def segment_sums(
             row = order[entry]
             for column in range(values.shape[1]):
                 out[segment, column] += values[row, column]
+
+
+@intrinsic
+def _scale_and_sum(typing, like, x, stride, factor, out, total, first, last):
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        emitter = Emitter(builder, signature.args[0].dtype)
+        _, x, stride, factor, out, total, first, last = args
+        with emitter.loop(first, last, 1, [emitter.zeros()]) as rows:
+            offset = builder.mul(rows.number, stride)
+            value = emitter.load(builder.add(x, offset))
+            scale = emitter.broadcast(emitter.plus(factor, rows.number, emitter.size))
+            emitter.store(builder.fmul(value, scale), builder.add(out, offset), 0)
+            rows.values = [builder.fadd(rows.values[0], value)]
+        emitter.store(rows.values[0], total, 0)
+
+    return addresses(emit, like, (x, stride, factor, out, total, first, last))
+
+
+@Kernel
+def scale_and_sum(
+    values: Array, factor: Array, first: int, last: int, out: Array, total: Array
+) -> None:
+    """Write rows ``first`` to ``last`` times their factors to ``out``, and their sum to ``total``.
+
+    ``values`` and ``out`` are ``[N, C]`` in whole vectors, ``factor`` ``[N, 1]``, ``total``
+    ``[C]``.
+    """
+    x, y, sums = values.ctypes.data, out.ctypes.data, total.ctypes.data
+    step = values.strides[0]
+    for byte in range(0, values.shape[1] * values.itemsize, VECTOR_BYTES):
+        scale = factor.ctypes.data
+        _scale_and_sum(values, x + byte, step, scale, y + byte, sums + byte, first, last)
 
 
 @Kernel

@@ -36,25 +36,30 @@ class Index:
 
 
 class Finish(NamedTuple):
-    """What is done to a convolution's rows while they are at hand: ``relu(y + bias + other)``.
+    """What is done to a convolution's rows at hand: ``relu(y * factor + bias + other)``.
 
     Attributes:
         bias: ``[G * c_out]`` or None.
         other: ``[n_out, G * c_out]`` or None.
         relu: whether negative values become 0.
+        factor: ``[n_out, 1]`` or None; float32 for half precisions.
     """
 
     bias: Tensor | None = None
     other: Tensor | None = None
     relu: bool = False
+    factor: Tensor | None = None
 
     def apply(self, rows: Tensor) -> Tensor:
         """Return the finished rows, step by step."""
+        dtype = rows.dtype
+        if self.factor is not None:
+            rows = rows * self.factor
         if self.bias is not None:
             rows = rows + self.bias
         if self.other is not None:
             rows = rows + self.other
-        return torch.relu(rows) if self.relu else rows
+        return (torch.relu(rows) if self.relu else rows).to(dtype)
 
 
 class Engine(Protocol):
@@ -106,6 +111,12 @@ class Engine(Protocol):
 
         ``features`` ``[n_in, G * c_in]``, ``grad`` ``[n_out, G * c_out]``, result
         ``[K, G, c_in, c_out]``; half precisions accumulate in float32.
+        """
+
+    def scaled_rows(self, rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``rows * factor`` in the dtype of ``rows`` ``[N, C]``, and the sum of ``rows``.
+
+        ``factor`` is ``[N, 1]`` or ``[N, C]``, float32 for half precisions.
         """
 
     def segment_sum(self, values: Tensor, order: Tensor, starts: Tensor) -> Tensor:

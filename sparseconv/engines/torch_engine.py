@@ -164,6 +164,11 @@ def finished_product(
     return finish.apply(gather_gemm_scatter(features, packed, rulebook))
 
 
+def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows times their factors, and the sum of the rows."""
+    return (rows * factor).to(rows.dtype), rows.sum(dim=0)
+
+
 @_exact
 def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
     """Return the weight gradient: products of blocks of pairs, added in a tree of fixed shape."""
