@@ -1,6 +1,6 @@
 """The CPU engine against its floors and its peers: every row of the table, with ratio and bar.
 
-    python -m benchmarks.cpu                      # everything, to results/cpu.json: ten minutes
+    python -m benchmarks.cpu                      # everything: results/cpu.json and the README
     python -m benchmarks.cpu --only layer sites   # some groups; their rows replace those on file
     python -m benchmarks.cpu --scene scan.bin     # a real scan, at 5 cm, or some of the scenes
     python -m benchmarks.cpu --profile minkunet   # where a whole network's time goes
@@ -32,6 +32,7 @@ from benchmarks import (
     cpu_streams,
     cpu_threads,
     files,
+    readme,
 )
 from benchmarks.nets import NETS
 from benchmarks.profile import profile
@@ -61,14 +62,18 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     names = options.only or list(GROUPS)
     plan = {name: (options.scene or GROUPS[name][1], GROUPS[name][2]) for name in names}
     before = torch.get_num_threads()
+    clock = time.process_time if options.cpu_time else time.perf_counter
     for scene in dict.fromkeys(scene for scenes, _ in plan.values() for scene in scenes):
         x = load(scene)
         for name, (scenes, threads) in plan.items():
             if scene not in scenes:
                 continue
-            for count in options.threads or threads:
+            counts = [1] if options.cpu_time else options.threads or threads
+            for count in counts:
                 torch.set_num_threads(count)
-                setting = Setting(files.short(scene), x, count, options.quick)
+                # a peer is measured once, with all of the threads that it may use
+                peers = count == max(counts)
+                setting = Setting(files.short(scene), x, count, peers, options.quick, clock)
                 for group in GROUPS[name][0]:
                     yield from group(setting)
     torch.set_num_threads(before)
@@ -83,6 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scene", nargs="+", help=f"of {', '.join(SCENES)}, or files of points")
     parser.add_argument("--threads", nargs="+", type=int, help="PyTorch's numbers of threads")
     parser.add_argument("--quick", action="store_true", help="one round of few cases, not written")
+    parser.add_argument("--cpu-time", action="store_true", help="on a busy machine; not written")
     parser.add_argument("--profile", choices=NETS, metavar="NET", help="layer by layer instead")
     options = parser.parse_args(arguments)
     if options.profile:
@@ -97,9 +103,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.write(f"{time.perf_counter() - begin:6.0f} s  {line(row)}\n")
         sys.stdout.flush()
     show(rows)
-    if not options.quick:
+    if not options.quick and not options.cpu_time:
         partial = bool(options.only or options.scene or options.threads)
         files.write(rows, files.read() if partial else [])
+        readme.refresh()
 
 
 if __name__ == "__main__":

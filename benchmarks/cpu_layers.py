@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 import sparseconv as sc
-from benchmarks import floors
+from benchmarks import floors, peers
 from benchmarks.rows import Row
 from benchmarks.setting import Setting
 from benchmarks.works import work_of
 
-CHANNELS = {32: 1.3, 16: 2.0, 64: 1.1, 128: 1.1, 256: 1.1}
+CHANNELS = {16: 2.0, 32: 1.3, 64: 1.1, 128: 1.1, 256: 1.1}
+PEER_CHANNELS = 64
 
 
 def forward(layer: nn.Module, x: sc.SparseTensor) -> Callable[[], object]:
@@ -54,7 +55,8 @@ def submanifold(setting: Setting) -> Iterator[Row]:
             "forward": forward(layer, y),
             "backward": backward(layer, y),
         }
-        ms = setting.measure(contenders)
+        theirs = peers.layers(layer, y) if setting.peers and channels <= PEER_CHANNELS else {}
+        ms = setting.measure(contenders | theirs)
         what = f"submanifold 3x3x3, {c_in} to {channels} channels"
         yield setting.row(
             "layer", f"{what}, forward", ms["forward"], "mm", ms["floor"], bar, work.gflop
@@ -68,6 +70,10 @@ def submanifold(setting: Setting) -> Iterator[Row]:
             2.3,
             2 * work.gflop,
         )
+        for peer in theirs:
+            yield setting.row(
+                "layer", f"{what}, forward", ms["forward"], peer, ms[peer], None, work.gflop
+            )
 
 
 def resolution(setting: Setting) -> Iterator[Row]:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 import sparseconv as sc
-from benchmarks import floors
+from benchmarks import floors, peers
 from benchmarks.nets import NETS
 from benchmarks.rows import Row
 from benchmarks.scenes import shuffled
 from benchmarks.setting import Setting
+from benchmarks.timing import interleaved
 from benchmarks.works import works_of
 
 CHANNELS = 4
 BARS = {"forward": 1.25, "forward + backward": 1.35}
 BFLOAT_BAR = 0.7
-Run = Callable[[], object]
+PEER_BARS = {("second", "forward"): 1 / 5}
+Run = Callable[[], Any]
 Input = Callable[[torch.dtype], sc.SparseTensor]
 
 
@@ -57,6 +62,12 @@ def training(net: nn.Module, make: Run) -> Run:
     return run
 
 
+STEPS = {
+    "forward": (forward, floors.FORWARD),
+    "forward + backward": (training, floors.TRAINING),
+}
+
+
 def nets(setting: Setting) -> Iterator[Row]:
     """Yield forward and training step of every network, in float32 and bfloat16."""
     make = raw(setting.x)
@@ -64,23 +75,49 @@ def nets(setting: Setting) -> Iterator[Row]:
         torch.manual_seed(0)
         net = build(CHANNELS)
         works = list(works_of(net, make(torch.float32)).values())
-        passes = {"forward": floors.FORWARD, "forward + backward": floors.TRAINING}
-        for what, kind in zip(passes, (forward, training), strict=True):
-            contenders: dict[str, Run] = {
-                "floor": floors.products(works, passes[what]),
-                "ours": kind(net, lambda: make(torch.float32)),
+        theirs = _fastest_peer(setting, net) if setting.peers else {}
+        for what, (kind, passes) in STEPS.items():
+            contenders = {"floor": floors.products(works, passes)}
+            contenders |= {
+                variant: kind(made, partial(make, dtype))
+                for variant, (made, dtype) in _variants(net, what).items()
+                if not variant or name == "minkunet"
             }
-            if name == "minkunet":
-                half = build(CHANNELS).to(torch.bfloat16)
-                contenders["bfloat16"] = kind(half, lambda: make(torch.bfloat16))
+            contenders |= {peer: kind(*parts) for peer, parts in theirs.items()}
             ms = setting.measure(contenders, rounds=3)
-            gflop = sum(work.gflop_of(passes[what]) for work in works)
-            title, floor = f"{name}, {what}", ("sum of mm", ms["floor"])
-            bar = BARS[what] if name == "minkunet" else None
-            yield setting.row("net", title, ms["ours"], *floor, bar, gflop)
-            if "bfloat16" in ms:
-                title, floor = f"{title}, bfloat16", ("sum of float32 mm", ms["floor"])
-                yield setting.row("net", title, ms["bfloat16"], *floor, BFLOAT_BAR, gflop)
+            gflop = sum(work.gflop_of(passes) for work in works)
+            for variant in contenders.keys() - {"floor"} - theirs.keys():
+                half = "bfloat16" in variant
+                bar = (BFLOAT_BAR if half else BARS[what]) if name == "minkunet" else None
+                title = ", ".join(filter(None, (name, what, variant)))
+                floor = "sum of float32 mm" if half else "sum of mm"
+                yield setting.row("net", title, ms[variant], floor, ms["floor"], bar, gflop)
+            for peer in theirs:
+                bar = PEER_BARS.get((name, what))
+                yield setting.row("net", f"{name}, {what}", ms[""], peer, ms[peer], bar, gflop)
+
+
+def _variants(net: nn.Module, what: str) -> dict[str, tuple[nn.Module, torch.dtype]]:
+    """Return the forms of a network that are measured, and the dtype of each's input."""
+    half = copy.deepcopy(net).to(torch.bfloat16)
+    forms = {"": (net, torch.float32), "bfloat16": (half, torch.bfloat16)}
+    if what == "forward" and hasattr(sc, "optimize"):
+        forms["optimized"] = (sc.optimize(net), torch.float32)
+        forms["bfloat16, optimized"] = (sc.optimize(half), torch.bfloat16)
+    return forms
+
+
+def _fastest_peer(setting: Setting, net: nn.Module) -> dict[str, tuple[nn.Module, Run]]:
+    """Return the peer whose forward pass is the fastest: its network and its input."""
+    coords = shuffled(setting.x)
+    features = raw(setting.x)(torch.float32).features
+    found = {}
+    for name, peer in peers.available().items():
+        theirs = peers.converted(net, peer)
+        found[name] = theirs, partial(peer.input, features, coords, setting.x, net)
+    ms = interleaved({name: forward(*parts) for name, parts in found.items()}, 1, warm_up=0)
+    best = min(ms, key=ms.__getitem__)
+    return {best: found[best]}
 
 
 GROUPS = (nets,)

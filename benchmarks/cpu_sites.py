@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from torch import nn
 
 import sparseconv as sc
 from benchmarks import floors, peers
@@ -40,11 +41,13 @@ def rulebooks(setting: Setting) -> Iterator[Row]:
         "floor": floors.sort_and_write(keys, made.sites.rulebooks[SUBMANIFOLD]),
         "ours": from_coordinates,
     }
-    contenders |= peers.rulebooks(coords, x)
+    layer = sc.nn.SubmConv3d(1, 1, 3, bias=False)
+    theirs = peers.builders(layer, coords, x) if setting.peers else {}
+    contenders |= theirs
     ms = setting.measure(contenders, rounds=9)
     what = "sites, index, submanifold rulebook, unsorted"
     yield setting.row("sites", what, ms["ours"], "sort + write", ms["floor"], 3.0)
-    for name in ms.keys() - {"floor", "ours"}:
+    for name in theirs:
         yield setting.row("sites", what, ms["ours"], name, ms[name], 1 / 6)
 
 
@@ -64,9 +67,13 @@ def strided(setting: Setting) -> Iterator[Row]:
             "floor": floors.sort_and_write(keys, rulebook),
             "ours": partial(build, geometry),
         }
-        ms = setting.measure(contenders)
+        layer = nn.Conv3d(1, 1, geometry.kernel_size, geometry.stride, geometry.padding, bias=False)
+        theirs = peers.builders(layer, x.coords, x) if setting.peers else {}
+        ms = setting.measure(contenders | theirs)
         what = f"sites and rulebook of {name}"
         yield setting.row("sites", what, ms["ours"], "sort + write", ms["floor"])
+        for peer in theirs:
+            yield setting.row("sites", what, ms["ours"], peer, ms[peer])
 
 
 GROUPS = (rulebooks, strided)

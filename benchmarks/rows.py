@@ -24,6 +24,7 @@ class Row:
         bar: the largest ratio ``value / reference`` that is good enough; None for a report.
         unit: of both values.
         gflop: of the products that were measured, in billions of operations; 0 without any.
+        sites: of the scene.
     """
 
     group: str
@@ -36,6 +37,7 @@ class Row:
     bar: float | None = None
     unit: str = "ms"
     gflop: float = 0.0
+    sites: int = 0
 
     @property
     def key(self) -> tuple[str, ...]:

@@ -58,8 +58,8 @@ def _faces(
 def tiny() -> sc.SparseTensor:
     """Return a corner of the room, to see that a benchmark runs."""
     x = indoor()
-    near = (x.coords[:, 1:] < 40).all(dim=1)
-    return sc.SparseTensor(x.features[near], x.coords[near], (40, 40, 40), batch_size=1)
+    near = (x.coords[:, 1:] < 48).all(dim=1)
+    return sc.SparseTensor(x.features[near], x.coords[near], (48, 48, 48), batch_size=1)
 
 
 SCENES = {"lidar": lidar, "lidar4": lambda: lidar(4), "indoor": indoor, "tiny": tiny}
