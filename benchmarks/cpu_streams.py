@@ -9,48 +9,88 @@ from torch import nn
 
 import sparseconv as sc
 from benchmarks import floors
-from benchmarks.cpu_layers import backward, forward, rulebook_of, with_channels
+from benchmarks.cpu_layers import backward, forward, with_channels
 from benchmarks.rows import Row
-from benchmarks.timing import interleaved
+from benchmarks.setting import Setting
+from sparseconv.rulebook import Rulebook
 
 CHANNELS = 64
+ROW = 4 * CHANNELS
+BAR = 2.0
+Cases = dict[str, tuple[Callable[[], object], float]]
 
 
-def streams(x: sc.SparseTensor, scene: str, threads: int) -> Iterator[Row]:
-    """Yield pooling, normalisation, sums, joins and voxelization."""
-    y, z = with_channels(x, CHANNELS), with_channels(x, CHANNELS)
-    z = y.replace(z.features)
-    row, wide = 4 * CHANNELS, 4 * CHANNELS * x.num_sites
-    pool, mean = nn.MaxPool3d(2, stride=2), nn.AvgPool3d(2, stride=2)
-    rulebook = rulebook_of(pool, y)
-    pooled = row * (rulebook.n_in + rulebook.n_out) + 8 * rulebook.num_pairs
-    dense = nn.MaxPool3d(3, stride=2, padding=1)
-    windows = rulebook_of(dense, y)
-    overlapping = row * (windows.num_pairs + windows.n_out) + 8 * windows.num_pairs
+def rulebook_of(layer: nn.Module, x: sc.SparseTensor) -> Rulebook:
+    """Return the rulebook that a pooling of a new geometry builds on ``x``."""
+    known = set(x.sites.rulebooks)
+    forward(layer, x)()
+    (geometry,) = set(x.sites.rulebooks) - known
+    return x.sites.rulebooks[geometry]
+
+
+def streams(setting: Setting) -> Iterator[Row]:
+    """Yield every layer that does nothing but move bytes."""
+    cases = _pooling(setting.x) | _features(setting.x) | _voxelization(setting.x)
+    for what, (run, size) in cases.items():
+        ms = setting.measure({"copy": floors.copy(size), "ours": run}, seconds=2)
+        yield setting.row("stream", what, ms["ours"], "copy", ms["copy"], BAR)
+
+
+def partial_ratio(setting: Setting) -> Iterator[Row]:
+    """Yield what the ratio of a partial convolution costs on top of the plain layer."""
+    y = with_channels(setting.x, CHANNELS)
+    plain = sc.nn.SubmConv3d(CHANNELS, CHANNELS, 3, bias=False)
+    layer = sc.nn.SubmPartialConv3d(CHANNELS, CHANNELS, 3, bias=False)
+    contenders = {
+        "plain": forward(plain, y),
+        "ours": forward(layer, y),
+        "copy": floors.copy(2 * 4 * CHANNELS * y.num_sites),
+    }
+    ms = setting.measure(contenders, rounds=9)
+    what = f"submanifold partial 3x3x3, {CHANNELS} channels"
+    more = ms["ours"] - ms["plain"]
+    yield setting.row("stream", f"{what}: its ratio alone", more, "copy", ms["copy"], BAR)
+    yield setting.row("stream", what, ms["ours"], "the plain layer", ms["plain"])
+
+
+def _pooling(x: sc.SparseTensor) -> Cases:
+    y = with_channels(x, CHANNELS)
+    small, mean = nn.MaxPool3d(2, stride=2), nn.AvgPool3d(2, stride=2)
+    wide = nn.MaxPool3d(3, stride=2, padding=1)
+    apart, overlapping = rulebook_of(small, y), rulebook_of(wide, y)
+    size = ROW * (apart.n_in + apart.n_out) + 8 * apart.num_pairs
+    windows = ROW * (overlapping.num_pairs + overlapping.n_out) + 8 * overlapping.num_pairs
+    return {
+        f"max pooling, k=2, stride 2, {CHANNELS} channels": (forward(small, y), size),
+        f"the same, backward, {CHANNELS} channels": (backward(small, y), size),
+        f"average pooling, k=2, stride 2, {CHANNELS} channels": (forward(mean, y), size),
+        f"max pooling, k=3, stride 2, {CHANNELS} channels": (forward(wide, y), windows),
+    }
+
+
+def _features(x: sc.SparseTensor) -> Cases:
+    y = with_channels(x, CHANNELS)
+    z, size = y.replace(y.features.clone()), ROW * x.num_sites
     trained, fixed = nn.BatchNorm3d(CHANNELS), nn.BatchNorm3d(CHANNELS).eval()
-    partial = sc.nn.SubmPartialConv3d(CHANNELS, CHANNELS, 3, bias=False)
-    rulebook_of(partial, y)
+    return {
+        f"batch norm, eval, {CHANNELS} channels": (forward(fixed, y), 2 * size),
+        f"batch norm, train (reads twice), {CHANNELS} channels": (forward(trained, y), 3 * size),
+        f"batch norm, train, backward, {CHANNELS} channels": (backward(trained, y), 5 * size),
+        f"ReLU, {CHANNELS} channels": (forward(nn.ReLU(), y), 2 * size),
+        f"add, {CHANNELS} channels": (lambda: y + z, 3 * size),
+        f"cat, {CHANNELS} channels": (lambda: torch.cat([y, z], dim=1), 4 * size),
+    }
+
+
+def _voxelization(x: sc.SparseTensor) -> Cases:
     points = _points(x)
-    cases: dict[str, tuple[Callable[[], object], float]] = {
-        "max pooling, k=2, stride 2": (forward(pool, y), pooled),
-        "max pooling, k=2, stride 2, backward": (backward(pool, y), pooled),
-        "average pooling, k=2, stride 2": (forward(mean, y), pooled),
-        "max pooling, k=3, stride 2": (forward(dense, y), overlapping),
-        "batch norm, eval": (forward(fixed, y), 2 * wide),
-        "batch norm, train (two passes over the input)": (forward(trained, y), 3 * wide),
-        "batch norm, train, backward": (backward(trained, y), 5 * wide),
-        "ReLU": (forward(nn.ReLU(), y), 2 * wide),
-        "add": (lambda: y + z, 3 * wide),
-        "cat": (lambda: torch.cat([y, z], dim=1), 4 * wide),
+    size = _voxel_bytes(points, x)
+    return {
         "voxelize, mean of 4 values a point": (
             lambda: sc.voxelize(points[:, :3], 1.0, points),
-            _voxel_bytes(points, x),
-        ),
+            size,
+        )
     }
-    for what, (run, size) in cases.items():
-        ms = interleaved({"copy": floors.copy(size), "ours": run}, rounds=7)
-        name = f"{what}, {CHANNELS} channels" if "voxelize" not in what else what
-        yield Row("stream", name, scene, threads, ms["ours"], "copy", ms["copy"], 2.0)
 
 
 def _points(x: sc.SparseTensor) -> torch.Tensor:
@@ -68,4 +108,4 @@ def _voxel_bytes(points: torch.Tensor, x: sc.SparseTensor) -> float:
     return points.shape[0] * (3 + 4 + 4 * 2) * 4 + x.num_sites * (4 * 4 + 4 * 8)
 
 
-GROUPS = (streams,)
+GROUPS = (streams, partial_ratio)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +23,8 @@ class Row:
         reference: the value of that.
         bar: the largest ratio ``value / reference`` that is good enough; None for a report.
         unit: of both values.
+        gflop: of the products that were measured, in billions of operations; 0 without any.
+        sites: of the scene.
     """
 
     group: str
@@ -34,6 +36,13 @@ class Row:
     reference: float
     bar: float | None = None
     unit: str = "ms"
+    gflop: float = 0.0
+    sites: int = 0
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells the row from every other one."""
+        return self.group, self.what, self.scene, str(self.threads), self.against, self.unit
 
     @property
     def ratio(self) -> float:
@@ -49,11 +58,18 @@ class Row:
         """Return the row with its ratio."""
         return asdict(self) | {"ratio": self.ratio}
 
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> Row:
+        """Return the row that :meth:`as_json` wrote; what it does not know is left out."""
+        names = {column.name for column in fields(cls)}
+        return cls(**{name: value for name, value in entry.items() if name in names})
+
 
 def show(rows: list[Row]) -> None:
     """Print the rows as one table."""
     table = Table(title="ratio = measured / compared with")
-    for name in ("what", "scene", "threads", "measured", "compared with", "ratio", "bar"):
+    columns = ("what", "scene", "threads", "GFLOP", "measured", "compared with", "ratio", "bar")
+    for name in columns:
         table.add_column(name, justify="left" if name in ("what", "scene") else "right")
     group = None
     for row in rows:
@@ -64,8 +80,16 @@ def show(rows: list[Row]) -> None:
     Console(width=150).print(table)
 
 
+def line(row: Row) -> str:
+    """Return a row as one line, for those who wait."""
+    mark = {None: " ", True: "+", False: "-"}[row.met]
+    numbers = f"{row.value:.4g} {row.unit} / {row.reference:.4g} = {row.ratio:.2f}"
+    return f"{mark} {row.scene}, {row.threads} threads: {row.what}: {numbers} ({row.against})"
+
+
 def _cells(row: Row) -> Iterator[str]:
     yield from (row.what, row.scene, str(row.threads))
+    yield f"{row.gflop:.3g}" if row.gflop else ""
     yield f"{row.value:.4g} {row.unit}"
     yield f"{row.against} {row.reference:.4g}"
     colour = {None: "default", True: "green", False: "red"}[row.met]

@@ -55,7 +55,22 @@ def _faces(
     return np.concatenate(faces)
 
 
-SCENES = {"lidar": lidar, "lidar4": lambda: lidar(4), "indoor": indoor}
+def tiny() -> sc.SparseTensor:
+    """Return a corner of the room, to see that a benchmark runs."""
+    x = indoor()
+    near = (x.coords[:, 1:] < 48).all(dim=1)
+    return sc.SparseTensor(x.features[near], x.coords[near], (48, 48, 48), batch_size=1)
+
+
+SCENES = {"lidar": lidar, "lidar4": lambda: lidar(4), "indoor": indoor, "tiny": tiny}
+
+
+def load(scene: str) -> sc.SparseTensor:
+    """Return a scene by its name, or a real scan by its path, at 5 cm."""
+    if scene in SCENES:
+        return SCENES[scene]()
+    xyz = sc.io.read_points(scene).xyz
+    return sc.voxelize(xyz[np.isfinite(xyz).all(axis=1) & xyz.any(axis=1)], 0.05)[0]
 
 
 def shuffled(x: sc.SparseTensor) -> torch.Tensor:

@@ -20,25 +20,38 @@ def interleaved(
     rounds: int = 7,
     warm_up: int = 1,
     clock: Callable[[], float] = time.perf_counter,
+    seconds: float = float("inf"),
 ) -> dict[str, float]:
     """Return the median time of each contender in milliseconds.
 
     Every round runs each contender once, so that a machine that slows down for a while slows all
     of them. The garbage collector stays off while the clock runs. ``time.process_time`` as clock
     counts the processor's time instead, for a machine that others work on.
+
+    After ``seconds`` no further round begins once three are there. A round that takes a third of
+    them needs no warming up, and is counted from the first.
     """
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(warm_up + rounds):
-        for name, run in contenders.items():
-            gc.collect()
-            gc.disable()
-            start = clock()
-            run()
-            elapsed = clock() - start
-            gc.enable()
-            if number >= warm_up:
-                times[name].append(elapsed)
-    return {name: 1e3 * statistics.median(values) for name, values in times.items()}
+    begin = time.perf_counter()
+    measured: list[dict[str, float]] = []
+    while len(measured) < warm_up + rounds:
+        measured.append({name: _time(run, clock) for name, run in contenders.items()})
+        spent = time.perf_counter() - begin
+        if spent / len(measured) > seconds / 3:
+            warm_up = 0
+        if spent > seconds and len(measured) >= warm_up + min(rounds, 3):
+            break
+    kept = measured[warm_up:]
+    return {name: 1e3 * statistics.median(one[name] for one in kept) for name in contenders}
+
+
+def _time(run: Callable[[], Any], clock: Callable[[], float]) -> float:
+    gc.collect()
+    gc.disable()
+    start = clock()
+    run()
+    elapsed = clock() - start
+    gc.enable()
+    return elapsed
 
 
 def machine() -> dict[str, Any]:

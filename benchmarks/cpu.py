@@ -1,0 +1,113 @@
+"""The CPU engine against its floors and its peers: every row of the table, with ratio and bar.
+
+    python -m benchmarks.cpu                      # everything: results/cpu.json and the README
+    python -m benchmarks.cpu --only layer sites   # some groups; their rows replace those on file
+    python -m benchmarks.cpu --scene scan.bin     # a real scan, at 5 cm, or some of the scenes
+    python -m benchmarks.cpu --profile minkunet   # where a whole network's time goes
+
+A row's contenders take turns in one process, and the medians are compared. Floors: ``mm`` is
+``torch.mm`` alone, one product per kernel cell, on contiguous operands that exist; ``copy`` moves
+the bytes that must move between buffers that exist, while a layer also makes its result's memory;
+``sort + write`` is one ``np.argsort`` of the packed keys and one writing of the pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from benchmarks import (
+    cpu_dense,
+    cpu_growth,
+    cpu_layers,
+    cpu_memory,
+    cpu_nets,
+    cpu_shapes,
+    cpu_sites,
+    cpu_start,
+    cpu_streams,
+    cpu_threads,
+    files,
+    readme,
+)
+from benchmarks.nets import NETS
+from benchmarks.profile import profile
+from benchmarks.rows import Row, line, show
+from benchmarks.scenes import SCENES, load
+from benchmarks.setting import Setting
+
+Group = Callable[[Setting], Iterator[Row]]
+ALL, ONE, STREETS = ("lidar", "lidar4", "indoor"), ("lidar",), ("lidar", "indoor")
+# per name: the functions, the scenes and numbers of threads that are measured unless told otherwise
+GROUPS: dict[str, tuple[tuple[Group, ...], tuple[str, ...], tuple[int, ...]]] = {
+    "sites": (cpu_sites.GROUPS, ALL, (1, 2)),
+    "layer": (cpu_layers.GROUPS, ALL, (1, 2)),
+    "stream": (cpu_streams.GROUPS, ALL, (1, 2)),
+    "net": (cpu_nets.GROUPS, STREETS, (1, 2)),
+    "shape": (cpu_shapes.GROUPS, ONE, (1, 2)),
+    "threads": (cpu_threads.GROUPS, ONE, (1, 2)),
+    "dense": (cpu_dense.GROUPS, ONE, (1, 2)),
+    "memory": (cpu_memory.GROUPS, STREETS, (2,)),
+    "growth": (cpu_growth.GROUPS, ONE, (1, 2)),
+    "start": (cpu_start.GROUPS, ONE, (2,)),
+}
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Yield all rows that were asked for, scene by scene."""
+    names = options.only or list(GROUPS)
+    plan = {name: (options.scene or GROUPS[name][1], GROUPS[name][2]) for name in names}
+    before = torch.get_num_threads()
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    for scene in dict.fromkeys(scene for scenes, _ in plan.values() for scene in scenes):
+        x = load(scene)
+        for name, (scenes, threads) in plan.items():
+            if scene not in scenes:
+                continue
+            counts = [1] if options.cpu_time else options.threads or threads
+            for count in counts:
+                torch.set_num_threads(count)
+                # a peer is measured once, with all of the threads that it may use
+                peers = count == max(counts)
+                setting = Setting(files.short(scene), x, count, peers, options.quick, clock)
+                for group in GROUPS[name][0]:
+                    yield from group(setting)
+    torch.set_num_threads(before)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=GROUPS, help="groups of rows")
+    parser.add_argument("--scene", nargs="+", help=f"of {', '.join(SCENES)}, or files of points")
+    parser.add_argument("--threads", nargs="+", type=int, help="PyTorch's numbers of threads")
+    parser.add_argument("--quick", action="store_true", help="one round of few cases, not written")
+    parser.add_argument("--cpu-time", action="store_true", help="on a busy machine; not written")
+    parser.add_argument("--profile", choices=NETS, metavar="NET", help="layer by layer instead")
+    options = parser.parse_args(arguments)
+    if options.profile:
+        for scene in options.scene or ONE:
+            for count in options.threads or [torch.get_num_threads()]:
+                torch.set_num_threads(count)
+                profile(options.profile, files.short(scene), load(scene))
+        return
+    begin, rows = time.perf_counter(), []
+    for row in measure(options):
+        rows.append(row)
+        sys.stdout.write(f"{time.perf_counter() - begin:6.0f} s  {line(row)}\n")
+        sys.stdout.flush()
+    show(rows)
+    if not options.quick and not options.cpu_time:
+        partial = bool(options.only or options.scene or options.threads)
+        files.write(rows, files.read() if partial else [])
+        readme.refresh()
+
+
+if __name__ == "__main__":
+    main()
