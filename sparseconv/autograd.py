@@ -187,7 +187,9 @@ class _WindowMax(Rule):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
-        values, chosen = engine.window_max(features, rulebook)
+        if not ctx.needs_input_grad[0]:
+            return _own(engine.window_max(features, rulebook))
+        values, chosen = engine.window_argmax(features, rulebook)
         ctx.save_for_backward(chosen)
         ctx.rulebook, ctx.engine = rulebook, engine
         return _own(values)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sparseconv import memory
 from sparseconv.autograd import Rule
 from sparseconv.samples import (
     AnySamples,
@@ -99,7 +100,8 @@ def normalise(
 
 def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: AnySamples) -> Tensor:
     """Return ``features * scale + shift``; ``scale``, ``shift`` ``[S, C]`` per sample."""
-    return torch.addcmul(sample_spread(shift, samples), features, sample_spread(scale, samples))
+    shifts, scales = sample_spread(shift, samples), sample_spread(scale, samples)
+    return memory.applied(torch.addcmul, shifts, features, scales)
 
 
 def _composed(features: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Tensor:

@@ -197,7 +197,7 @@ def window_argmax(
 ) -> Tensor:
     """Return the row of each window's first largest value, ``[n_out, C]``, -1 for none."""
     rulebook = _rulebook(source, target, geometry, transposed)
-    return engines.for_tensor(features).window_max(features, rulebook)[1].long()
+    return engines.for_tensor(features).window_argmax(features, rulebook)[1].long()
 
 
 @torch.library.custom_op("sparseconv::window_scatter", mutates_args=())

@@ -15,11 +15,20 @@ from torch import Tensor
 from sparseconv.engines import numba_bfloat as bfloat
 from sparseconv.engines import numba_depthwise as depthwise
 from sparseconv.engines import numba_products as products
-from sparseconv.engines.numba_arrays import array, columns_of, padded, ranges, without_padding
+from sparseconv.engines import numba_windows as windows
+from sparseconv.engines.numba_arrays import (
+    array,
+    by_chunks,
+    columns_of,
+    padded,
+    ranges,
+    without_padding,
+)
 from sparseconv.engines.numba_compile import in_parallel
-from sparseconv.engines.numba_rulebook import TILE_ROWS, TiledPairs, tiled_pairs
+from sparseconv.engines.numba_rulebook import TILE_ROWS, TiledPairs, tiled_pairs, window_rows
 from sparseconv.engines.numba_vectors import BFLOAT_DOTS, VECTOR_BYTES
 from sparseconv.engines.protocol import Finish
+from sparseconv.memory import empty
 from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
@@ -85,8 +94,8 @@ def finished_product(
     x = padded(x, c_in + c_in % 2).contiguous() if dots else x
     columns = packed.blocks.shape[2] * packed.blocks.shape[4]
     dtype = features.dtype if dots else torch.from_numpy(array(x[:0])).dtype
-    memory = torch.empty(rulebook.n_out, groups * columns, dtype=dtype)
-    out = memory.view(rulebook.n_out, groups, columns)
+    rows = empty((rulebook.n_out, groups * columns), dtype)
+    out = rows.view(rulebook.n_out, groups, columns)
     tiled = tiled_pairs(rulebook)
     pairs = tiled.in_rows, tiled.out_rows, tiled.starts
     own = _bits if dots else array
@@ -104,9 +113,9 @@ def finished_product(
         tiled.starts.shape[1] - 1,
     )
     if columns > c_out:
-        memory = memory.new_empty(rulebook.n_out, groups * c_out)
-        memory.view(-1, groups, c_out).copy_(out[:, :, :c_out])
-    return memory.to(features.dtype)
+        rows = empty((rulebook.n_out, groups * c_out), dtype)
+        rows.view(-1, groups, c_out).copy_(out[:, :, :c_out])
+    return rows.to(features.dtype)
 
 
 def _bits(x: Tensor) -> Array:
@@ -168,14 +177,13 @@ def depthwise_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> T
     lanes = columns_of(channels, array(features[:0]).dtype)[0]
     x = array(padded(_repeated(features, c_out), lanes))
     w = array(padded(weight.detach().reshape(cells, channels), lanes))
-    out = np.empty((rulebook.n_out, lanes), x.dtype)
-    tiled = tiled_pairs(rulebook)
-    pairs = tiled.in_rows, tiled.out_rows, tiled.starts
-    in_parallel(
-        lambda number: depthwise.scale_tile(x, w, *pairs, TILE_ROWS, number, out),
-        tiled.starts.shape[1] - 1,
+    out = empty((rulebook.n_out, lanes), torch.from_numpy(x[:0]).dtype)
+    own, target = window_rows(rulebook), out.numpy()
+    pairs = own.rows, own.cells, own.starts
+    by_chunks(
+        rulebook.n_out, lambda s, e: windows.scale_rows(x, w, *pairs, s, e, target), TILE_ROWS
     )
-    result = without_padding(torch.from_numpy(out), channels)
+    result = without_padding(out, channels)
     if c_in > 1:
         parts: tuple[Tensor, ...] = result.unflatten(1, (groups, c_in)).unbind(2)
         result = functools.reduce(torch.add, parts)

@@ -1,7 +1,7 @@
-"""Kernels of the Numba engine for depthwise products: each channel by itself, no matrix.
+"""Kernel of the Numba engine for the weight gradient of depthwise products: no matrix.
 
 A block of the weight, one vector or four of them, stays in registers while the pairs of a tile are
-walked: what is left is reading the rows and adding to the output's, which stay in the cache.
+walked. The product itself is a sum over windows: :mod:`numba_windows`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,6 @@ from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addre
 Array = np.ndarray[Any, Any]
 
 WIDE = 4  # vectors of the wide block
-
-
-def _emit_scale(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: add the rows of pairs, times a row of weight, to rows."""
-
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, x_stride, in_rows, out, out_stride, out_rows, weight, first, last = args
-        factors = [emitter.load(weight, vector) for vector in range(vectors)]
-        with emitter.loop(first, last, 1, []) as pairs:
-            source = emitter.load_row(in_rows, pairs.number, x, x_stride)
-            target = emitter.load_row(out_rows, pairs.number, out, out_stride)
-            for vector, factor in enumerate(factors):
-                total = emitter.load(target, vector)
-                total = emitter.fma(emitter.load(source, vector), factor, total)
-                emitter.store(total, target, vector)
-
-    return emit
 
 
 def _emit_dot(vectors: int) -> Callable[..., None]:
@@ -59,16 +41,6 @@ def _emit_dot(vectors: int) -> Callable[..., None]:
 
 
 @intrinsic
-def _scale_one(typing, like, x, xs, ir_, o, os, or_, w, first, last):
-    return addresses(_emit_scale(1), like, (x, xs, ir_, o, os, or_, w, first, last))
-
-
-@intrinsic
-def _scale_wide(typing, like, x, xs, ir_, o, os, or_, w, first, last):
-    return addresses(_emit_scale(WIDE), like, (x, xs, ir_, o, os, or_, w, first, last))
-
-
-@intrinsic
 def _dot_one(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
     return addresses(_emit_dot(1), like, (x, xs, ir_, g, gs, or_, w, first, last))
 
@@ -76,44 +48,6 @@ def _dot_one(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
 @intrinsic
 def _dot_wide(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
     return addresses(_emit_dot(WIDE), like, (x, xs, ir_, g, gs, or_, w, first, last))
-
-
-@Kernel
-def scale_tile(
-    x: Array,
-    weight: Array,
-    in_rows: Array,
-    out_rows: Array,
-    starts: Array,
-    tile: int,
-    number: int,
-    out: Array,
-) -> None:
-    """Compute output rows ``number * tile`` to ``(number + 1) * tile``.
-
-    Args:
-        x: ``[n_in, C]``, C whole vectors.
-        weight: ``[K, C]``.
-        in_rows, out_rows: int32 ``[P]``.
-        starts: ``[K, T + 1]`` pairs that open each tile, per cell.
-        tile, number: rows per tile, and which tile.
-        out: ``[n_out, C]``, written here for the rows of the tile.
-    """
-    out[number * tile : min((number + 1) * tile, out.shape[0])] = 0
-    width = x.shape[1] * x.itemsize
-    rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
-    for cell in range(weight.shape[0]):
-        first, last = starts[cell, number], starts[cell, number + 1]
-        if first == last:
-            continue
-        a, y, w = x.ctypes.data, out.ctypes.data, weight[cell].ctypes.data
-        done = 0
-        while done + WIDE * VECTOR_BYTES <= width:
-            _scale_wide(x, a + done, width, rows, y + done, width, targets, w + done, first, last)
-            done += WIDE * VECTOR_BYTES
-        while done < width:
-            _scale_one(x, a + done, width, rows, y + done, width, targets, w + done, first, last)
-            done += VECTOR_BYTES
 
 
 @Kernel

@@ -29,13 +29,16 @@ from sparseconv.engines.numba_index import bounds as bounds
 from sparseconv.engines.numba_index import build_index as build_index
 from sparseconv.engines.numba_index import lookup as lookup
 from sparseconv.engines.numba_index import reached_keys as reached_keys
-from sparseconv.engines.numba_rulebook import TILE_ROWS, tiled_pairs
+from sparseconv.engines.numba_rulebook import TILE_ROWS, window_rows
 from sparseconv.engines.numba_rulebook import build_rulebook as build_rulebook
 from sparseconv.engines.numba_sample import sample_gemm as sample_gemm
 from sparseconv.engines.numba_sample import sample_gemm_grads as sample_gemm_grads
+from sparseconv.memory import empty
 from sparseconv.rulebook import Rulebook
 
 SUM_ROWS = 2048  # rows that are summed in one go; the sums are added in float64
+
+Array = np.ndarray[Any, Any]
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -106,18 +109,30 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     return torch.from_numpy(out)
 
 
-def window_max(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
+def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return each window's largest value per column."""
+    x, out = _rows_and_target(features, rulebook.n_out)
+    own, target = window_rows(rulebook), out.numpy()
+    pairs = own.rows, own.starts
+    by_chunks(rulebook.n_out, lambda s, e: windows.max_rows(x, *pairs, s, e, target), TILE_ROWS)
+    return without_padding(out, features.shape[1]).to(features.dtype)
+
+
+def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
     """Return each window's first largest value, and the row that holds it, per column."""
-    channels = features.shape[1]
-    columns = columns_of(channels, array(features[:0]).dtype)[0]
-    x = array(padded(features, columns))
-    out = np.empty((rulebook.n_out, columns), x.dtype)
-    chosen = np.empty(out.shape, np.int32)
-    _by_tiles(
-        rulebook, lambda pairs, tile: windows.max_tile(x, *pairs, TILE_ROWS, tile, out, chosen)
-    )
-    values = without_padding(torch.from_numpy(out), channels).to(features.dtype)
-    return values, without_padding(torch.from_numpy(chosen), channels)
+    x, out = _rows_and_target(features, rulebook.n_out)
+    chosen = empty(tuple(out.shape), torch.int32)
+    own, found = window_rows(rulebook), (out.numpy(), chosen.numpy())
+    pairs = own.rows, own.starts
+    by_chunks(rulebook.n_out, lambda s, e: windows.choose_rows(x, *pairs, s, e, *found), TILE_ROWS)
+    values = without_padding(out, features.shape[1]).to(features.dtype)
+    return values, without_padding(chosen, features.shape[1])
+
+
+def _rows_and_target(features: Tensor, count: int) -> tuple[Array, Tensor]:
+    """Return the features in whole vectors, and memory for ``count`` rows as long."""
+    x = array(padded(features, columns_of(features.shape[1], array(features[:0]).dtype)[0]))
+    return x, empty((count, x.shape[1]), torch.from_numpy(x[:0]).dtype)
 
 
 def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
@@ -128,19 +143,13 @@ def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
 
 def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the input rows that were chosen, with what the windows that chose them hand back."""
-    channels = values.shape[1]
-    columns = columns_of(channels, array(values[:0]).dtype)[0]
-    x, rows = array(padded(values, columns)), padded(chosen.int(), columns).contiguous().numpy()
-    out = np.empty((rulebook.n_in, columns), x.dtype)
-    _by_tiles(
-        rulebook.transposed,
-        lambda pairs, tile: windows.return_tile(x, rows, *pairs, TILE_ROWS, tile, out),
+    x, out = _rows_and_target(values, rulebook.n_in)
+    rows = padded(chosen.int(), x.shape[1]).contiguous().numpy()
+    own, target = window_rows(rulebook.transposed), out.numpy()
+    pairs = own.rows, own.starts
+    by_chunks(
+        rulebook.n_in,
+        lambda s, e: windows.return_rows(x, rows, *pairs, s, e, target),
+        TILE_ROWS,
     )
-    return without_padding(torch.from_numpy(out), channels).to(values.dtype)
-
-
-def _by_tiles(rulebook: Rulebook, task: Any) -> None:
-    """Call ``task(pairs, tile)`` for every tile of output rows, in parallel."""
-    tiled = tiled_pairs(rulebook)
-    pairs = tiled.in_rows, tiled.out_rows, tiled.starts
-    in_parallel(lambda tile: task(pairs, tile), tiled.starts.shape[1] - 1)
+    return without_padding(out, values.shape[1]).to(values.dtype)

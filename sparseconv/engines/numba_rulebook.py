@@ -15,6 +15,7 @@ from sparseconv.engines import numba_sites, torch_engine
 from sparseconv.engines.numba_arrays import CHUNK_ROWS, by_chunks
 from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_index import box, table
+from sparseconv.engines.numba_windows import AHEAD, WindowRows, order_tile
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
 from sparseconv.packing import Packing
@@ -197,6 +198,23 @@ def tiled_pairs(rulebook: Rulebook) -> TiledPairs:
     layout: TiledPairs | None = rulebook.layouts.get("numba")
     if layout is None:
         layout = rulebook.layouts["numba"] = _tile(rulebook)
+    return layout
+
+
+def window_rows(rulebook: Rulebook) -> WindowRows:
+    """Return the pairs by output row: derived once per direction and kept on the rulebook."""
+    layout: WindowRows | None = rulebook.layouts.get("numba windows")
+    if layout is None:
+        tiled, pairs = tiled_pairs(rulebook), rulebook.num_pairs
+        rows = np.empty(pairs + AHEAD, np.int32)
+        rows[pairs:] = 0
+        cells, starts = np.empty(pairs, np.int32), np.zeros(rulebook.n_out + 1, np.int64)
+        source = tiled.in_rows, tiled.out_rows, tiled.starts, TILE_ROWS
+        in_parallel(
+            lambda tile: order_tile(*source, tile, rows, cells, starts),
+            tiled.starts.shape[1] - 1,
+        )
+        layout = rulebook.layouts["numba windows"] = WindowRows(rows, cells, starts)
     return layout
 
 

@@ -85,6 +85,10 @@ class Emitter:
         pointer = self.builder.inttoptr(self.plus(rows, entry, 4), ir.IntType(32).as_pointer())
         return self._everywhere(self.builder.load(pointer), self._integers)
 
+    def splat_value(self, value: Value) -> Value:
+        """Return a 64-bit integer, cut to 32, in every lane."""
+        return self._everywhere(self.builder.trunc(value, ir.IntType(32)), self._integers)
+
     def broadcast(self, address: Value) -> Value:
         """Return the scalar at ``address`` in every lane."""
         pointer = self.builder.inttoptr(address, self.scalar.as_pointer())

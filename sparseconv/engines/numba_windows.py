@@ -1,16 +1,18 @@
-"""Kernels of the Numba engine for windows: largest values and the way back.
+"""Kernels of the Numba engine for windows of rows: sums, largest values, and the way back.
 
-A task owns a tile of output rows and walks the pairs that end there cell by cell, so that a value
-depends on its own pairs alone. All kernels read the tiled pairs of the products: ``in_rows`` and
-``out_rows`` int32 ``[P]``, ``starts`` int64 ``[K, T + 1]``; rows are whole vectors long.
+An output row gathers its pairs one after the other, in the order of their kernel cells, and stays
+in registers until it is written, once. So a value depends on its own pairs alone. All kernels read
+a :class:`WindowRows`; rows are whole vectors long.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_compile import Kernel
@@ -19,152 +21,295 @@ from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addre
 Array = np.ndarray[Any, Any]
 
 WIDE = 4  # vectors of the wide block
+AHEAD = 12  # pairs by which rows are fetched into the cache ahead of their use
 
 
-def _emit_max(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: keep the larger of a pair's two rows, and where it came from.
+@dataclass(frozen=True, eq=False)
+class WindowRows:
+    """The pairs of a rulebook, those of one output row side by side in the order of their cells.
 
-    NaN counts as larger than everything, the last one most of all; a row that nothing was kept in
-    (-1) takes what comes.
+    Attributes:
+        rows: int32 ``[P + AHEAD]``, the input row of each pair, and zeros to fetch ahead by.
+        cells: int32 ``[P]``, the kernel cell of each.
+        starts: int64 ``[n_out + 1]``, where each output row's pairs begin.
+    """
+
+    rows: Array
+    cells: Array
+    starts: Array
+
+
+@Kernel
+def order_tile(
+    in_rows: Array,
+    out_rows: Array,
+    tile_starts: Array,
+    tile_rows: int,
+    tile: int,
+    rows: Array,
+    cells: Array,
+    starts: Array,
+) -> None:
+    """Write the part of :class:`WindowRows` that belongs to a tile of output rows.
+
+    Args:
+        in_rows, out_rows, tile_starts: the tiled pairs of the products.
+        tile_rows, tile: rows per tile, and which tile.
+        rows, cells, starts: of the window rows.
+    """
+    begin, end = tile * tile_rows, min((tile + 1) * tile_rows, starts.shape[0] - 1)
+    place = np.zeros(end - begin + 1, np.int64)
+    for cell in range(tile_starts.shape[0]):
+        place[0] += tile_starts[cell, tile] - tile_starts[cell, 0]
+        for pair in range(tile_starts[cell, tile], tile_starts[cell, tile + 1]):
+            place[out_rows[pair] - begin + 1] += 1
+    for row in range(end - begin):
+        place[row + 1] += place[row]
+        starts[begin + row] = place[row]
+    starts[end] = place[end - begin]  # the next tile writes the same
+    for cell in range(tile_starts.shape[0]):
+        for pair in range(tile_starts[cell, tile], tile_starts[cell, tile + 1]):
+            row = out_rows[pair] - begin
+            rows[place[row]] = in_rows[pair]
+            cells[place[row]] = cell
+            place[row] += 1
+
+
+def _row_ahead(emitter: Emitter, rows: Value, pair: Value, x: Value, stride: Value) -> None:
+    """Fetch the row of a later pair into the cache."""
+    builder = emitter.builder
+    place = emitter.load_row(rows, emitter.plus(pair, AHEAD), x, stride)
+    pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+    name = "llvm.prefetch.p0"
+    fetch = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    for line in range(WIDE):
+        address = builder.inttoptr(emitter.plus(place, line, VECTOR_BYTES), pointer)
+        builder.call(fetch, [address, *(ir.Constant(number, value) for value in (0, 3, 1))])
+
+
+def _emit_scale(vectors: int) -> Callable[..., None]:
+    """Return the emitter of: write the sum of rows, each times its cell's row of weight."""
+
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        emitter = Emitter(builder, signature.args[0].dtype)
+        _, x, stride, rows, cells, weight, out, first, last = args
+        with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
+            if vectors == WIDE:
+                _row_ahead(emitter, rows, pairs.number, x, stride)
+            source = emitter.load_row(rows, pairs.number, x, stride)
+            factors = emitter.load_row(cells, pairs.number, weight, stride)
+            pairs.values = [
+                emitter.fma(emitter.load(source, vector), emitter.load(factors, vector), total)
+                for vector, total in enumerate(pairs.values)
+            ]
+        for vector, total in enumerate(pairs.values):
+            emitter.store(total, out, vector)
+
+    return emit
+
+
+def _emit_max(vectors: int, with_rows: bool) -> Callable[..., None]:
+    """Return the emitter of: write the largest of some rows, and which row holds it.
+
+    The first row is there. NaN counts as larger than everything, the last one most of all.
     """
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, x_stride, in_rows, out, out_stride, out_rows, chosen, chosen_stride, first, last = (
-            args
-        )
-        with emitter.loop(first, last, 1, []) as pairs:
-            source = emitter.load_row(in_rows, pairs.number, x, x_stride)
-            target = emitter.load_row(out_rows, pairs.number, out, out_stride)
-            holders = emitter.load_row(out_rows, pairs.number, chosen, chosen_stride)
-            row = emitter.splat(in_rows, pairs.number)
-            for vector in range(vectors):
-                value, held = emitter.load(source, vector), emitter.load(target, vector)
-                holder = emitter.load_integers(holders, vector)
-                better = builder.or_(
-                    builder.fcmp_ordered(">", value, held),
+        _, x, stride, rows, out, chosen, first, last = args
+        source = emitter.load_row(rows, first, x, stride)
+        start = [emitter.load(source, vector) for vector in range(vectors)]
+        if with_rows:
+            start += [emitter.splat(rows, first)] * vectors
+        with emitter.loop(emitter.plus(first, 1), last, 1, start) as pairs:
+            if vectors == WIDE:
+                _row_ahead(emitter, rows, pairs.number, x, stride)
+            source = emitter.load_row(rows, pairs.number, x, stride)
+            held, holders = pairs.values[:vectors], pairs.values[vectors:]
+            row = emitter.splat(rows, pairs.number) if with_rows else None
+            values = [emitter.load(source, vector) for vector in range(vectors)]
+            better = [
+                builder.or_(
+                    builder.fcmp_ordered(">", value, old),
                     builder.fcmp_unordered("uno", value, value),
                 )
-                none = builder.icmp_signed("<", holder, emitter.zeros(integers=True))
-                better = builder.or_(better, none)
-                emitter.store(builder.select(better, value, held), target, vector)
-                emitter.store_integers(builder.select(better, row, holder), holders, vector)
+                for value, old in zip(values, held, strict=True)
+            ]
+            pairs.values = [
+                builder.select(*entry) for entry in zip(better, values, held, strict=True)
+            ]
+            if with_rows:
+                changes = zip(better, holders, strict=True)
+                pairs.values += [builder.select(new, row, old) for new, old in changes]
+        for vector, value in enumerate(pairs.values[:vectors]):
+            emitter.store(value, out, vector)
+        for vector, holder in enumerate(pairs.values[vectors:]):
+            emitter.store_integers(holder, chosen, vector)
 
     return emit
 
 
 def _emit_return(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: add the rows of pairs to the rows that they chose."""
+    """Return the emitter of: write the sum of the rows of windows that chose row ``own``."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, x_stride, in_rows, out, out_stride, out_rows, chosen, chosen_stride, first, last = (
-            args
-        )
-        with emitter.loop(first, last, 1, []) as pairs:
-            source = emitter.load_row(in_rows, pairs.number, x, x_stride)
-            target = emitter.load_row(out_rows, pairs.number, out, out_stride)
-            holders = emitter.load_row(in_rows, pairs.number, chosen, chosen_stride)
-            row = emitter.splat(out_rows, pairs.number)
-            for vector in range(vectors):
+        _, x, stride, rows, out, chosen, chosen_stride, own, first, last = args
+        row = emitter.splat_value(own)
+        with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
+            source = emitter.load_row(rows, pairs.number, x, stride)
+            holders = emitter.load_row(rows, pairs.number, chosen, chosen_stride)
+            totals = []
+            for vector, total in enumerate(pairs.values):
                 hit = builder.icmp_signed("==", emitter.load_integers(holders, vector), row)
                 value = builder.select(hit, emitter.load(source, vector), emitter.zeros())
-                total = builder.fadd(emitter.load(target, vector), value)
-                emitter.store(total, target, vector)
+                totals.append(builder.fadd(total, value))
+            pairs.values = totals
+        for vector, total in enumerate(pairs.values):
+            emitter.store(total, out, vector)
 
     return emit
 
 
 @intrinsic
-def _max_one(typing, like, x, xs, ir_, o, os, or_, c, cs, first, last):
-    return addresses(_emit_max(1), like, (x, xs, ir_, o, os, or_, c, cs, first, last))
+def _scale_one(typing, like, x, xs, r, c, w, o, first, last):
+    return addresses(_emit_scale(1), like, (x, xs, r, c, w, o, first, last))
 
 
 @intrinsic
-def _max_wide(typing, like, x, xs, ir_, o, os, or_, c, cs, first, last):
-    return addresses(_emit_max(WIDE), like, (x, xs, ir_, o, os, or_, c, cs, first, last))
+def _scale_wide(typing, like, x, xs, r, c, w, o, first, last):
+    return addresses(_emit_scale(WIDE), like, (x, xs, r, c, w, o, first, last))
 
 
 @intrinsic
-def _return_one(typing, like, x, xs, ir_, o, os, or_, c, cs, first, last):
-    return addresses(_emit_return(1), like, (x, xs, ir_, o, os, or_, c, cs, first, last))
+def _max_one(typing, like, x, xs, r, o, c, first, last):
+    return addresses(_emit_max(1, False), like, (x, xs, r, o, c, first, last))
 
 
 @intrinsic
-def _return_wide(typing, like, x, xs, ir_, o, os, or_, c, cs, first, last):
-    return addresses(_emit_return(WIDE), like, (x, xs, ir_, o, os, or_, c, cs, first, last))
+def _max_wide(typing, like, x, xs, r, o, c, first, last):
+    return addresses(_emit_max(WIDE, False), like, (x, xs, r, o, c, first, last))
+
+
+@intrinsic
+def _choose_one(typing, like, x, xs, r, o, c, first, last):
+    return addresses(_emit_max(1, True), like, (x, xs, r, o, c, first, last))
+
+
+@intrinsic
+def _choose_wide(typing, like, x, xs, r, o, c, first, last):
+    return addresses(_emit_max(WIDE, True), like, (x, xs, r, o, c, first, last))
+
+
+@intrinsic
+def _return_one(typing, like, x, xs, r, o, c, cs, own, first, last):
+    return addresses(_emit_return(1), like, (x, xs, r, o, c, cs, own, first, last))
+
+
+@intrinsic
+def _return_wide(typing, like, x, xs, r, o, c, cs, own, first, last):
+    return addresses(_emit_return(WIDE), like, (x, xs, r, o, c, cs, own, first, last))
 
 
 @Kernel
-def max_tile(
+def scale_rows(
     x: Array,
-    in_rows: Array,
-    out_rows: Array,
+    weight: Array,
+    rows: Array,
+    cells: Array,
     starts: Array,
-    tile_rows: int,
-    tile: int,
+    begin: int,
+    end: int,
     out: Array,
-    chosen: Array,
 ) -> None:
-    """Write the first largest value of ``x`` ``[n_in, C]`` per window, and the row that holds it.
+    """Write output rows ``begin`` to ``end``: sums of input rows times their cell's weight.
 
-    ``out`` and ``chosen`` (int32) are ``[n_out, C]``: 0 and -1 where a window holds no row.
+    ``x`` ``[n_in, C]``, ``weight`` ``[K, C]``, ``out`` ``[n_out, C]``.
     """
-    first_row = tile * tile_rows
-    out[first_row : min(first_row + tile_rows, out.shape[0])] = 0
-    chosen[first_row : min(first_row + tile_rows, out.shape[0])] = -1
-    width, half = x.shape[1] * x.itemsize, x.shape[1] * 4
-    rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
-    for cell in range(starts.shape[0]):
-        first, last = starts[cell, tile], starts[cell, tile + 1]
-        if first == last:
-            continue
-        a, y, c = x.ctypes.data, out.ctypes.data, chosen.ctypes.data
-        done = 0
+    width = x.shape[1] * x.itemsize
+    a, w, y = x.ctypes.data, weight.ctypes.data, out.ctypes.data
+    r, c = rows.ctypes.data, cells.ctypes.data
+    for row in range(begin, end):
+        first, last = starts[row], starts[row + 1]
+        done, target = 0, y + row * width
+        while done + WIDE * VECTOR_BYTES <= width:
+            _scale_wide(x, a + done, width, r, c, w + done, target + done, first, last)
+            done += WIDE * VECTOR_BYTES
         while done < width:
-            z = c + done // x.itemsize * 4
+            _scale_one(x, a + done, width, r, c, w + done, target + done, first, last)
+            done += VECTOR_BYTES
+
+
+@Kernel
+def max_rows(x: Array, rows: Array, starts: Array, begin: int, end: int, out: Array) -> None:
+    """Write output rows ``begin`` to ``end`` of ``out`` ``[n_out, C]``: the largest values.
+
+    0 where a window holds no row.
+    """
+    width = x.shape[1] * x.itemsize
+    a, y, r = x.ctypes.data, out.ctypes.data, rows.ctypes.data
+    for row in range(begin, end):
+        first, last = starts[row], starts[row + 1]
+        if first == last:
+            out[row] = 0
+            continue
+        done, target = 0, y + row * width
+        while done + WIDE * VECTOR_BYTES <= width:
+            _max_wide(x, a + done, width, r, target + done, 0, first, last)
+            done += WIDE * VECTOR_BYTES
+        while done < width:
+            _max_one(x, a + done, width, r, target + done, 0, first, last)
+            done += VECTOR_BYTES
+
+
+@Kernel
+def choose_rows(
+    x: Array, rows: Array, starts: Array, begin: int, end: int, out: Array, chosen: Array
+) -> None:
+    """Write the same, and which row holds each value: ``chosen`` int32 ``[n_out, C]``, -1 for none.
+
+    Of equal values the first one's row.
+    """
+    width, half = x.shape[1] * x.itemsize, x.shape[1] * 4
+    a, y, c, r = x.ctypes.data, out.ctypes.data, chosen.ctypes.data, rows.ctypes.data
+    for row in range(begin, end):
+        first, last = starts[row], starts[row + 1]
+        if first == last:
+            out[row] = 0
+            chosen[row] = -1
+            continue
+        done, target, holder = 0, y + row * width, c + row * half
+        while done < width:
+            own = holder + done // x.itemsize * 4
             if done + WIDE * VECTOR_BYTES <= width:
-                _max_wide(x, a + done, width, rows, y + done, width, targets, z, half, first, last)
+                _choose_wide(x, a + done, width, r, target + done, own, first, last)
                 done += WIDE * VECTOR_BYTES
             else:
-                _max_one(x, a + done, width, rows, y + done, width, targets, z, half, first, last)
+                _choose_one(x, a + done, width, r, target + done, own, first, last)
                 done += VECTOR_BYTES
 
 
 @Kernel
-def return_tile(
-    values: Array,
-    chosen: Array,
-    value_rows: Array,
-    out_rows: Array,
-    starts: Array,
-    tile_rows: int,
-    tile: int,
-    out: Array,
+def return_rows(
+    values: Array, chosen: Array, rows: Array, starts: Array, begin: int, end: int, out: Array
 ) -> None:
-    """Add ``values[o]`` ``[n_out, C]`` to the row of ``out`` that ``chosen[o]`` names.
+    """Write rows ``begin`` to ``end`` of ``out``: what the windows that chose a row hand back.
 
-    The pairs are those of the transposed rulebook: they lead from ``o`` to the rows of its window.
+    ``values`` and ``chosen`` ``[n_out, C]``, ``out`` ``[n_in, C]``; the window rows are those of
+    the transposed rulebook: they lead from a row to the windows that hold it.
     """
-    first_row = tile * tile_rows
-    out[first_row : min(first_row + tile_rows, out.shape[0])] = 0
     width, half = values.shape[1] * values.itemsize, values.shape[1] * 4
-    rows, targets = value_rows.ctypes.data, out_rows.ctypes.data
-    for cell in range(starts.shape[0]):
-        first, last = starts[cell, tile], starts[cell, tile + 1]
-        if first == last:
-            continue
-        a, y, c = values.ctypes.data, out.ctypes.data, chosen.ctypes.data
-        done = 0
+    a, y, c, r = values.ctypes.data, out.ctypes.data, chosen.ctypes.data, rows.ctypes.data
+    for row in range(begin, end):
+        first, last = starts[row], starts[row + 1]
+        done, target = 0, y + row * width
         while done < width:
-            z = c + done // values.itemsize * 4
+            held = c + done // values.itemsize * 4
+            place = a + done
             if done + WIDE * VECTOR_BYTES <= width:
-                _return_wide(
-                    values, a + done, width, rows, y + done, width, targets, z, half, first, last
-                )
+                _return_wide(values, place, width, r, target + done, held, half, row, first, last)
                 done += WIDE * VECTOR_BYTES
             else:
-                _return_one(
-                    values, a + done, width, rows, y + done, width, targets, z, half, first, last
-                )
+                _return_one(values, place, width, r, target + done, held, half, row, first, last)
                 done += VECTOR_BYTES

@@ -140,7 +140,10 @@ class Engine(Protocol):
         NaN counts as larger than everything.
         """
 
-    def window_max(self, features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
+    def window_max(self, features: Tensor, rulebook: Rulebook) -> Tensor:
+        """Return the first result of :meth:`window_argmax`."""
+
+    def window_argmax(self, features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
         """Return each window's first largest value, and (int32) the input row that holds it.
 
         Both ``[n_out, C]``. A window holds the rows ``i`` of the pairs ``(k, i, o)`` in the order
@@ -154,7 +157,7 @@ class Engine(Protocol):
     def window_scatter(self, values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
         """Return ``out[i, c] = sum of values[o, c]`` over the windows with ``chosen[o, c] = i``.
 
-        ``values`` and ``chosen`` (of :meth:`window_max`) ``[n_out, C]``, result ``[n_in, C]``;
+        ``values`` and ``chosen`` (of :meth:`window_argmax`) ``[n_out, C]``, result ``[n_in, C]``;
         half precisions accumulate in float32.
         """
 

@@ -221,7 +221,12 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     return best
 
 
-def window_max(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
+def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return each window's largest value; the last NaN wins."""
+    return window_argmax(features, rulebook)[0]
+
+
+def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
     """Return each window's first largest value, and the row that holds it; the last NaN wins."""
     shape = (rulebook.n_out, features.shape[1])
     chosen = torch.full(shape, -1, dtype=torch.int32, device=features.device)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparseconv import memory
 from sparseconv.dispatch import HANDLERS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.site_sets import filled
@@ -39,7 +40,7 @@ def _elementwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]
             raise SparseConvTypeError("other: PyTorch subtracts no bool; convert it to a number")
         if isinstance(input, SparseTensor) and isinstance(other, SparseTensor):
             sites, left, right = _on_common_sites(input, other)
-            return SparseTensor.on_sites(function(left, right, **options), sites)
+            return SparseTensor.on_sites(memory.applied(function, left, right, **options), sites)
         left = _rows(input, sparse)
         right = _rows(other, sparse)
         return sparse.replace(function(left, right, **options))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sparseconv import memory
 from sparseconv.coordinates import sites_from_coords
 from sparseconv.dispatch import implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
@@ -59,8 +60,8 @@ def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None
         columns = [
             filled(x.features, rows, count, fill) for x, rows in zip(tensors, places, strict=True)
         ]
-        return SparseTensor.on_sites(torch.cat(columns, dim=1), sites)
-    return first.replace(torch.cat([_rows_as(first.sites, entry) for entry in tensors], dim=1))
+        return SparseTensor.on_sites(memory.joined(columns), sites)
+    return first.replace(memory.joined([_rows_as(first.sites, entry) for entry in tensors]))
 
 
 @implements(

@@ -151,14 +151,15 @@ def _sparse_avg_pool(dimensions: int) -> Callable[..., SparseTensor]:
         x = widened(input, f"avg_pool{dimensions}d").features
         # the sum of a window overflows float16 long before its average does
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        total = window_sum(wide, rulebook)
+        average = window_sum(wide, rulebook)  # so far the sum
         if divisor_override is not None:
-            average = total / divisor_override
-        elif count_include_pad:
-            average = total / input.sites.padded_cells(sites, geometry)[:, None].to(total.dtype)
+            average /= divisor_override
+        elif not count_include_pad:
+            average /= window_sum(torch.ones_like(wide[:, :1]), rulebook)
+        elif geometry.padding_end == geometry.padding:  # no window ends behind the padding
+            average /= math.prod(geometry.kernel_size)
         else:
-            active = window_sum(torch.ones_like(wide[:, :1]), rulebook)
-            average = total / active
+            average /= input.sites.padded_cells(sites, geometry)[:, None].to(average.dtype)
         return SparseTensor.on_sites(average.to(x.dtype), sites)
 
     return avg_pool
