@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv.engines import numba_reach as reach
 from sparseconv.engines import numba_sites as kernels
+from sparseconv.engines import torch_engine
 from sparseconv.engines.numba_arrays import CHUNK_ROWS, by_chunks
-from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
 from sparseconv.packing import Packing
@@ -82,45 +83,49 @@ def lookup(index: Index, keys: Tensor) -> Tensor:
 
 
 def reached_keys(index: Index, geometry: Geometry, packing: Packing) -> Tensor:
-    """Return the distinct keys of the sites that the inputs reach, ascending."""
-    coords = unpacked(index)
-    arrays = table(geometry), *box(packing)
-    transposed = geometry.kind is Kind.TRANSPOSED
-    most = math.prod(geometry.kernel_size if transposed else _cells_in_phase(geometry))
-    starts = list(range(0, coords.shape[0], CHUNK_ROWS))
-    parts: list[Array] = [np.empty(0, np.int64)] * len(starts)
-
-    def run(number: int) -> None:
-        start = starts[number]
-        end = min(start + CHUNK_ROWS, coords.shape[0])
-        keys = np.empty((end - start) * most, np.int64)
-        count = kernels.reach(coords, *arrays, transposed, start, end, keys)
-        parts[number] = np.sort(keys[:count])
-        parts[number] = parts[number][: kernels.drop_repeats(parts[number])]
-
-    in_parallel(run, len(starts))
-    keys = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.int64)
-    return torch.from_numpy(keys[: kernels.drop_repeats(keys)].copy())
-
-
-def _cells_in_phase(geometry: Geometry) -> list[int]:
-    """Return the most cells per axis through which one input can reach a whole output."""
-    counts = []
-    for size, stride, dilation in zip(
-        geometry.kernel_size, geometry.stride, geometry.dilation, strict=True
-    ):
-        period = stride // math.gcd(stride, dilation)
-        counts.append(-(-size // period))
-    return counts
-
-
-def unpacked(index: Index) -> Array:
-    """Return coordinates ``[N, 5]`` in key order."""
+    """Return the distinct keys of the sites that the inputs reach, ascending: axis by axis."""
+    radix = list(index.packing.radix)
+    axes = range(len(radix) - 1, 0, -1)
+    largest = math.prod(map(max, radix, packing.radix))
+    if largest >= 2**63:  # no key on the way from one box to the other fits into 64 bits
+        return torch_engine.reached_keys(index, geometry, packing)
     keys = index.keys.numpy()
-    coords = np.empty((keys.size, 5), np.int64)
-    lower, _, radix = box(index.packing)
-    by_chunks(keys.size, lambda s, e: kernels.unpack(keys, lower, radix, s, e, coords))
-    return coords
+    for axis in axes:
+        keys = _reached_on_axis(keys, axis, radix, index.packing, geometry, packing)
+        radix[axis] = packing.radix[axis]
+    keys += (index.packing.lower[0] - packing.lower[0]) * packing.weights[0]
+    return torch.from_numpy(keys)
+
+
+def _reached_on_axis(
+    keys: Array, axis: int, radix: list[int], own: Packing, geometry: Geometry, packing: Packing
+) -> Array:
+    """Return the keys with one axis replaced by what it reaches; a fresh array."""
+    cells, stride = geometry.kernel_size[axis - 1], geometry.stride[axis - 1]
+    padding, dilation = geometry.padding[axis - 1], geometry.dilation[axis - 1]
+    cell = np.arange(cells)[:, None]
+    if geometry.kind is Kind.TRANSPOSED:
+        # an input at i reaches i * stride - padding + k * dilation
+        factor, divisor, origin = stride, 1, own.lower[axis]
+        shifts = cell * dilation - padding - packing.lower[axis]
+        fits = np.ones((cells, 1), np.bool_)
+    else:
+        # an input at i reaches (i + padding - k * dilation) / stride, where that is whole
+        factor, divisor, origin = 1, stride, own.lower[axis] + padding
+        moved = np.arange(stride)[None] - cell * dilation
+        shifts, fits = moved // stride - packing.lower[axis], moved % stride == 0
+    step = math.prod(radix[axis + 1 :])
+    bases, places = np.empty(keys.size, np.int64), np.empty(keys.size, np.int64)
+    phases = np.empty(keys.size, np.int64)
+    arguments = step, radix[axis], packing.radix[axis], origin, divisor
+    by_chunks(keys.size, lambda s, e: reach.place(keys, *arguments, s, e, bases, places, phases))
+    if factor > 1:
+        places *= factor
+    most = int(fits.sum(axis=0).max())
+    out = np.empty(keys.size * most, np.int64)
+    moves = np.ascontiguousarray(shifts, np.int64), np.ascontiguousarray(fits)
+    count = reach.merge_axis(bases, places, phases, *moves, step, packing.extent[axis], out)
+    return out[:count].copy()
 
 
 def box(packing: Packing) -> tuple[Array, Array, Array]:

@@ -97,18 +97,6 @@ def probe_table(
 
 
 @Kernel
-def unpack(keys: Array, lower: Array, radix: Array, start: int, end: int, coords: Array) -> None:
-    """Write the coordinates ``[N, 5]`` of ``keys[start:end]``."""
-    for row in range(start, end):
-        key = keys[row]
-        for axis in range(4, 0, -1):
-            rest = key // radix[axis]
-            coords[row, axis] = key - rest * radix[axis] + lower[axis]
-            key = rest
-        coords[row, 0] = key + lower[0]
-
-
-@Kernel
 def project(
     keys: Array, radix: Array, weights: Array, constant: int, start: int, end: int, out: Array
 ) -> None:
@@ -125,88 +113,3 @@ def project(
                 total += (key - rest * radix[axis]) * weights[axis]
                 key = rest
         out[row] = total + key * weights[0]
-
-
-@Kernel
-def reach(
-    coords: Array,
-    geometry: Array,
-    lower: Array,
-    extent: Array,
-    radix: Array,
-    transposed: bool,
-    start: int,
-    end: int,
-    keys: Array,
-) -> int:
-    """Write the keys of the output sites that inputs ``start`` to ``end`` reach; return how many.
-
-    ``geometry`` ``[4, 4]`` holds kernel size, stride, padding and dilation per axis; sites outside
-    the box ``lower``, ``extent`` are left out (``radix`` is that of its keys); a site may be
-    written more than once, at different
-    places.
-    """
-    most = max(geometry[0, 0], geometry[0, 1], geometry[0, 2], geometry[0, 3])
-    phases = max(geometry[1, 0], geometry[1, 1], geometry[1, 2], geometry[1, 3])
-    # on one axis an input at base * stride + phase reaches base + shifts[axis, phase]: all cells k
-    # with (phase - k * dilation) divisible by the stride
-    shifts = np.empty((4, phases, most), np.int64)
-    sizes = np.zeros((4, phases), np.int64)
-    for axis in range(4):
-        stride, dilation = geometry[1, axis], geometry[3, axis]
-        for phase in range(1 if transposed else stride):
-            for cell in range(geometry[0, axis]):
-                moved = phase - cell * dilation
-                if transposed:
-                    moved = cell * dilation - geometry[2, axis]
-                elif moved % stride != 0:
-                    continue
-                else:
-                    moved = moved // stride
-                shifts[axis, phase, sizes[axis, phase]] = moved - lower[axis + 1]
-                sizes[axis, phase] += 1
-    count = 0
-    places = np.empty((4, most), np.int64)
-    found = np.empty(4, np.int64)
-    for row in range(start, end):
-        # what a site reaches is a product of what it reaches on each axis
-        for axis in range(4):
-            stride = geometry[1, axis]
-            phase = 0
-            if transposed:
-                base = coords[row, axis + 1] * stride
-            else:
-                base = coords[row, axis + 1] + geometry[2, axis]
-                if stride == 2:  # by far the most common, and a shift is quicker than a division
-                    phase, base = base & 1, base >> 1
-                elif stride != 1:
-                    phase = base
-                    base = base // stride
-                    phase -= base * stride
-            found[axis] = 0
-            for entry in range(sizes[axis, phase]):
-                place = base + shifts[axis, phase, entry]
-                if 0 <= place < extent[axis + 1]:
-                    places[axis, found[axis]] = place
-                    found[axis] += 1
-        batch = (coords[row, 0] - lower[0]) * radix[1]
-        for first in places[0, : found[0]]:
-            for second in places[1, : found[1]]:
-                plane = ((batch + first) * radix[2] + second) * radix[3]
-                for third in places[2, : found[2]]:
-                    line = (plane + third) * radix[4]
-                    for fourth in places[3, : found[3]]:
-                        keys[count] = line + fourth
-                        count += 1
-    return count
-
-
-@Kernel
-def drop_repeats(keys: Array) -> int:
-    """Move the distinct values of ascending ``keys`` to the front; return how many there are."""
-    count = 0
-    for row in range(keys.shape[0]):
-        if row == 0 or keys[row] != keys[row - 1]:
-            keys[count] = keys[row]
-            count += 1
-    return count

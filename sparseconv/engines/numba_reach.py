@@ -1,0 +1,122 @@
+"""Kernels of the Numba engine for the site law: which output sites the inputs reach.
+
+What a site reaches is a product of what it reaches on each axis. So the axes are taken one after
+the other: on one axis every kernel cell moves the inputs in ascending order, and the moved runs are
+merged without repeats. Nothing is sorted, and each pass reads and writes every site once per cell.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.extending import register_jitable
+
+from sparseconv.engines.numba_compile import Kernel
+
+Array = np.ndarray[Any, Any]
+
+NONE = 2**63 - 1
+
+
+@Kernel
+def place(
+    keys: Array,
+    step: int,
+    radix: int,
+    new_radix: int,
+    origin: int,
+    stride: int,
+    start: int,
+    end: int,
+    bases: Array,
+    places: Array,
+    phases: Array,
+) -> None:
+    """Take one axis out of the keys ``start`` to ``end``.
+
+    A key's place on the axis, ``key // step % radix``, plus ``origin`` is ``places * stride +
+    phases``; ``bases`` is the key with that place 0, in keys that have ``new_radix`` places there.
+    """
+    for entry in range(start, end):
+        rest = keys[entry]
+        low = np.int64(0)
+        if step != 1:
+            rest = rest // step
+            low = keys[entry] - rest * step
+        high = rest // radix
+        position = rest - high * radix + origin
+        whole = position
+        if stride == 2:  # by far the most common, and a shift is quicker than a division
+            whole = position >> 1
+        elif stride != 1:
+            whole = position // stride
+        places[entry] = whole
+        phases[entry] = position - whole * stride
+        bases[entry] = high * (new_radix * step) + low
+
+
+@register_jitable
+def _next(
+    cell: int,
+    entry: int,
+    bases: Array,
+    places: Array,
+    phases: Array,
+    shifts: Array,
+    fits: Array,
+    step: int,
+    extent: int,
+) -> tuple[int, int]:
+    """Return the first entry from ``entry`` on that the cell moves into the box, and its key."""
+    while entry < bases.shape[0]:
+        phase = phases[entry]
+        if fits[cell, phase]:
+            moved = places[entry] + shifts[cell, phase]
+            if 0 <= moved < extent:
+                return entry, bases[entry] + moved * step
+        entry += 1
+    return entry, NONE
+
+
+@Kernel
+def merge_axis(
+    bases: Array,
+    places: Array,
+    phases: Array,
+    shifts: Array,
+    fits: Array,
+    step: int,
+    extent: int,
+    out: Array,
+) -> int:
+    """Write the distinct keys that the cells of one axis lead to, ascending; return how many.
+
+    Args:
+        bases, places, phases: of :func:`place`, in the order of the keys.
+        shifts: int64 ``[cells, phases]``, by how many places a cell moves an input of a phase.
+        fits: bool ``[cells, phases]``, whether it leads to an output at all.
+        step: by how much a place moves the key.
+        extent: places inside the box.
+        out: int64, with room for them.
+    """
+    cells = shifts.shape[0]
+    entries, heads = np.empty(cells, np.int64), np.empty(cells, np.int64)
+    for cell in range(cells):
+        entries[cell], heads[cell] = _next(
+            cell, 0, bases, places, phases, shifts, fits, step, extent
+        )
+    count = 0
+    while True:
+        least = heads[0]
+        for cell in range(1, cells):
+            least = min(least, heads[cell])
+        if least == NONE:
+            return count
+        out[count] = least
+        count += 1
+        for cell in range(cells):
+            if heads[cell] == least:
+                entries[cell], heads[cell] = _next(
+                    cell, entries[cell] + 1, bases, places, phases, shifts, fits, step, extent
+                )
