@@ -23,6 +23,10 @@ from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addre
 
 Array = np.ndarray[Any, Any]
 
+# input channels of a weight gradient taken at a time: the rows of a tile's pairs stay in the
+# first-level cache while the blocks of output channels are walked
+CHUNK = 64
+
 
 def _emit_multiply(vectors: int) -> Callable[..., None]:
     """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows."""
@@ -248,15 +252,20 @@ def reduce_tiles(
             first, last = starts[cell, tile], starts[cell, tile + 1]
             if first == last:
                 continue
+            rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
+            xs, gs, ws = features.strides[0], grad.strides[0], width * size
             for group in range(groups):
-                x = features.ctypes.data + group * c_in * size
-                for block in range(blocks):
-                    g = grad.ctypes.data + (group * blocks + block) * width * size
-                    w = weight[cell - cells[0], group, block].ctypes.data
-                    rows = in_rows.ctypes.data
-                    targets = out_rows.ctypes.data
-                    xs, gs, ws = features.strides[0], grad.strides[0], width * size
-                    if width * size == VECTOR_BYTES:
-                        _outer_one(features, x, xs, rows, g, gs, targets, w, ws, c_in, first, last)
-                    else:
-                        _outer_two(features, x, xs, rows, g, gs, targets, w, ws, c_in, first, last)
+                for channel in range(0, c_in, CHUNK):
+                    x = features.ctypes.data + (group * c_in + channel) * size
+                    count = min(CHUNK, c_in - channel)
+                    for block in range(blocks):
+                        g = grad.ctypes.data + (group * blocks + block) * width * size
+                        w = weight[cell - cells[0], group, block, channel].ctypes.data
+                        if width * size == VECTOR_BYTES:
+                            _outer_one(
+                                features, x, xs, rows, g, gs, targets, w, ws, count, first, last
+                            )
+                        else:
+                            _outer_two(
+                                features, x, xs, rows, g, gs, targets, w, ws, count, first, last
+                            )
