@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd import gather_gemm_scatter
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_convolution
-from sparseconv.functional.conv4d import dense_conv4d, dense_conv_transpose4d
-from sparseconv.functional.precision import lowered
+from sparseconv.functional.products import (
+    DENSE,
+    DENSE_TRANSPOSED,
+    Size,
+    cells_first,
+    cells_first_transposed,
+    convolved,
+)
 from sparseconv.geometry import Geometry, Kind, make_geometry
-from sparseconv.rulebook import Rulebook
-from sparseconv.sites import Sites
 from sparseconv.tensor import SparseTensor
-
-Size = int | Sequence[int]
-
-_DENSE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: dense_conv4d}
-_DENSE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-    4: dense_conv_transpose4d,
-}
 
 
 @dispatched
@@ -63,7 +56,7 @@ def subm_conv(
     """
     check_convolution(input, weight, bias, groups)
     geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    dense = _DENSE[geometry.dimensions]
+    dense = DENSE[geometry.dimensions]
     return dense(input, weight, bias, 1, geometry.padding, geometry.dilation, groups)
 
 
@@ -78,7 +71,7 @@ def _sparse_subm_conv(
     check_convolution(input, weight, bias, groups)
     geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
     sites, rulebook = input.sites.convolve(geometry)
-    return _convolve(input, _cells_first(weight, groups), bias, sites, rulebook)
+    return convolved(input, cells_first(weight, groups), bias, sites, rulebook)
 
 
 @dispatched
@@ -118,7 +111,7 @@ def conv4d(
     geometry.output_shape(tuple(input.shape[2:]))
     ends = zip(reversed(geometry.padding), reversed(geometry.padding_end), strict=True)
     padded = F.pad(input, [pad for pair in ends for pad in pair])
-    return dense_conv4d(padded, weight, bias, geometry.stride, (0,) * 4, geometry.dilation, groups)
+    return DENSE[4](padded, weight, bias, geometry.stride, (0,) * 4, geometry.dilation, groups)
 
 
 def _sparse_conv(dimensions: int) -> Callable[..., SparseTensor]:
@@ -138,7 +131,7 @@ def _sparse_conv(dimensions: int) -> Callable[..., SparseTensor]:
             weight.shape[2:], stride=stride, padding=padding, dilation=dilation
         )
         sites, rulebook = input.sites.convolve(geometry)
-        return _convolve(input, _cells_first(weight, groups), bias, sites, rulebook)
+        return convolved(input, cells_first(weight, groups), bias, sites, rulebook)
 
     return conv
 
@@ -166,7 +159,7 @@ def _sparse_conv_transpose(dimensions: int) -> Callable[..., SparseTensor]:
             kind=Kind.TRANSPOSED,
         )
         sites, rulebook = input.sites.convolve(geometry)
-        return _convolve(input, _cells_first_transposed(weight, groups), bias, sites, rulebook)
+        return convolved(input, cells_first_transposed(weight, groups), bias, sites, rulebook)
 
     return conv_transpose
 
@@ -227,7 +220,7 @@ def inverse_conv(
         weight.shape[2:], stride=stride, dilation=dilation, kind=Kind.TRANSPOSED
     ).output_shape(tuple(input.shape[2:]))
     size = _inverse_size(geometry, shortest, like)
-    full = _DENSE_TRANSPOSED[geometry.dimensions](
+    full = DENSE_TRANSPOSED[geometry.dimensions](
         input, weight, None, geometry.stride, 0, 0, groups, geometry.dilation
     )
     # the padding of the strided layer is cut off here, and what it never read is added as zeros
@@ -283,27 +276,4 @@ def _sparse_inverse_conv(
     if like is not None and not isinstance(like, SparseTensor):
         raise SparseConvTypeError(f"like: must be a SparseTensor, got {type(like).__name__}")
     sites, rulebook = input.sites.inverse(geometry, None if like is None else like.sites)
-    return _convolve(input, _cells_first_transposed(weight, groups), bias, sites, rulebook)
-
-
-def _convolve(
-    input: SparseTensor, weight: Tensor, bias: Tensor | None, sites: Sites, rulebook: Rulebook
-) -> SparseTensor:
-    """Return the product over the rulebook plus bias, in autocast's dtype where that is on."""
-    features, weight = lowered(input.features), lowered(weight)
-    out = gather_gemm_scatter(features, weight, rulebook)
-    if bias is not None:
-        out = out + lowered(bias)
-    return SparseTensor.on_sites(out, sites)
-
-
-def _cells_first(weight: Tensor, groups: int) -> Tensor:
-    """Return torch's ``[G * c_out, c_in, *kernel]`` as ``[K, G, c_in, c_out]``."""
-    split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return split.permute(3, 0, 2, 1)
-
-
-def _cells_first_transposed(weight: Tensor, groups: int) -> Tensor:
-    """Return torch's transposed ``[G * c_in, c_out, *kernel]`` as ``[K, G, c_in, c_out]``."""
-    split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return split.permute(3, 0, 1, 2)
+    return convolved(input, cells_first_transposed(weight, groups), bias, sites, rulebook)
