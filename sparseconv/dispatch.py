@@ -113,6 +113,8 @@ def _remedy(function: Callable[..., Any]) -> str:
     if function in REFUSED:
         return f"{REFUSED[function]}; or run it on the dense tensor, x.dense()"
     name = getattr(function, "__name__", "function")
+    if name.endswith("_") and not name.endswith("__"):
+        return f"use {name[:-1]}, which returns a new tensor, or {name} on x.features"
     return (
         f"use x.dense() to run it on the dense tensor, or x.replace({name}(x.features)) to run it "
         f"on the rows of the active sites"

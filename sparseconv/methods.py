@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.dispatch import dispatch
+from sparseconv.dispatch import HANDLERS, REFUSED, dispatch
 from sparseconv.errors import SparseConvNotImplementedError
 
 
@@ -35,6 +35,31 @@ def _comparison(method: Callable[..., Any]) -> Callable[..., Any]:
         return method(self, other)
 
     return compare
+
+
+# asked for by PyTorch where they are there: what a SparseTensor does not have, it must not refuse
+_ASKED_FOR = ("is_", "pin_memory", "share_memory_", "storage", "data_ptr", "untyped_storage")
+
+
+def _named(name: str) -> Callable[..., Any]:
+    """Return the method ``name`` of a dense tensor, whichever function PyTorch has for it."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return dispatch(_function_of(name), (self, *args), kwargs)
+
+    method.__name__ = name
+    method.__doc__ = f"Return what ``torch.Tensor.{name}`` is on the active sites, or refuse it."
+    return method
+
+
+def _function_of(name: str) -> Callable[..., Any]:
+    """Return the function behind a method, preferably one with a sparse meaning."""
+    found = [getattr(space, name) for space in (torch, F, Tensor) if hasattr(space, name)]
+    for table in (HANDLERS, REFUSED):
+        for function in found:
+            if function in table:
+                return function  # type: ignore[no-any-return]
+    return found[-1]  # type: ignore[no-any-return]
 
 
 class Methods:
@@ -116,6 +141,17 @@ class Methods:
 
     __abs__ = abs
     __pow__ = pow
+    __rpow__ = _method(torch.Tensor.__rpow__)
+    __mod__ = _method(torch.Tensor.__mod__)
+    __rmod__ = _method(torch.Tensor.__rmod__)
+    __floordiv__ = _method(torch.Tensor.__floordiv__)
+    __rfloordiv__ = _method(torch.Tensor.__rfloordiv__)
+    __matmul__ = _method(torch.matmul)
+    __pos__ = _method(torch.positive)
+    __iadd__ = _method(torch.Tensor.__iadd__)
+    __isub__ = _method(torch.Tensor.__isub__)
+    __imul__ = _method(torch.Tensor.__imul__)
+    __itruediv__ = _method(torch.Tensor.__itruediv__)
     __gt__ = _comparison(gt)
     __ge__ = _comparison(ge)
     __lt__ = _comparison(lt)
@@ -123,6 +159,10 @@ class Methods:
     __eq__ = _comparison(eq)
     __ne__ = _comparison(ne)
     __hash__ = object.__hash__
+
+    def contiguous(self, *_args: Any, **_kwargs: Any) -> Any:
+        """Return the tensor itself: a memory format is of the dense tensor."""
+        return self
 
     def is_contiguous(self, *_args: Any, **_kwargs: Any) -> bool:
         """Refuse: only ``torch.nn.SyncBatchNorm`` over several processes asks a network's input.
@@ -134,3 +174,9 @@ class Methods:
             "torch.nn.SyncBatchNorm over several processes has no sparse meaning here; use "
             "torch.nn.BatchNorm (statistics of each process) or torch.nn.GroupNorm (of each sample)"
         )
+
+
+for _name in dir(Tensor):
+    _is_new = not _name.startswith(("_", *_ASKED_FOR)) and not hasattr(Methods, _name)
+    if _is_new and callable(getattr(Tensor, _name)):
+        setattr(Methods, _name, _named(_name))

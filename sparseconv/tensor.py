@@ -244,8 +244,13 @@ class SparseTensor(Methods):
         return SparseTensor.on_sites(features, self.sites)
 
     def to(self, *args: Any, **kwargs: Any) -> SparseTensor:
-        """Return the tensor in another dtype or on another device; arguments as of torch's."""
-        features = self.features.to(*args, **kwargs)
+        """Return the tensor in another dtype or on another device; arguments as of torch's.
+
+        A ``memory_format`` is of the dense tensor, and says nothing here.
+        """
+        kwargs.pop("memory_format", None)
+        like: Any = [entry.features if isinstance(entry, SparseTensor) else entry for entry in args]
+        features = self.features.to(*like, **kwargs) if like or kwargs else self.features
         return SparseTensor.on_sites(features, self.sites.to(features.device))
 
     def cpu(self) -> SparseTensor:
@@ -281,8 +286,10 @@ class SparseTensor(Methods):
         self.features.requires_grad_(requires_grad)
         return self
 
-    def __getitem__(self, samples: int | slice) -> SparseTensor:
-        """Return one sample (a batch of one) or a slice of the batch."""
+    def __getitem__(self, samples: int | slice | tuple[Any, ...]) -> SparseTensor:
+        """Return one sample (a batch of one) or a slice of the batch, ``x[:, a:b]`` of channels."""
+        if isinstance(samples, tuple):
+            return self._some_channels(*samples)
         if not isinstance(samples, int | slice):
             raise SparseConvTypeError(
                 f"x[...]: takes the index of a sample or a slice of samples, got {samples!r}"
@@ -299,6 +306,18 @@ class SparseTensor(Methods):
         coords[:, 0] = batch[rows].to(coords.dtype)
         return self._with_rows(rows, coords, len(numbers))
 
+    def _some_channels(self, samples: Any, channels: Any = slice(None), *rest: Any) -> SparseTensor:
+        """Return a slice of the channels of some samples; the spatial axes stay."""
+        whole = all(entry is Ellipsis or entry == slice(None) for entry in rest)
+        forward = isinstance(channels, slice) and (channels.step is None or channels.step > 0)
+        if not whole or not forward:
+            raise SparseConvTypeError(
+                "x[...]: takes samples and a slice of channels, x[:, 2:5]; sparseconv.crop cuts "
+                "the spatial axes"
+            )
+        x = self if samples == slice(None) else self[samples]
+        return x.replace(x.features[:, channels])
+
     def _with_rows(self, rows: Tensor, coords: Tensor, batch_size: int) -> SparseTensor:
         """Return the given rows of this tensor at ``coords``, on a grid of the same extent."""
         sites = sites_from_coords(coords, self.spatial_shape, batch_size, self.sites.lower)
@@ -312,9 +331,20 @@ class SparseTensor(Methods):
         """Go through the samples."""
         return iter(self.split())
 
-    def split(self) -> list[SparseTensor]:
-        """Return the samples, each a batch of one."""
-        return [self[sample] for sample in range(len(self))]
+    def split(
+        self, split_size_or_sections: int | Sequence[int] | None = None, dim: int = 0
+    ) -> Sequence[SparseTensor]:
+        """Return the samples, each a batch of one; given sizes and ``dim=1``, parts of channels."""
+        if split_size_or_sections is None:
+            return [self[sample] for sample in range(len(self))]
+        parts: Sequence[SparseTensor] = dispatch(
+            torch.split, (self, split_size_or_sections, dim), None
+        )
+        return parts
+
+    def type_as(self, other: Tensor | SparseTensor) -> SparseTensor:
+        """Return the tensor in the dtype and on the device of another."""
+        return self.to(other.device, other.dtype)
 
     def __add__(self, other: Any) -> SparseTensor:
         """Return ``self + other``; see :mod:`sparseconv.functional.arithmetic`."""

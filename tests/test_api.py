@@ -48,7 +48,7 @@ PUBLIC = {
         subm_partial_conv to_dense to_sites union
     """),
     sc.engines: names("ENGINES Engine Finish Index chosen engine explain for_tensor get"),
-    sc.io: names("Points read_points"),
+    sc.io: names("Points read_points write_points"),
 }
 
 

@@ -95,7 +95,7 @@ MUTANTS = (
     ),
     Mutant(
         "deform-ignores-dilation",
-        "functional/deform.py",
+        "taps.py",
         "steps = [cell[axis] * geometry.dilation[axis] for cell in geometry.cells]",
         "steps = [cell[axis] for cell in geometry.cells]",
         DEFORM,
@@ -110,14 +110,14 @@ MUTANTS = (
     Mutant(
         "dilation",
         "geometry.py",
-        'dilations = _per_axis("dilation", dilation, axes, least=1)',
+        'dilations = per_axis("dilation", dilation, axes, least=1)',
         "dilations = (1,) * axes",
         RULEBOOK,
     ),
     Mutant(
         "stride",
         "geometry.py",
-        'strides = _per_axis("stride", stride, axes, least=1)',
+        'strides = per_axis("stride", stride, axes, least=1)',
         "strides = (1,) * axes",
         RULEBOOK,
     ),
@@ -171,8 +171,8 @@ MUTANTS = (
     Mutant(
         "site-law-loses-the-last-site",
         "sites.py",
-        "high = tuple(min(top, size - 1) for top, size in",
-        "high = tuple(min(top, size - 2) for top, size in",
+        "top if own < 0 else min(top, size - 1)",
+        "top if own < 0 else min(top, size - 2)",
         CONV,
     ),
     Mutant(
@@ -213,16 +213,16 @@ MUTANTS = (
     ),
     Mutant(
         "groups",
-        "functional/conv.py",
+        "functional/products.py",
         "return split.permute(3, 0, 2, 1)",
         "return split[:1].expand_as(split).permute(3, 0, 2, 1)",
         CONV,
     ),
     Mutant(
         "bias",
-        "functional/conv.py",
-        "out = out + _autocast(bias)",
-        "out = out + 0 * _autocast(bias)",
+        "functional/products.py",
+        "out = out + lowered(bias)",
+        "out = out + 0 * lowered(bias)",
         CONV,
     ),
     Mutant(
@@ -250,16 +250,20 @@ MUTANTS = (
     Mutant(
         "segment-sum-drops-the-last-row",
         "engines/numba_segments.py",
-        "for entry in range(starts[segment], starts[segment + 1]):",
-        "for entry in range(starts[segment], starts[segment + 1] - 1):",
+        "for entry in range(starts[segment], starts[segment + 1]):\n"
+        "            row = order[entry]\n"
+        "            for column in range(values",
+        "for entry in range(starts[segment], starts[segment + 1] - 1):\n"
+        "            row = order[entry]\n"
+        "            for column in range(values",
         VOXELS,
         "numba",
     ),
     Mutant(
         "reads-what-it-did-not-write",
         "engines/numba_segments.py",
-        "        out[segment] = 0\n",
-        "",
+        '``[S, C]``."""\n    for segment in range(first, last):\n        out[segment] = 0\n',
+        '``[S, C]``."""\n    for segment in range(first, last):\n',
         VOXELS,
         "numba",
     ),
@@ -280,9 +284,9 @@ MUTANTS = (
     ),
     Mutant(
         "union-mixes-up-its-rows",
-        "functional/site_sets.py",
-        ".index_copy(0, rows, features)",
-        ".index_copy(0, rows.flip(0), features)",
+        "segments.py",
+        ".index_copy(0, rows, values)",
+        ".index_copy(0, rows.flip(0), values)",
         TENSOR,
     ),
     Mutant(

@@ -4,6 +4,7 @@ from sparseconv.functional import arithmetic as arithmetic
 from sparseconv.functional import channels as channels
 from sparseconv.functional import layout as layout
 from sparseconv.functional import norm as norm
+from sparseconv.functional import operators as operators
 from sparseconv.functional import pointwise as pointwise
 from sparseconv.functional import reduce as reduce
 from sparseconv.functional import refused as refused

@@ -109,3 +109,28 @@ def _sparse_channel_shuffle(input: SparseTensor, groups: int) -> SparseTensor:
         )
     order = torch.arange(input.channels, device=input.device)
     return input.replace(input.features[:, order.reshape(groups, -1).t().flatten()])
+
+
+def _parts(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function``, which cuts a tensor along an axis, on the channels."""
+
+    def parts(input: SparseTensor, sizes: Any, dim: int = 0) -> tuple[SparseTensor, ...]:
+        check_channel_axis(input, dim)
+        try:
+            cut = function(input.features, sizes, 1)
+        except (TypeError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise SparseConvValueError(
+                f"{function.__name__}: {sizes!r} does not cut {input.channels} channels: {reason}"
+            ) from error
+        return tuple(input.replace(part) for part in cut)
+
+    return parts
+
+
+for _function in (torch.chunk, torch.split):
+    implements(
+        _function,
+        meaning="the channels in several parts (dim=1)",
+        law="each site by itself; x.split() without arguments cuts the batch into its samples",
+    )(_parts(_function))

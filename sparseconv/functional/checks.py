@@ -71,9 +71,9 @@ def check_convolution(
             f"groups={groups} takes {needed}"
         )
     _check_bias(bias, weight.shape[1] * groups if transposed else weight.shape[0])
-    _check_same("weight", weight, input)
+    check_same("weight", weight, input)
     if bias is not None:
-        _check_same("bias", bias, input)
+        check_same("bias", bias, input)
 
 
 def _check_groups(weight: Tensor, groups: Any, transposed: bool) -> None:
@@ -101,7 +101,7 @@ def _check_bias(bias: Any, channels: int) -> None:
         )
 
 
-def _check_same(name: str, parameter: Tensor, input: Input) -> None:
+def check_same(name: str, parameter: Tensor, input: Input) -> None:
     """Raise unless a parameter has the input's device and, outside autocast, its dtype."""
     if parameter.device != input.device:
         raise SparseConvTypeError(

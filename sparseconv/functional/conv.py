@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd import gather_gemm_scatter
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_convolution
-from sparseconv.functional.conv4d import dense_conv4d, dense_conv_transpose4d
-from sparseconv.functional.precision import lowered
+from sparseconv.functional.products import (
+    DENSE,
+    DENSE_TRANSPOSED,
+    Plan,
+    Size,
+    cells_first,
+    cells_first_transposed,
+    convolved,
+)
 from sparseconv.geometry import Geometry, Kind, make_geometry
-from sparseconv.rulebook import Rulebook
-from sparseconv.sites import Sites
 from sparseconv.tensor import SparseTensor
-
-Size = int | Sequence[int]
-
-_DENSE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: dense_conv4d}
-_DENSE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-    4: dense_conv_transpose4d,
-}
-
-
-class Plan(NamedTuple):
-    """What a convolution on sparse input comes down to.
-
-    Attributes:
-        sites: the output's.
-        rulebook: the pairs of every kernel cell.
-        weight: ``[K, G, c_in, c_out]``, the layer's own in the order of the products.
-    """
-
-    sites: Sites
-    rulebook: Rulebook
-    weight: Tensor
 
 
 @dispatched
@@ -78,7 +58,7 @@ def subm_conv(
     """
     check_convolution(input, weight, bias, groups)
     geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    dense = _DENSE[geometry.dimensions]
+    dense = DENSE[geometry.dimensions]
     return dense(input, weight, bias, 1, geometry.padding, geometry.dilation, groups)
 
 
@@ -90,7 +70,7 @@ def _sparse_subm_conv(
     dilation: Size = 1,
     groups: int = 1,
 ) -> SparseTensor:
-    return _convolve(input, bias, plan_subm(input, weight, bias, dilation, groups))
+    return convolved(input, bias, plan_subm(input, weight, bias, dilation, groups))
 
 
 def plan_subm(
@@ -103,7 +83,7 @@ def plan_subm(
     """Return the plan of a submanifold convolution; arguments as of :func:`subm_conv`."""
     check_convolution(input, weight, bias, groups)
     geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    return Plan(*input.sites.convolve(geometry), _cells_first(weight, groups))
+    return Plan(*input.sites.convolve(geometry), cells_first(weight, groups))
 
 
 @dispatched
@@ -143,7 +123,7 @@ def conv4d(
     geometry.output_shape(tuple(input.shape[2:]))
     ends = zip(reversed(geometry.padding), reversed(geometry.padding_end), strict=True)
     padded = F.pad(input, [pad for pair in ends for pad in pair])
-    return dense_conv4d(padded, weight, bias, geometry.stride, (0,) * 4, geometry.dilation, groups)
+    return DENSE[4](padded, weight, bias, geometry.stride, (0,) * 4, geometry.dilation, groups)
 
 
 Planner = Callable[..., Plan]
@@ -165,7 +145,7 @@ def plan_conv(dimensions: int) -> Planner:
         geometry = make_geometry(
             weight.shape[2:], stride=stride, padding=padding, dilation=dilation
         )
-        return Plan(*input.sites.convolve(geometry), _cells_first(weight, groups))
+        return Plan(*input.sites.convolve(geometry), cells_first(weight, groups))
 
     return plan
 
@@ -192,7 +172,7 @@ def plan_conv_transpose(dimensions: int) -> Planner:
             output_padding=output_padding,
             kind=Kind.TRANSPOSED,
         )
-        return Plan(*input.sites.convolve(geometry), _cells_first_transposed(weight, groups))
+        return Plan(*input.sites.convolve(geometry), cells_first_transposed(weight, groups))
 
     return plan
 
@@ -203,7 +183,7 @@ def _planned(plan: Planner) -> Callable[..., SparseTensor]:
     def convolution(
         input: SparseTensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any
     ) -> SparseTensor:
-        return _convolve(input, bias, plan(input, weight, bias, *args, **options))
+        return convolved(input, bias, plan(input, weight, bias, *args, **options))
 
     return convolution
 
@@ -264,7 +244,7 @@ def inverse_conv(
         weight.shape[2:], stride=stride, dilation=dilation, kind=Kind.TRANSPOSED
     ).output_shape(tuple(input.shape[2:]))
     size = _inverse_size(geometry, shortest, like)
-    full = _DENSE_TRANSPOSED[geometry.dimensions](
+    full = DENSE_TRANSPOSED[geometry.dimensions](
         input, weight, None, geometry.stride, 0, 0, groups, geometry.dilation
     )
     # the padding of the strided layer is cut off here, and what it never read is added as zeros
@@ -316,7 +296,7 @@ def _sparse_inverse_conv(
     like: Input | None = None,
 ) -> SparseTensor:
     plan = plan_inverse(input, weight, bias, stride, padding, dilation, groups, like=like)
-    return _convolve(input, bias, plan)
+    return convolved(input, bias, plan)
 
 
 def plan_inverse(
@@ -336,25 +316,4 @@ def plan_inverse(
     if like is not None and not isinstance(like, SparseTensor):
         raise SparseConvTypeError(f"like: must be a SparseTensor, got {type(like).__name__}")
     sites, rulebook = input.sites.inverse(geometry, None if like is None else like.sites)
-    return Plan(sites, rulebook, _cells_first_transposed(weight, groups))
-
-
-def _convolve(input: SparseTensor, bias: Tensor | None, plan: Plan) -> SparseTensor:
-    """Return the product over the rulebook plus bias, in autocast's dtype where that is on."""
-    features, weight = lowered(input.features), lowered(plan.weight)
-    out = gather_gemm_scatter(features, weight, plan.rulebook)
-    if bias is not None:
-        out = out + lowered(bias)
-    return SparseTensor.on_sites(out, plan.sites)
-
-
-def _cells_first(weight: Tensor, groups: int) -> Tensor:
-    """Return torch's ``[G * c_out, c_in, *kernel]`` as ``[K, G, c_in, c_out]``."""
-    split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return split.permute(3, 0, 2, 1)
-
-
-def _cells_first_transposed(weight: Tensor, groups: int) -> Tensor:
-    """Return torch's transposed ``[G * c_in, c_out, *kernel]`` as ``[K, G, c_in, c_out]``."""
-    split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return split.permute(3, 0, 1, 2)
+    return Plan(sites, rulebook, cells_first_transposed(weight, groups))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_convolution
-from sparseconv.functional.conv import _DENSE, Plan, Size, _cells_first, _convolve
+from sparseconv.functional.products import DENSE, Plan, Size, cells_first, convolved
 from sparseconv.geometry import make_geometry
 from sparseconv.tensor import SparseTensor
 
@@ -66,7 +66,7 @@ def conv(
         )
     ends = zip(reversed(geometry.padding), reversed(geometry.padding_end), strict=True)
     padded = F.pad(input, [pad for pair in ends for pad in pair])
-    dense = _DENSE[geometry.dimensions]
+    dense = DENSE[geometry.dimensions]
     none = (0,) * geometry.dimensions
     return dense(padded, weight, bias, geometry.stride, none, geometry.dilation, groups)
 
@@ -90,4 +90,4 @@ def _sparse_conv_at(
         raise SparseConvTypeError(f"like: on {like.device}, but the input is on {input.device}")
     geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
     given = input.sites.convolve(geometry, None if like is None else like.sites)
-    return _convolve(input, bias, Plan(*given, _cells_first(weight, groups)))
+    return convolved(input, bias, Plan(*given, cells_first(weight, groups)))

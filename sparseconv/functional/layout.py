@@ -62,7 +62,8 @@ def _sparse_pad(
         shape[-1 - number] += pad[2 * number] + pad[2 * number + 1]
     coords = input.coords + input.coords.new_tensor([0, *low])
     sites = sites_from_coords(coords, shape, input.batch_size, input.sites.lower)
-    return SparseTensor.on_sites(input.features, sites)
+    # a copy, as the dense one is: what is written into it in place must not reach the input
+    return SparseTensor.on_sites(input.features.clone(), sites)
 
 
 @implements(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from sparseconv.autograd import gather_gemm_scatter
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.checks import Input, _check_same
+from sparseconv.functional.checks import Input, check_same
 from sparseconv.geometry import Geometry, make_geometry
 from sparseconv.segments import place_rows
 from sparseconv.tensor import SparseTensor
@@ -138,12 +138,12 @@ def _checked(
             f"{(*output, *channels, *geometry.kernel_size)} for this input, "
             f"got {tuple(weight.shape)}"
         )
-    _check_same("weight", weight, input)
+    check_same("weight", weight, input)
     if bias is not None:
         if tuple(bias.shape) != (channels[0], *output):
             raise SparseConvValueError(
                 f"bias: must have shape (C_out, *output) = {(channels[0], *output)}, "
                 f"got {tuple(bias.shape)}"
             )
-        _check_same("bias", bias, input)
+        check_same("bias", bias, input)
     return geometry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sparseconv.autograd import window_sum
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.conv4d import dense_conv4d
+from sparseconv.functional.products import DENSE
 from sparseconv.geometry import Geometry, Kind
 from sparseconv.rulebook import Rulebook
 from sparseconv.sites import Sites
@@ -19,7 +19,6 @@ from sparseconv.tensor import SparseTensor
 from sparseconv.traced import TracedRulebook
 
 NORMALIZATIONS = ("ratio", "mean")
-_DENSE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: dense_conv4d}
 
 
 class Coverage(NamedTuple):
@@ -89,7 +88,7 @@ def padded_conv(values: Tensor, weight: Tensor, geometry: Geometry, groups: int)
     extra = [pad for start, end in reversed(ends) for pad in (0, end - start)]
     if any(extra):
         values = F.pad(values, extra)
-    conv = _DENSE[geometry.dimensions]
+    conv = DENSE[geometry.dimensions]
     return conv(values, weight, None, geometry.stride, geometry.padding, geometry.dilation, groups)
 
 

@@ -17,8 +17,8 @@ from sparseconv.autograd import scaled_gather_gemm_scatter
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.functional import masks
 from sparseconv.functional.checks import check_convolution
-from sparseconv.functional.conv import _cells_first, _cells_first_transposed
 from sparseconv.functional.precision import lowered
+from sparseconv.functional.products import cells_first, cells_first_transposed
 from sparseconv.geometry import Geometry, Kind, make_geometry
 from sparseconv.tensor import SparseTensor
 
@@ -107,7 +107,7 @@ def _sparse_partial_conv(
 ) -> Any:
     check_convolution(input, weight, bias, groups)
     geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    cells = _cells_first(weight, groups)
+    cells = cells_first(weight, groups)
     return _sparse(input, cells, bias, geometry, mask, normalize)
 
 
@@ -169,7 +169,7 @@ def _sparse_subm_partial_conv(
 ) -> Any:
     check_convolution(input, weight, bias, groups)
     geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    cells = _cells_first(weight, groups)
+    cells = cells_first(weight, groups)
     return _sparse(input, cells, bias, geometry, mask, normalize)
 
 
@@ -258,7 +258,7 @@ def _sparse_partial_conv_transpose(
         output_padding=output_padding,
         kind=Kind.TRANSPOSED,
     )
-    cells = _cells_first_transposed(weight, groups)
+    cells = cells_first_transposed(weight, groups)
     return _sparse(input, cells, bias, geometry, mask, normalize)
 
 

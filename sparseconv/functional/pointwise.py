@@ -124,6 +124,7 @@ PAIRWISE: tuple[Callable[..., Any], ...] = (
     torch.lerp,
     torch.atan2,
     torch.remainder,
+    torch.floor_divide,
     torch.fmod,
 )
 
@@ -147,15 +148,15 @@ def _on_rows(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return on_rows
 
 
-def _pairwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]:
+def pairwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]:
     """Return the function on tensors on the same sites, row by row, as a SparseTensor."""
     on_rows = _on_rows(function)
 
-    def pairwise(*operands: Operand, **options: Any) -> SparseTensor:
+    def on_sites(*operands: Operand, **options: Any) -> SparseTensor:
         x = first_sparse(*operands, *options.values())
         return x.replace(on_rows(*operands, **options))
 
-    return pairwise
+    return on_sites
 
 
 for _function in ACTIVATIONS + UNARY:
@@ -185,9 +186,11 @@ for _names in COMPARISONS:
 for _function in PAIRWISE:
     implements(
         _function,
+        # reached where a dense tensor stands on the left
+        *(getattr(Tensor, name) for name in [_function.__name__] if hasattr(Tensor, name)),
         meaning="applied to each value of the active sites, operands row by row",
         law="operands on the same sites, numbers, or dense tensors that broadcast to the shape",
-    )(_pairwise(_function))
+    )(pairwise(_function))
 
 
 @implements(

@@ -80,6 +80,12 @@ refuse(
     instead="a SparseTensor keeps its axes (B, C, *spatial); use x.features",
 )
 refuse(
+    torch.Tensor.backward,
+    torch.Tensor.register_hook,
+    torch.Tensor.retain_grad,
+    instead="autograd follows x.features, call it there",
+)
+refuse(
     torch.stack,
     instead="use torch.cat(dim=1) for channels or sparseconv.collate for samples",
 )

@@ -1,6 +1,7 @@
-"""Files to arrays: `read_points` and the `Points` it returns; one module per format."""
+"""Files to arrays and back: `read_points`, `write_points` and `Points`; one module per format."""
 
 from sparseconv.io.points import Points as Points
 from sparseconv.io.read import read_points as read_points
+from sparseconv.io.write import write_points as write_points
 
-__all__ = ["Points", "read_points"]
+__all__ = ["Points", "read_points", "write_points"]

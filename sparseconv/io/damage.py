@@ -24,8 +24,11 @@ def naming_damage(path: Path) -> Iterator[None]:
         yield
     except SparseConvError:
         raise
-    # Damaged bytes make parsers raise almost anything (EOFError, BadZipFile, SyntaxError, ...).
-    except Exception as error:
+    # Damaged bytes make parsers raise almost anything (EOFError, BadZipFile, SyntaxError, ...), and
+    # the panic of a parser written in Rust is no Exception.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise SparseConvValueError(
             f"{path.name!r} cannot be read as {path.suffix.lower()}: {reason}"

@@ -8,7 +8,7 @@ import numpy as np
 
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io.damage import naming_damage
-from sparseconv.io.points import Points, from_columns
+from sparseconv.io.points import Points, as_xyz, from_columns
 
 
 def read_npy(path: Path) -> Points:
@@ -29,3 +29,19 @@ def read_npy(path: Path) -> Points:
         if not isinstance(table, np.ndarray):
             raise SparseConvValueError(f"{path.name!r} is an archive, name it .npz")
     return from_columns(table, f"the array in {path.name!r}")
+
+
+def write_npy(path: Path, points: Points) -> None:
+    """Write one array ``[N, 3 + F]`` of positions and features; their names are not kept.
+
+    Args:
+        path: The file, replaced if it is there.
+        points: What to write, without labels.
+
+    Raises:
+        SparseConvValueError: There are labels.
+    """
+    if points.labels is not None:
+        raise SparseConvValueError("labels: a .npy does not hold them, write .npz")
+    with path.open("wb") as file:
+        np.save(file, np.concatenate([as_xyz(points.xyz), points.features], axis=1))

@@ -10,12 +10,11 @@ import numpy.typing as npt
 
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io.damage import naming_damage
-from sparseconv.io.points import AXES, Points, from_columns
+from sparseconv.io.points import AXES, LABEL_NAMES, Points, from_columns
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 POSITION_KEYS = ("xyz", "points")
-LABEL_KEYS = ("label", "labels")
 
 
 def read_npz(path: Path) -> Points:
@@ -40,7 +39,7 @@ def read_npz(path: Path) -> Points:
     for key, array in arrays.items():
         source = f"{key!r} in {path.name!r}"
         _check_rows(array, len(points), source)
-        if key in LABEL_KEYS and array.dtype.kind in "iu":
+        if key in LABEL_NAMES and array.dtype.kind in "iu":
             if labels is not None:
                 raise SparseConvValueError(f"{path.name!r} holds both label and labels, keep one")
             labels = _as_labels(array, source)
@@ -86,3 +85,22 @@ def _as_labels(array: npt.NDArray[Any], source: str) -> npt.NDArray[np.int64]:
     if array.size != len(array):
         raise SparseConvValueError(f"{source} has shape {array.shape}, labels must be (N,)")
     return array.reshape(-1).astype(np.int64)
+
+
+def write_npz(path: Path, points: Points) -> None:
+    """Write ``xyz``, each feature under its own name, and ``label`` if there are labels.
+
+    Args:
+        path: The file, replaced if it is there.
+        points: What to write.
+
+    Raises:
+        SparseConvValueError: A feature's name is taken.
+    """
+    columns = dict(zip(points.feature_names, points.features.T, strict=True))
+    taken = [name for name in columns if name in (*POSITION_KEYS, *LABEL_NAMES)]
+    if taken:
+        raise SparseConvValueError(f"feature_names: {taken[0]!r} is taken, rename that feature")
+    labels = {} if points.labels is None else {"label": points.labels}
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, xyz=points.xyz, **columns, **labels)

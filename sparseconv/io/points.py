@@ -13,6 +13,8 @@ from sparseconv.errors import SparseConvValueError
 Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 AXES = 3
+AXIS_NAMES = ("x", "y", "z")
+LABEL_NAMES = ("label", "labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,65 @@ class Points:
     def __len__(self) -> int:
         """Return the number of points N."""
         return len(self.xyz)
+
+
+Fields: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+def from_fields(fields: Fields, source: str) -> Points:
+    """Put named columns together: x, y, z, an integer label, and features.
+
+    Args:
+        fields: numeric arrays ``[N]`` or ``[N, k]`` by name; the latter gives the features
+            ``name_0``, ``name_1`` and so on. The case of x, y and z does not matter.
+        source: What to call them in an error, for example the file's name.
+
+    Returns:
+        The points; an integer field ``label`` or ``labels`` gives their labels.
+
+    Raises:
+        SparseConvValueError: x, y or z is missing, or a name comes twice.
+    """
+    rest = dict(fields)
+    axes = []
+    for axis in AXIS_NAMES:
+        named = [name for name in rest if name.lower() == axis]
+        if len(named) != 1:
+            raise SparseConvValueError(
+                f"{source} has the fields {', '.join(fields) or 'none'}, must have x, y and z once"
+            )
+        axes.append(rest.pop(named[0]))
+    given = [name for name in rest if name in LABEL_NAMES and rest[name].dtype.kind in "iu"]
+    if len(given) > 1:
+        raise SparseConvValueError(f"{source} holds both label and labels, keep one")
+    labels = rest.pop(given[0]).astype(np.int64) if given else None
+    names, columns = [], [np.empty((len(axes[0]), 0), np.float32)]
+    for name, values in rest.items():
+        width = values.shape[1] if values.ndim > 1 else 1
+        names += [name] if values.ndim == 1 else [f"{name}_{i}" for i in range(width)]
+        columns.append(values.reshape(len(values), width).astype(np.float32))
+    return Points(
+        as_xyz(np.stack(axes, axis=1)), np.concatenate(columns, axis=1), tuple(names), labels
+    )
+
+
+def as_fields(points: Points, reserved: tuple[str, ...] = ()) -> Fields:
+    """Return what a file of named columns holds: x, y, z, the features, then the label.
+
+    Raises:
+        SparseConvValueError: A feature's name is taken, empty, or has a blank, comma or quote.
+    """
+    axes = dict(zip(AXIS_NAMES, as_xyz(points.xyz).T, strict=True))
+    for name in points.feature_names:
+        if name.lower() in (*AXIS_NAMES, *LABEL_NAMES, *reserved):
+            raise SparseConvValueError(f"feature_names: {name!r} is taken, rename that feature")
+        if not name.isprintable() or not name or set(name) & set(" ,;\"'#/"):
+            raise SparseConvValueError(
+                f"feature_names: {name!r} must be one word without blank, comma or quote"
+            )
+    features = dict(zip(points.feature_names, points.features.astype(np.float32).T, strict=True))
+    labels = {} if points.labels is None else {"label": points.labels.astype(np.int64)}
+    return axes | features | labels
 
 
 def as_xyz(columns: npt.NDArray[Any]) -> Floats:

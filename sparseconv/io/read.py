@@ -8,14 +8,25 @@ from pathlib import Path
 
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io.bin import Layout, read_bin
+from sparseconv.io.las import read_las
 from sparseconv.io.npy import read_npy
 from sparseconv.io.npz import read_npz
+from sparseconv.io.pcd import read_pcd
+from sparseconv.io.ply import read_ply
 from sparseconv.io.points import Points
+from sparseconv.io.text import read_text
 
 READERS: dict[str, Callable[[Path], Points]] = {
     ".bin": read_bin,
     ".npy": read_npy,
     ".npz": read_npz,
+    ".ply": read_ply,
+    ".pcd": read_pcd,
+    ".las": read_las,
+    ".laz": read_las,
+    ".xyz": read_text,
+    ".txt": read_text,
+    ".csv": read_text,
 }
 
 
@@ -25,7 +36,8 @@ def read_points(path: str | os.PathLike[str], *, layout: Layout | None = None) -
     The reader returns what the file holds: rows with NaN are kept, and nothing is scaled.
 
     Args:
-        path: A ``.bin`` (KITTI, nuScenes), ``.npy`` or ``.npz`` file.
+        path: A ``.bin`` (KITTI, nuScenes), ``.npy``, ``.npz``, ``.ply``, ``.pcd``, ``.xyz``,
+            ``.txt`` or ``.csv`` file; with the extra ``las`` also a ``.las`` or ``.laz`` file.
         layout: ``"kitti"`` or ``"nuscenes"`` settles what a ``.bin`` file is; None decides by its
             name, size and content.
 
@@ -35,6 +47,7 @@ def read_points(path: str | os.PathLike[str], *, layout: Layout | None = None) -
     Raises:
         SparseConvValueError: The suffix is unknown, `layout` does not apply, or the file is damaged
             or not of its format.
+        SparseConvError: A library that the format needs is not installed.
         OSError: The file cannot be opened (FileNotFoundError where it is missing).
 
     >>> import tempfile, numpy as np

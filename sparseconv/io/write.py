@@ -1,0 +1,59 @@
+"""`write_points`: the table from suffix to writer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.io.las import write_las
+from sparseconv.io.npy import write_npy
+from sparseconv.io.npz import write_npz
+from sparseconv.io.pcd import write_pcd
+from sparseconv.io.ply import write_ply
+from sparseconv.io.points import Points
+from sparseconv.io.text import write_text
+
+WRITERS: dict[str, Callable[[Path, Points], None]] = {
+    ".npy": write_npy,
+    ".npz": write_npz,
+    ".ply": write_ply,
+    ".pcd": write_pcd,
+    ".las": write_las,
+    ".laz": write_las,
+    ".xyz": write_text,
+    ".txt": write_text,
+    ".csv": write_text,
+}
+
+
+def write_points(path: str | os.PathLike[str], points: Points) -> None:
+    """Write a point cloud, the format chosen by the file's suffix (case does not matter).
+
+    Args:
+        path: The file, replaced if it is there. ``.npz`` and ``.pcd`` keep everything; ``.npy`` has
+            no names and no labels; ``.las`` and ``.laz`` round positions, and need the extra
+            ``las``. The layouts of single data sets (``.bin``) are not written.
+        points: What to write.
+
+    Raises:
+        SparseConvTypeError: `points` are no :class:`Points`.
+        SparseConvValueError: The suffix is unknown, or the format does not hold these points.
+        OSError: The file cannot be written.
+
+    >>> import tempfile, numpy as np, sparseconv as sc
+    >>> points = sc.io.Points(np.zeros((5, 3)), np.ones((5, 1), np.float32), ("intensity",))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sc.io.write_points(folder + "/scan.ply", points)
+    ...     sc.io.read_points(folder + "/scan.ply").feature_names
+    ('intensity',)
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in WRITERS:
+        known = ", ".join(WRITERS)
+        raise SparseConvValueError(f"path {path.name!r} has suffix {suffix!r}, written are {known}")
+    if not isinstance(points, Points):
+        raise SparseConvTypeError(f"points: must be Points, got {type(points).__name__}")
+    WRITERS[suffix](path, points)
