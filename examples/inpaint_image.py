@@ -62,7 +62,7 @@ HELD_OUT = ("camera", "astronaut", "china")
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 SCATTERED, BLOCKS, BLOCK = (0.5, 0.8, 0.95), 12, 24
 SIZE, CROP, BATCH = 256, 64, 16
-STEPS, QUICK_STEPS, TARGET_STEPS = 800, 24, 4000
+STEPS, QUICK_STEPS, TARGET_STEPS = 800, 24, 4500
 
 Method = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, list[tuple[float, float]]]
