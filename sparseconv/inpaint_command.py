@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
         )
     if not bool(mask.any()):
         raise SparseConvValueError("mask: nothing of the image is valid")
-    filled = fill(_network(options, image, mask, generator), image, mask)
+    filled = _filled(_network(options, image, mask, generator), image, mask)
     images.write_image(options.output, filled)
     hole = ~mask
     sys.stdout.write(f"filled {100 * float(hole.float().mean()):.1f} % of {options.image.name}\n")
@@ -79,6 +79,19 @@ def run(options: argparse.Namespace) -> None:
         if min(size) >= images.SSIM_WINDOW:
             scores += f", SSIM {images.ssim(filled, truth, hole):.4f}"
         sys.stdout.write(f"inside the holes: {scores}\n")
+
+
+def _filled(network: PartialUNet | None, image: Tensor, mask: Tensor) -> Tensor:
+    """Return the filled image; a network for colours sees a grey one as three equal channels."""
+    if network is None or _channels(network.state_dict()) == image.shape[1]:
+        return fill(network, image, mask)
+    seen = image.expand(-1, _channels(network.state_dict()), -1, -1)
+    return torch.where(mask, image, fill(network, seen, mask).mean(dim=1, keepdim=True))
+
+
+def _channels(weights: dict[str, Tensor]) -> int:
+    """Return how many channels a network with these weights fills."""
+    return weights["last.bias"].numel()
 
 
 def _network(
@@ -107,14 +120,15 @@ def save_network(path: Path, network: PartialUNet, widths: tuple[int, ...]) -> N
 
 
 def load_network(path: Path, channels: int) -> PartialUNet:
-    """Return a network that :func:`save_network` wrote.
+    """Return a network that :func:`save_network` wrote; one for colours fills grey images too.
 
     Raises:
         SparseConvValueError: the file is none, or for images of other channels.
     """
     try:
         saved = torch.load(path, weights_only=True)
-        network = new_network(channels, saved["widths"])
+        seen = _channels(saved["weights"]) if channels == 1 else channels
+        network = new_network(seen, saved["widths"])
         network.load_state_dict(saved["weights"])
     except (KeyError, TypeError, RuntimeError, ValueError, UnpicklingError) as error:
         raise SparseConvValueError(

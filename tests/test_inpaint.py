@@ -92,6 +92,23 @@ def test_weights_that_were_kept_fill_as_their_network_does(picture: Path, tmp_pa
     torch.testing.assert_close(images.read_image(out), expected, rtol=0, atol=1 / 255)
 
 
+def test_weights_of_a_network_for_colours_fill_a_grey_image(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, grey = new_network(3, (4, 8)), torch.rand(1, 1, 20, 24)
+    torch.nn.init.normal_(network.last.get_parameter("weight"), std=0.1)
+    save_network(tmp_path / "network.pt", network, (4, 8))
+    images.write_image(tmp_path / "grey.png", grey)
+    mask = irregular_mask(20, 24, 0.3, torch.Generator().manual_seed(3))
+    images.write_image(tmp_path / "mask.png", (~mask).float())
+    out, image = tmp_path / "out.png", images.read_image(tmp_path / "grey.png")
+    given = ["--mask", str(tmp_path / "mask.png"), "--weights", str(tmp_path / "network.pt")]
+    assert main(["inpaint", str(tmp_path / "grey.png"), *given, "-o", str(out)]) == 0
+    expected = fill(network, image.expand(-1, 3, -1, -1), mask).mean(dim=1, keepdim=True)
+    filled = images.read_image(out)
+    torch.testing.assert_close(filled, expected, rtol=0, atol=1 / 255)
+    assert torch.equal(filled[mask], image[mask])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
