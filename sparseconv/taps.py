@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,6 +47,8 @@ def low_sites(cells: Tensor, outputs: Tensor, geometry: Geometry, axis: int) -> 
         geometry: of the kernel.
         axis: which one.
     """
-    steps = [cell[axis] * geometry.dilation[axis] for cell in geometry.cells]
+    inner = math.prod(geometry.kernel_size[axis + 1 :])  # kernel cells: the last axis is fastest
+    numbers = torch.arange(geometry.num_cells, device=cells.device)
+    steps = numbers // inner % geometry.kernel_size[axis] * geometry.dilation[axis]
     first = outputs * geometry.stride[axis] - geometry.padding[axis]
-    return cells[:, :, axis] + (first + cells.new_tensor(steps)[:, None])
+    return cells[:, :, axis] + (first + steps[:, None])

@@ -297,6 +297,17 @@ def test_a_torchvision_layer_hands_over_its_weights() -> None:
     assert_close(mine(x), theirs(x, mine.offset(x)))
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_batch_of_nothing_passes(axes: int) -> None:
+    layer = LAYERS[axes](4, 6, 3, stride=2, padding=1, groups=2, modulated=True, offset_groups=2)
+    x = torch.zeros(0, 4, *(5,) * axes, requires_grad=True)
+    y = layer(x)
+    assert y.shape == (0, 6, *(3,) * axes)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+    assert all(not parameter.grad.any() for parameter in layer.parameters())
+
+
 # On a SparseTensor
 
 
