@@ -41,7 +41,7 @@ def tap_rows(
                 f"offset, mask: must lie on the output sites, {sites}; got {guide}"
             )
     taps = sparse_taps(cells, decoded(geometry), living(source), sites)
-    return taps.rows, cells.new_tensor(taps.splits)
+    return taps.rows, cells.new_tensor(taps.splits, dtype=torch.int64)
 
 
 @tap_rows.register_fake
@@ -49,7 +49,7 @@ def _(cells, source, target, guides, geometry):  # type: ignore[no-untyped-def]
     groups, kernel, axes, count = cells.shape
     samples = torch.library.get_ctx().new_dynamic_size()
     rows = cells.new_empty(groups, kernel, 2**axes, count, dtype=torch.int32)
-    return rows, cells.new_empty(samples)
+    return rows, cells.new_empty(samples, dtype=torch.int64)
 
 
 def _taps(features: Tensor, rows: Tensor, splits: Tensor) -> Taps:

@@ -252,10 +252,10 @@ def _rows(x: Tensor, order: Tensor | None) -> Tensor:
 
 
 def _whole_and_part(shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the shifts' floor, as int64, and what is left over, in [0, 1)."""
+    """Return the shifts' floor, as int32, and what is left over, in [0, 1)."""
     near = shift.clamp(-FARTHEST, FARTHEST)
     whole = near.detach().floor()
-    return whole.nan_to_num(0).long(), near - whole
+    return whole.nan_to_num(0).int(), near - whole
 
 
 def _product(
@@ -286,7 +286,9 @@ def _dense_taps(
     batch, _, *size = shape
     step = math.prod(size)
     count, places = batch * step, math.prod(out_shape)
-    grid = [torch.arange(length, device=cells.device) for length in (batch, *out_shape)]
+    # half the memory is half the time; enough for all sums below but on the largest grids
+    kind = torch.int32 if (1 + len(size)) * count < 2**31 else torch.int64
+    grid = [torch.arange(n, dtype=kind, device=cells.device) for n in (batch, *out_shape)]
     numbers = [axis.flatten() for axis in torch.meshgrid(*grid, indexing="ij")]
     rows = (numbers[0] * step).reshape(1, 1, 1, -1)
     for axis, length in enumerate(size):
