@@ -95,9 +95,9 @@ MUTANTS = (
     ),
     Mutant(
         "deform-ignores-dilation",
-        "functional/deform.py",
-        "steps = [cell[axis] * geometry.dilation[axis] for cell in geometry.cells]",
-        "steps = [cell[axis] for cell in geometry.cells]",
+        "taps.py",
+        "steps = numbers // inner % geometry.kernel_size[axis] * geometry.dilation[axis]",
+        "steps = numbers // inner % geometry.kernel_size[axis]",
         DEFORM,
     ),
     Mutant(
