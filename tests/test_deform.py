@@ -287,14 +287,20 @@ def test_torchvision_gives_the_same_numbers(name: str) -> None:
             assert_close(mine.grad, theirs.grad)
 
 
-def test_a_torchvision_layer_hands_over_its_weights() -> None:
+@pytest.mark.parametrize("modulated", [False, True])
+def test_a_torchvision_layer_hands_over_its_weights(modulated: bool) -> None:
     ops = pytest.importorskip("torchvision.ops")
-    theirs = ops.DeformConv2d(4, 6, 3, padding=1, groups=2)
-    mine = sc.nn.DeformConv2d(4, 6, 3, padding=1, groups=2)
+    options = {"stride": 2, "padding": 1, "dilation": 2, "groups": 2}
+    theirs = ops.DeformConv2d(4, 6, 3, **options)
+    mine = sc.nn.DeformConv2d(4, 6, 3, **options, modulated=modulated, offset_groups=2)
     mine.load_state_dict(theirs.state_dict(), strict=False)
-    x = torch.randn(1, 4, 5, 5)
+    x = torch.randn(2, 4, 9, 8)
     torch.nn.init.normal_(mine.offset.weight)
-    assert_close(mine(x), theirs(x, mine.offset(x)))
+    mask = None
+    if modulated:
+        torch.nn.init.normal_(mine.modulation.weight)
+        mask = torch.sigmoid(mine.modulation(x))
+    assert_close(mine(x), theirs(x, mine.offset(x), mask))
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
