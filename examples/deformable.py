@@ -7,7 +7,7 @@ with deformable ones in the place of the last two. The tasks: poles, wires and b
 tilt; and handwritten digits turned by up to 90 degrees. Prints both accuracies, mean and standard
 deviation over the seeds, and draws where two layers of kernels look, on top of the input: before
 training on the regular grid, and where they learned to. They spread out from the grid, and do not
-follow the structures. Takes three to four minutes, some seconds with --quick.
+follow the structures. Takes five to ten minutes, some seconds with --quick.
 """
 
 from __future__ import annotations
