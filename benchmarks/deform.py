@@ -13,11 +13,13 @@ kind of run under its own name.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import itertools
 import json
 import os
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,11 @@ def functions() -> dict[str, Function]:
     return {**found, "torchvision": lambda x, o, w, m: deform_conv2d(x, o, w, padding=1, mask=m)}
 
 
+def torchvision_version() -> str | None:
+    """Return the version of the torchvision that is timed, None where there is none."""
+    return importlib.metadata.version("torchvision") if find_spec("torchvision") else None
+
+
 def tensors() -> tuple[Tensor, ...]:
     """Return input, offset, weight and mask, random; offsets of about one cell."""
     torch.manual_seed(0)
@@ -162,7 +169,7 @@ def main() -> None:
     report = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     report["cpu time, one thread" if arguments.cpu_time else "wall clock"] = {
         "case": f"1x{CHANNELS}x{SIZE}x{SIZE}, k={KERNEL}, {CHANNELS} output channels, v2, float32",
-        "machine": machine(),
+        "machine": {**machine(), "torchvision": torchvision_version()},
         "load_average_1_min": os.getloadavg()[0],
         "median_ms": {name: round(value, 2) for name, value in times.items()},
         "times_as_fast_as": {name: round(value, 2) for name, value in ratios.items()},

@@ -5,9 +5,9 @@
 Trains two small sparse networks of equally many weights: one of submanifold convolutions, and one
 with deformable ones in the place of the last two. The tasks: poles, wires and bent pipes at any
 tilt; and handwritten digits turned by up to 90 degrees. Prints both accuracies, mean and standard
-deviation over the seeds, and draws where the deformable kernels look, on top of the input: they
-spread out from the regular grid, and do not follow the structures. Takes three to four minutes,
-some seconds with --quick.
+deviation over the seeds, and draws where two layers of kernels look, on top of the input: before
+training on the regular grid, and where they learned to. They spread out from the grid, and do not
+follow the structures. Takes five to ten minutes, some seconds with --quick.
 """
 
 from __future__ import annotations
@@ -181,16 +181,27 @@ def near(network: Network, task: str, images: Tensor) -> float:
     return 100 * torch.cat(found).float().mean().item()
 
 
-def draw(path: Path, network: Network, task: str, images: Tensor, count: int = 4) -> None:
-    """Write inputs, and on top of them where the deformable layers look from two sites of each."""
-    figure, panels = plt.subplots(1, count, figsize=(2.2 * count, 2.3), layout="constrained")
-    for axes, image in zip(panels, images[:count], strict=True):
-        x = TASKS[task][2](image[None])
-        axes.imshow(image[0], cmap="gray_r", vmin=0, vmax=1.6)
-        for share, colour in ((0.25, "#0077bb"), (0.75, "#ee3377")):
-            _mark(axes, *samples(network, x, share), colour)
-        limits = (-0.5, len(image[0]) - 0.5)
-        axes.set(xticks=[], yticks=[], xlim=limits, ylim=limits[::-1])
+def draw(path: Path, rows: dict[str, Network], task: str, images: Tensor, count: int = 4) -> None:
+    """Write inputs, and on top of them where the deformable layers look from two sites of each.
+
+    Args:
+        path: the PNG.
+        rows: a network for each row of the picture, by title.
+        task: which one.
+        images: ``[N, 1, 32, 32]``, the first ``count`` are shown.
+        count: number of columns.
+    """
+    size = (2.2 * count, 2.2 * len(rows))
+    figure, panels = plt.subplots(len(rows), count, figsize=size, layout="constrained")
+    for line, (title, network) in zip(panels, rows.items(), strict=True):
+        line[0].set_ylabel(title)
+        for axes, image in zip(line, images[:count], strict=True):
+            x = TASKS[task][2](image[None])
+            axes.imshow(image[0], cmap="gray_r", vmin=0, vmax=3)
+            for share, colour in ((0.2, "#0077bb"), (0.8, "#ee3377")):
+                _mark(axes, *samples(network, x, share), colour)
+            limits = (-0.5, len(image[0]) - 0.5)
+            axes.set(xticks=[], yticks=[], xlim=limits, ylim=limits[::-1])
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
@@ -198,18 +209,18 @@ def draw(path: Path, network: Network, task: str, images: Tensor, count: int = 4
 def _mark(axes: Axes, places: Tensor, shares: Tensor, centre: Tensor, colour: str) -> None:
     """Draw positions, the more solid the more they count, and the site that looks."""
     alpha = (shares / shares.max()).clamp(0.05, 1).numpy()
-    axes.scatter(places[:, 1], places[:, 0], s=9, color=colour, alpha=alpha, linewidths=0)
+    axes.scatter(places[:, 1], places[:, 0], s=12, color=colour, alpha=alpha, linewidths=0)
     axes.plot(centre[1], centre[0], "s", color="#ffcc00", markeredgecolor="black", ms=6)
 
 
 def compare(task: str, seeds: range, epochs: int, quick: bool, out: Path) -> dict[str, object]:
     """Train with and without deformation, print both accuracies, draw; return the figures."""
     make, _, _, classes = TASKS[task]
-    rows: dict[str, list[float]] = {"submanifold": [], "deformable": []}
-    seconds = dict.fromkeys(rows, 0.0)
+    accuracies: dict[str, list[float]] = {"submanifold": [], "deformable": []}
+    seconds = dict.fromkeys(accuracies, 0.0)
     for seed in seeds:
         known, unseen = make(seed, quick)
-        for name, scores in rows.items():
+        for name, scores in accuracies.items():
             torch.manual_seed(seed)
             network = Network(classes, deformable=name == "deformable")
             start = time.perf_counter()
@@ -218,17 +229,18 @@ def compare(task: str, seeds: range, epochs: int, quick: bool, out: Path) -> dic
             scores.append(accuracy(network, task, unseen))
         pictured = network
     print(f"\n{task}: {classes} classes, {len(seeds)} seed(s), {epochs} epochs")
-    for name, values in rows.items():
+    for name, values in accuracies.items():
         network = Network(classes, name == "deformable")
         weights = sum(parameter.numel() for parameter in network.parameters())
         mean, spread = statistics.fmean(values), statistics.pstdev(values)
         print(f"  {name:<12}{mean:>7.2f} % +- {spread:4.2f}{weights:>9,} weights"
               f"{seconds[name] / len(seeds):>8.1f} s a training")  # fmt: skip
-    grid = near(Network(classes, deformable=True).eval(), task, unseen[0])
-    print(f"  positions near active pixels: {near(pictured, task, unseen[0]):.1f} %, "
-          f"{grid:.1f} % before training")  # fmt: skip
-    draw(out / f"deformable_{task}.png", pictured, task, unseen[0])
-    return {"accuracy": rows, "seconds": seconds, "seeds": list(seeds), "epochs": epochs}
+    rows = {"regular": Network(classes, deformable=True).eval(), "learned": pictured}
+    found = {title: near(network, task, unseen[0]) for title, network in rows.items()}
+    print(f"  positions near active pixels: {found['learned']:.1f} %, "
+          f"{found['regular']:.1f} % before training")  # fmt: skip
+    draw(out / f"deformable_{task}.png", rows, task, unseen[0])
+    return {"accuracy": accuracies, "seconds": seconds, "seeds": list(seeds), "epochs": epochs}
 
 
 def main() -> None:

@@ -57,9 +57,16 @@ def connections(figures: Figures) -> Lines:
             patch = full[row * size + column].view(32, 32)[row : row + k, column : column + k]
             patch.copy_(shared.weight[0, 0].detach())
     expected = shared(x).flatten()
-    figures.image(
-        "connections", full[:60, :240], "fully connected matrix of a convolution, cut out"
-    )
+    ends = torch.arange(10)[:, None] + torch.arange(3)  # the windows of 3 of 12 inputs in a row
+    matrices = {
+        "fully connected": torch.randn(10, 12),
+        "locally connected": torch.zeros(10, 12).scatter_(1, ends, torch.randn(10, 3)),
+        "shared": torch.zeros(10, 12).scatter_(1, ends, torch.tensor([[1.0, -2.0, 1.5]] * 10)),
+    }
+    figures.matrices("connections", {
+        f"{name}: {len(values[values != 0].unique())} weights": values
+        for name, values in matrices.items()
+    })  # fmt: skip
     return [
         f"32 x 32 pixels to {size} x {size} units, windows of {k} x {k}",
         f"fully connected    {full.numel():>9,} weights, {gap(full @ x.flatten(), expected)}",
@@ -127,8 +134,11 @@ def transposed(figures: Figures) -> Lines:
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     up = F.conv_transpose2d(padded, kernel, stride=2, padding=3)
     expected = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    figures.images("transposed", {"4 x 4": x[0, 0], "bilinear, 8 x 8": up[0, 0]})
+    figures.images("transposed", {"4 x 4": x[0, 0], "bilinear, 8 x 8": up[0, 0]}, (0.0, 1.0))
     lines.append(f"bilinear upsampling by 2 is one with a fixed 4 x 4 kernel: {gap(up, expected)}")
+    every = sc.SparseTensor.from_dense(x)
+    bilinear = nn.Upsample(scale_factor=2, mode="bilinear")
+    lines.append(f"with every site active: {gap(bilinear(every).dense(), expected)}")
     return lines
 
 
@@ -171,6 +181,12 @@ def backward(figures: Figures) -> Lines:
         ("dL/dx", "dL/dw", "dL/db"), (d_x, d_w, d_b), by_hand, ours, strict=True
     ):
         lines.append(f"{name} = {auto.flatten().tolist()}, {gap(auto, hand)}, {gap(auto, loops)}")
+    sparse = sc.SparseTensor.from_dense(x.detach()).requires_grad_()  # the 0 is no active site
+    out = F.conv1d(sparse, w, b)
+    own = torch.autograd.grad(out.dense(), (sparse.features, w, b), grad)
+    kept = (d_x[0, 0, sparse.coords[:, 1], None], d_w, d_b)
+    gaps = ", ".join(gap(left, right) for left, right in zip(own, kept, strict=True))
+    lines.append(f"on the {sparse.num_sites} active sites: {gaps}")
     return lines
 
 
@@ -324,42 +340,68 @@ def deformable(figures: Figures) -> Lines:
     lines.append(f"v1 against its definition: {gap(v1(t), definition)}")
     every = sc.SparseTensor.from_dense(t, torch.ones(1, 1, 9, 9, dtype=torch.bool))
     lines.append(f"v2 with every site active is the dense one: {gap(v2(every).dense(), v2(t))}")
-    lines.append(f"v1 on {x.num_sites} active sites: {v1(x).num_sites} output sites")
+    for name, layer in (("v1", v1), ("v2", v2)):
+        lines.append(f"{name} on {x.num_sites} active sites: {layer(x).num_sites} output sites, "
+                     f"{sparse_and_dense(layer, x)}")  # fmt: skip
     return lines
 
 
 def partial(figures: Figures) -> Lines:
     """Partial convolution: |1|/sum(m) * sum(m w x) + b where sum(m) > 0, else 0."""
-    layer, x = nn.Conv2d(1, 1, 3, padding=1), torch.full((1, 1, 8, 8), 2.0)
+    layer = sc.nn.PartialConv2d(1, 1, 3, padding=1)
     nn.init.constant_(layer.weight, 1 / 9)
-    mask = torch.ones_like(x)
-    mask[..., 2:7, 2:7] = 0
-    seen = F.conv2d(mask, torch.ones(1, 1, 3, 3), padding=1)
-    products = F.conv2d(x * mask, layer.weight, padding=1)
-    y = torch.where(seen > 0, 9 / seen.clamp(min=1) * products + layer.bias, 0.0)
-    new = (seen > 0).float()
-    figures.images("partial", {"mask": mask[0, 0], "mask behind": new[0, 0], "y": y[0, 0]})
-    expected = torch.where(seen > 0, 2 + layer.bias, 0.0)
-    return [f"a hole of {int((1 - mask).sum())} cells shrinks to {int((1 - new).sum())}",
-            f"a mean of what is valid stays that mean: {gap(y, expected)}"]  # fmt: skip
+    x = torch.linspace(1, 3, 12).expand(1, 1, 12, 12)
+    mask = torch.rand(x.shape) < 0.6
+    mask[..., 3:9, 3:9] = False
+    valid = mask.to(x.dtype)
+    seen = F.conv2d(valid, torch.ones(1, 1, 3, 3), padding=1)
+    products = F.conv2d(x * valid, layer.weight, padding=1)
+    expected = torch.where(seen > 0, 9 / seen.clamp(min=1) * products + layer.bias, 0.0)
+    y, behind = layer(x, mask)
+    sparse = layer(sc.SparseTensor.from_dense(x, mask))
+    same, _ = layer(torch.full_like(x, 2.0), mask)
+    nothing = torch.tensor(torch.nan)
+    figures.images("partial", {
+        "input, with holes": torch.where(mask, x, nothing)[0, 0],
+        "convolution": products[0, 0],
+        "partial convolution": torch.where(behind, y - layer.bias, nothing)[0, 0],
+    }, (0.0, 3.0))  # fmt: skip
+    return [
+        f"dense, with a mask: {gap(y, expected)}",
+        f"on active sites alone: {gap(sparse.dense(), expected)}",
+        f"{int((~mask).sum())} cells without a value before, {int((~behind).sum())} behind",
+        f"a mean of what is valid stays that mean: {gap(same[behind], 2 + layer.bias)}",
+    ]
 
 
 def submanifold(figures: Figures) -> Lines:
     """Regular convolutions spread over ever more sites, submanifold ones stay."""
-    x = sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 7, 7]]), (15, 15))
-    regular, kept, counts = x, x, [(1, 1)]
-    masks = {"input": x.mask()[0, 0]}
+    regular = kept = sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 7, 7]]), (15, 15))
+    lines = [f"{'layers':>8}{'regular':>9}{'submanifold':>13}", f"{0:>8}{1:>9}{1:>13}"]
+    sizes = [1]
     for depth in range(1, 4):
         regular = nn.Conv2d(1, 1, 3, padding=1)(regular)
         kept = sc.nn.SubmConv2d(1, 1, 3)(kept)
-        counts.append((regular.num_sites, kept.num_sites))
-        masks[f"{depth} regular"] = regular.mask()[0, 0]
-    figures.images("submanifold", masks)
-    lines = [f"{'layers':>8}{'regular':>9}{'submanifold':>13}"]
-    lines += [f"{n:>8}{a:>9}{b:>13}" for n, (a, b) in enumerate(counts)]
-    growth = [after[0] / before[0] for before, after in pairwise(counts)]
-    lines.append("growth of the regular ones: " + ", ".join(f"{g:.2f}" for g in growth))
+        lines.append(f"{depth:>8}{regular.num_sites:>9}{kept.num_sites:>13}")
+        sizes.append(regular.num_sites)
+    growth = ", ".join(f"{after / before:.2f}" for before, after in pairwise(sizes))
+    lines.append(f"growth of the regular ones: {growth}")
+    x, layer = dots(), sc.nn.SubmConv2d(2, 3, 3, bias=False)
+    lines.append(f"the dense layer at the active sites: {sparse_and_dense(layer, x)}")
+    figures.images("submanifold", _spread(), (0.0, 1.0))
     return lines
+
+
+def _spread() -> dict[str, Tensor]:
+    """Return a curve of active sites, and what is active behind three layers of both kinds."""
+    turn = torch.linspace(0, 5, 200)
+    curve = torch.stack([14 + 9 * torch.sin(turn), 14 + 9 * torch.cos(turn)], dim=1).round().long()
+    coords = F.pad(curve.unique(dim=0), (1, 0))
+    x = sc.SparseTensor(torch.ones(len(coords), 1), coords, (29, 29))
+    regular = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(3)))
+    kept = nn.Sequential(*(sc.nn.SubmConv2d(1, 1, 3) for _ in range(3)))
+    results = {"active sites": x, "3 regular layers": regular(x), "3 submanifold": kept(x)}
+    return {f"{name}: {y.num_sites}": y.mask()[0, 0].float() for name, y in results.items()}
 
 
 TOPICS: list[Callable[[Figures], Lines]] = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -20,21 +21,25 @@ class Figures:
         """Remember the folder."""
         self.folder = folder
 
-    def image(self, name: str, values: Tensor, title: str) -> None:
-        """Write one matrix, white where it is 0."""
-        figure, axes = plt.subplots(figsize=(6, 2), layout="constrained")
-        most = values.abs().max().item()
-        axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most, interpolation="nearest")
-        axes.set(xticks=[], yticks=[], title=title)
+    def matrices(self, name: str, panels: Mapping[str, Tensor]) -> None:
+        """Write matrices side by side, by title: white where they are 0, red below, blue above."""
+        figure, row = self._row(len(panels))
+        most = max(values.abs().max().item() for values in panels.values())
+        for axes, (title, values) in zip(row, panels.items(), strict=True):
+            axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most)
+            axes.set_title(title, fontsize=9)
         self._save(figure, name)
 
-    def images(self, name: str, panels: Mapping[str, Tensor]) -> None:
-        """Write small images side by side, by title."""
-        count = len(panels)
-        figure, row = plt.subplots(1, count, figsize=(1.8 * count, 2), layout="constrained")
+    def images(self, name: str, panels: Mapping[str, Tensor], ends: tuple[float, float]) -> None:
+        """Write images side by side, by title, in colours from ``ends[0]`` to ``ends[1]``.
+
+        A NaN is drawn as a hole.
+        """
+        figure, row = self._row(len(panels))
         for axes, (title, values) in zip(row, panels.items(), strict=True):
-            axes.imshow(values.detach(), cmap="viridis")
-            axes.set(xticks=[], yticks=[], title=title)
+            axes.imshow(values.detach(), cmap="Blues", vmin=ends[0], vmax=ends[1])
+            axes.set_title(title, fontsize=9)
+            axes.set_facecolor("#f3d9c4")
         self._save(figure, name)
 
     def curves(
@@ -56,15 +61,24 @@ class Figures:
 
     def samples(self, name: str, image: Tensor, shift: Tensor, centre: tuple[int, int]) -> None:
         """Write where a 3 x 3 kernel looks: the grid, and where its ``shift`` ``[9, 2]`` leads."""
-        figure, axes = plt.subplots(figsize=(2.6, 2.6), layout="constrained")
-        axes.imshow(image.detach(), cmap="gray_r")
+        figure, axes = plt.subplots(figsize=(2.9, 3.2), layout="constrained")
+        axes.imshow(image.detach(), cmap="gray_r", vmin=0, vmax=2 * image.max().item())
         for cell, (down, along) in enumerate(shift.detach().tolist()):
             row, column = centre[0] + cell // 3 - 1, centre[1] + cell % 3 - 1
-            axes.plot([column, column + along], [row, row + down], color="#0077bb", lw=1)
-            axes.plot(column, row, "o", color="#0077bb", ms=3)
-            axes.plot(column + along, row + down, "o", color="#ee3377", ms=5)
+            arrow = {"arrowstyle": "-", "color": "#555555", "lw": 1}
+            axes.annotate("", (column + along, row + down), (column, row), arrowprops=arrow)
+            regular = axes.scatter(column, row, s=25, color="#0077bb")
+            moved = axes.scatter(column + along, row + down, s=25, color="#ee3377", zorder=3)
         axes.set(xticks=[], yticks=[])
+        figure.legend([regular, moved], ["regular", "moved"], loc="outside upper center", ncols=2)
         self._save(figure, name)
+
+    def _row(self, count: int) -> tuple[Figure, Sequence[Axes]]:
+        """Return a figure of ``count`` panels without ticks."""
+        figure, row = plt.subplots(1, count, figsize=(2.2 * count, 2.3), layout="constrained")
+        for axes in row:
+            axes.set(xticks=[], yticks=[])
+        return figure, row
 
     def _save(self, figure: Figure, name: str) -> None:
         figure.savefig(self.folder / f"{name}.png", dpi=100)

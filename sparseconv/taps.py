@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,14 +39,16 @@ def sample_splits(sites: Sites) -> tuple[int, ...]:
 
 
 def low_sites(cells: Tensor, outputs: Tensor, geometry: Geometry, axis: int) -> Tensor:
-    """Return the site below each position along one axis, int64 ``[H, K, N]``.
+    """Return the site below each position along one axis, ``[H, K, N]``, in the dtype of outputs.
 
     Args:
-        cells: whole part of the shifts, ``[H, K, D, N]``.
-        outputs: place of each output along the axis, ``[N]``.
+        cells: whole part of the shifts, int32 ``[H, K, D, N]``.
+        outputs: place of each output along the axis, int32 or int64 ``[N]``.
         geometry: of the kernel.
         axis: which one.
     """
-    steps = [cell[axis] * geometry.dilation[axis] for cell in geometry.cells]
+    inner = math.prod(geometry.kernel_size[axis + 1 :])  # kernel cells: the last axis is fastest
+    numbers = torch.arange(geometry.num_cells, dtype=outputs.dtype, device=cells.device)
+    steps = numbers // inner % geometry.kernel_size[axis] * geometry.dilation[axis]
     first = outputs * geometry.stride[axis] - geometry.padding[axis]
-    return cells[:, :, axis] + (first + cells.new_tensor(steps)[:, None])
+    return cells[:, :, axis] + (first + steps[:, None])

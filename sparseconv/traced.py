@@ -146,13 +146,11 @@ class TracedTaps:
 
     Attributes:
         rows: int32 ``[H, K, Q, n_out]``, negative where the site is not there.
-        source: handle of the sites that are read.
-        target: handle of the output sites.
+        splits: int64 ``[B + 1]``, where each sample's output rows begin, and the last one's end.
     """
 
     rows: Tensor
-    source: Tensor
-    target: Tensor
+    splits: Tensor
 
 
 def _ops() -> Any:
@@ -258,14 +256,13 @@ def sparse_taps(
 ) -> TracedTaps:
     """Return the taps between active sites; ``guides``, where offsets lie, must be ``target``."""
     handles = source.handle, target.handle
-    rows = _tap_ops().tap_rows(
+    rows, splits = _tap_ops().tap_rows(
         cells, *handles, [guide.handle for guide in guides], encoded(geometry)
     )
-    return TracedTaps(rows, *handles)
+    return TracedTaps(rows, splits)
 
 
 def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: TracedTaps) -> Tensor:
     """Return the deformable product as one operator of the graph."""
-    place = taps.rows, taps.source, taps.target
-    result: Tensor = _tap_ops().sample_gemm(features, shares, weight, *place)
+    result: Tensor = _tap_ops().sample_gemm(features, shares, weight, taps.rows, taps.splits)
     return result

@@ -10,7 +10,7 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.errors import SparseConvValueError
 from sparseconv.rulebook import Taps
-from sparseconv.taps import sample_splits, sparse_taps
+from sparseconv.taps import sparse_taps
 from sparseconv.traced import decoded, living
 
 
@@ -29,38 +29,44 @@ def _(rows, handle):  # type: ignore[no-untyped-def]
 @torch.library.custom_op("sparseconv::tap_rows", mutates_args=())
 def tap_rows(
     cells: Tensor, source: Tensor, target: Tensor, guides: list[Tensor], geometry: list[int]
-) -> Tensor:
-    """Return the rows that each sample position lies between, int32 ``[H, K, Q, n_out]``."""
+) -> tuple[Tensor, Tensor]:
+    """Return the rows that each sample position lies between, and where each sample's begin.
+
+    Int32 ``[H, K, Q, n_out]`` and int64 ``[B + 1]``.
+    """
     sites = living(target)
     for guide in map(living, guides):
         if not guide.same_as(sites):
             raise SparseConvValueError(
                 f"offset, mask: must lie on the output sites, {sites}; got {guide}"
             )
-    return sparse_taps(cells, decoded(geometry), living(source), sites).rows
+    taps = sparse_taps(cells, decoded(geometry), living(source), sites)
+    return taps.rows, cells.new_tensor(taps.splits, dtype=torch.int64)
 
 
 @tap_rows.register_fake
 def _(cells, source, target, guides, geometry):  # type: ignore[no-untyped-def]
     groups, kernel, axes, count = cells.shape
-    return cells.new_empty(groups, kernel, 2**axes, count, dtype=torch.int32)
+    samples = torch.library.get_ctx().new_dynamic_size()
+    rows = cells.new_empty(groups, kernel, 2**axes, count, dtype=torch.int32)
+    return rows, cells.new_empty(samples, dtype=torch.int64)
 
 
-def _taps(rows: Tensor, source: Tensor, target: Tensor) -> Taps:
-    return Taps(rows, sample_splits(living(target)), living(source).num_sites)
+def _taps(features: Tensor, rows: Tensor, splits: Tensor) -> Taps:
+    return Taps(rows, tuple(splits.tolist()), features.shape[0])
 
 
 @torch.library.custom_op("sparseconv::sample_gemm", mutates_args=())
 def sample_gemm(
-    features: Tensor, shares: Tensor, weight: Tensor, rows: Tensor, source: Tensor, target: Tensor
+    features: Tensor, shares: Tensor, weight: Tensor, rows: Tensor, splits: Tensor
 ) -> Tensor:
     """Return the deformable product, ``[n_out, G * c_out]``."""
-    taps = _taps(rows, source, target)
+    taps = _taps(features, rows, splits)
     return engines.for_tensor(features).sample_gemm(features, shares, weight, taps)
 
 
 @sample_gemm.register_fake
-def _(features, shares, weight, rows, source, target):  # type: ignore[no-untyped-def]
+def _(features, shares, weight, rows, splits):  # type: ignore[no-untyped-def]
     return features.new_empty(rows.shape[3], weight.shape[1] * weight.shape[3])
 
 
@@ -71,11 +77,10 @@ def sample_gemm_grads(
     weight: Tensor,
     grad: Tensor,
     rows: Tensor,
-    source: Tensor,
-    target: Tensor,
+    splits: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of the product by its three factors."""
-    taps = _taps(rows, source, target)
+    taps = _taps(features, rows, splits)
     engine = engines.for_tensor(features)
     by_features, by_shares, by_weight = engine.sample_gemm_grads(
         features, shares, weight, grad, taps
@@ -84,7 +89,7 @@ def sample_gemm_grads(
 
 
 @sample_gemm_grads.register_fake
-def _(features, shares, weight, grad, rows, source, target):  # type: ignore[no-untyped-def]
+def _(features, shares, weight, grad, rows, splits):  # type: ignore[no-untyped-def]
     by_features, by_shares, by_weight = (t.new_empty(t.shape) for t in (features, shares, weight))
     return by_features, by_shares, by_weight
 
@@ -94,8 +99,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    *factors, rows, source, target = ctx.saved_tensors
-    return *sample_gemm_grads(*factors, grad, rows, source, target), None, None, None
+    *factors, rows, splits = ctx.saved_tensors
+    return *sample_gemm_grads(*factors, grad, rows, splits), None, None
 
 
 sample_gemm.register_autograd(_backward, setup_context=_save)

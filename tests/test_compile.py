@@ -9,7 +9,7 @@ import torch
 import torch._dynamo.testing
 
 import sparseconv as sc
-from sparseconv import traced, traced_ops
+from sparseconv import traced, traced_ops, traced_taps
 from sparseconv.geometry import make_geometry
 from sparseconv.models import UNet
 
@@ -200,6 +200,25 @@ def test_offsets_on_other_sites_are_refused_in_a_graph_too() -> None:
         compiled(x, offset)
 
 
+def test_one_graph_serves_dense_input_of_every_size() -> None:
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    network = sc.nn.DeformConv2d(4, 6, (3, 2), (1, 2), 1, 2, 2, modulated=True, offset_groups=2)
+    torch.nn.init.normal_(network.offset.weight)
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(network, fullgraph=True, dynamic=True, backend=counter)
+    for shape in ((3, 4, 7, 8), (2, 4, 9, 12)):
+        x = torch.randn(shape, requires_grad=True)
+        leaves = [x, *network.parameters()]
+        expected = network(x)
+        y = compiled(x)
+        torch.testing.assert_close(y, expected)
+        got = torch.autograd.grad(y.square().sum(), leaves)
+        wanted = torch.autograd.grad(expected.square().sum(), leaves)
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-3)
+    assert counter.frame_count == 1
+
+
 def test_operators_pass_torchs_own_check() -> None:
     x = _scan(60, 6).double()
     geometry = make_geometry((2, 2, 2), stride=2)
@@ -216,4 +235,17 @@ def test_operators_pass_torchs_own_check() -> None:
     )
     torch.autograd.gradgradcheck(
         lambda f, w: traced_ops.gather_gemm_scatter(f, w, *arguments[2:]), arguments[:2]
+    )
+
+
+def test_the_deformable_operator_passes_torchs_own_check() -> None:
+    rows = torch.tensor([0, -1, 1, 2, 2, 4, 3, 3], dtype=torch.int32).reshape(1, 2, 2, 2)
+    splits = torch.tensor([0, 1, 2])
+    shapes = ((5, 4), (1, 2, 2, 2), (2, 2, 2, 3))
+    factors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    arguments = (*factors, rows, splits)
+    torch.library.opcheck(traced_taps.sample_gemm, arguments, test_utils=checks)
+    assert torch.autograd.gradcheck(
+        lambda *leaves: traced_taps.sample_gemm(*leaves, rows, splits), factors
     )

@@ -287,14 +287,31 @@ def test_torchvision_gives_the_same_numbers(name: str) -> None:
             assert_close(mine.grad, theirs.grad)
 
 
-def test_a_torchvision_layer_hands_over_its_weights() -> None:
+@pytest.mark.parametrize("modulated", [False, True])
+def test_a_torchvision_layer_hands_over_its_weights(modulated: bool) -> None:
     ops = pytest.importorskip("torchvision.ops")
-    theirs = ops.DeformConv2d(4, 6, 3, padding=1, groups=2)
-    mine = sc.nn.DeformConv2d(4, 6, 3, padding=1, groups=2)
+    options = {"stride": 2, "padding": 1, "dilation": 2, "groups": 2}
+    theirs = ops.DeformConv2d(4, 6, 3, **options)
+    mine = sc.nn.DeformConv2d(4, 6, 3, **options, modulated=modulated, offset_groups=2)
     mine.load_state_dict(theirs.state_dict(), strict=False)
-    x = torch.randn(1, 4, 5, 5)
+    x = torch.randn(2, 4, 9, 8)
     torch.nn.init.normal_(mine.offset.weight)
-    assert_close(mine(x), theirs(x, mine.offset(x)))
+    mask = None
+    if modulated:
+        torch.nn.init.normal_(mine.modulation.weight)
+        mask = torch.sigmoid(mine.modulation(x))
+    assert_close(mine(x), theirs(x, mine.offset(x), mask))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_batch_of_nothing_passes(axes: int) -> None:
+    layer = LAYERS[axes](4, 6, 3, stride=2, padding=1, groups=2, modulated=True, offset_groups=2)
+    x = torch.zeros(0, 4, *(5,) * axes, requires_grad=True)
+    y = layer(x)
+    assert y.shape == (0, 6, *(3,) * axes)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+    assert all(not parameter.grad.any() for parameter in layer.parameters())
 
 
 # On a SparseTensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import json
 import os
@@ -118,16 +119,20 @@ def test_flops_are_counted_by_pairs(example) -> None:
     assert classify.flops(sc.nn.SubmConv2d(3, 4, 3), x) == pytest.approx(2 * 3 * 4 / 1e6)
 
 
-def write_idx(path: Path, values: np.ndarray) -> None:
-    header = struct.pack(">HBB", 0, 8, values.ndim) + struct.pack(f">{values.ndim}I", *values.shape)
-    path.write_bytes(header + values.astype(np.uint8).tobytes())
-
-
-def test_mnist_is_read_from_idx_files(example, tmp_path: Path) -> None:
-    pixels = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)
+def write_mnist(folder: Path, pixels: np.ndarray, labels: np.ndarray, packed: bool) -> None:
+    """Write both parts of a data set of the same digits, gzipped or not."""
     for part in ("train", "t10k"):
-        write_idx(tmp_path / f"{part}-images-idx3-ubyte", pixels)
-        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.array([7, 0, 3]))
+        for kind, values in (("images-idx3", pixels), ("labels-idx1", labels)):
+            header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+            content = header + values.astype(np.uint8).tobytes()
+            path = folder / f"{part}-{kind}-ubyte{'.gz' * packed}"
+            path.write_bytes(gzip.compress(content) if packed else content)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnist_is_read_from_idx_files(example, tmp_path: Path, packed: bool) -> None:
+    pixels = np.arange(3 * 28 * 28, dtype=np.uint8).reshape(3, 28, 28)
+    write_mnist(tmp_path, pixels, np.array([7, 0, 3]), packed)
     train, test = example("digits").mnist(tmp_path)
     assert train.images.shape == test.images.shape == (3, 1, 32, 32)
     assert torch.equal((train.images[:, 0, 2:-2, 2:-2] * 255).round().byte(),
@@ -136,6 +141,19 @@ def test_mnist_is_read_from_idx_files(example, tmp_path: Path) -> None:
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(b"no digits")
     with pytest.raises(ValueError, match="IDX"):
         example("digits").mnist(tmp_path)
+
+
+def test_classify_digits_takes_a_folder_of_mnist(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    source = np.random.default_rng(0)
+    pixels = source.integers(0, 256, (70, 28, 28)) * (source.random((70, 28, 28)) < 0.3)
+    pixels[:, 10:18, 12:16] = 255
+    write_mnist(tmp_path, pixels, source.integers(0, 10, 70), packed=True)
+    printed = run("classify_digits.py", tmp_path, "--quick", "--output", tmp_path / "out")
+    assert printed.startswith("split 0: LeNet-5, all pixels")
+    report = json.loads((tmp_path / "out" / "classify_digits.json").read_text())
+    right = [row["accuracy"] * 70 / 100 for row in report["means"].values()]
+    assert right == pytest.approx([round(count) for count in right])
 
 
 def test_classify_digits_runs(tmp_path: Path) -> None:

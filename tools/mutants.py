@@ -96,8 +96,8 @@ MUTANTS = (
     Mutant(
         "deform-ignores-dilation",
         "taps.py",
-        "steps = [cell[axis] * geometry.dilation[axis] for cell in geometry.cells]",
-        "steps = [cell[axis] for cell in geometry.cells]",
+        "steps = numbers // inner % geometry.kernel_size[axis] * geometry.dilation[axis]",
+        "steps = numbers // inner % geometry.kernel_size[axis]",
         DEFORM,
     ),
     Mutant(

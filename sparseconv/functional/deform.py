@@ -88,7 +88,7 @@ def deform_conv(
     taps = _dense_taps(cells, geometry, tuple(input.shape), out_shape)
     rows = x.movedim(1, -1).reshape(-1, input.shape[1])
     out = _product(rows, part, modulation, parameters, groups, taps)
-    return out.reshape(input.shape[0], *out_shape, -1).movedim(-1, 1).contiguous()
+    return out.reshape(input.shape[0], *out_shape, weight.shape[0]).movedim(-1, 1).contiguous()
 
 
 @implements(deform_conv)
@@ -252,10 +252,10 @@ def _rows(x: Tensor, order: Tensor | None) -> Tensor:
 
 
 def _whole_and_part(shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the shifts' floor, as int64, and what is left over, in [0, 1)."""
+    """Return the shifts' floor, as int32, and what is left over, in [0, 1)."""
     near = shift.clamp(-FARTHEST, FARTHEST)
     whole = near.detach().floor()
-    return whole.nan_to_num(0).long(), near - whole
+    return whole.nan_to_num(0).int(), near - whole
 
 
 def _product(
@@ -264,7 +264,7 @@ def _product(
     modulation: Tensor | None,
     parameters: tuple[Tensor, Tensor | None],
     groups: int,
-    taps: Taps,
+    taps: Any,
 ) -> Tensor:
     """Return the product ``[N, C_out]`` with the N-linear shares of each position's taps."""
     shares = part.new_ones(1, 1, 1, 1) if modulation is None else modulation
@@ -281,12 +281,14 @@ def _product(
 
 def _dense_taps(
     cells: Tensor, geometry: Geometry, shape: tuple[int, ...], out_shape: tuple[int, ...]
-) -> Taps:
+) -> Taps | traced.TracedTaps:
     """Return the rows of a dense grid, whose sites are numbered row-major, batch first."""
     batch, _, *size = shape
     step = math.prod(size)
     count, places = batch * step, math.prod(out_shape)
-    grid = [torch.arange(length, device=cells.device) for length in (batch, *out_shape)]
+    # half the memory is half the time; enough for all sums below but on the largest grids
+    kind = torch.int32 if (1 + len(size)) * count < 2**31 else torch.int64
+    grid = [torch.arange(n, dtype=kind, device=cells.device) for n in (batch, *out_shape)]
     numbers = [axis.flatten() for axis in torch.meshgrid(*grid, indexing="ij")]
     rows = (numbers[0] * step).reshape(1, 1, 1, -1)
     for axis, length in enumerate(size):
@@ -297,4 +299,7 @@ def _dense_taps(
         # a single axis that leaves the grid makes the whole row negative
         along = torch.where(inside, corners * step, -count)
         rows = (rows.unsqueeze(3) + along.unsqueeze(2)).flatten(2, 3)
+    if torch.compiler.is_compiling():
+        splits = places * torch.arange(batch + 1, device=cells.device)
+        return traced.TracedTaps(rows.int(), splits)
     return Taps(rows.int(), tuple(places * sample for sample in range(batch + 1)), count)
