@@ -110,15 +110,17 @@ def main(arguments: list[str] | None = None) -> None:
                 torch.set_num_threads(count)
                 profile(options.profile, files.short(scene), load(scene))
         return
+    kept = not options.quick and not options.cpu_time
+    known = files.read() if options.only or options.scene or options.threads else []
     begin, rows = time.perf_counter(), []
     for row in measure(options):
         rows.append(row)
         sys.stdout.write(f"{time.perf_counter() - begin:6.0f} s  {line(row)}\n")
         sys.stdout.flush()
+        if kept:  # a run that is cut off leaves what it has
+            files.write(rows, known)
     show(rows)
-    if not options.quick and not options.cpu_time:
-        partial = bool(options.only or options.scene or options.threads)
-        files.write(rows, files.read() if partial else [])
+    if kept:
         readme.refresh()
 
 
