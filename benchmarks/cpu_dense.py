@@ -36,7 +36,7 @@ def dense(setting: Setting) -> Iterator[Row]:
 
     contenders = {"dense": run_plain}
     contenders |= {f"{share}": forward(layer, x) for share, x in tensors.items()}
-    ms = setting.measure(contenders, seconds=6)
+    ms = setting.measure(contenders, rounds=3, seconds=4)
     times = [ms[f"{share}"] / ms["dense"] for share in shares]
     place = f"{side}^3, random sites"
     for share in shares:

@@ -98,7 +98,7 @@ def resolution(setting: Setting) -> Iterator[Row]:
         for what, (layer, y) in layers.items():
             work = work_of(layer, y)
             contenders = {"floor": floors.products([work]), "ours": forward(layer, y)}
-            ms = setting.measure(contenders, seconds=2)
+            ms = setting.measure(contenders, seconds=1)
             name = f"{what}, {channels} channels, forward"
             bar = 1.3 if channels >= 64 else None
             yield setting.row("layer", name, ms["ours"], "mm", ms["floor"], bar, work.gflop)

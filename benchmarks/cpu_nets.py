@@ -81,12 +81,12 @@ def nets(setting: Setting) -> Iterator[Row]:
             contenders |= {
                 variant: kind(made, partial(make, dtype))
                 for variant, (made, dtype) in _variants(net, what).items()
-                if not variant or name == "minkunet"
+                if "bfloat16" not in variant or name == "minkunet"
             }
             contenders |= {peer: kind(*parts) for peer, parts in theirs.items()}
             ms = setting.measure(contenders, rounds=3)
             gflop = sum(work.gflop_of(passes) for work in works)
-            for variant in contenders.keys() - {"floor"} - theirs.keys():
+            for variant in [key for key in contenders if key != "floor" and key not in theirs]:
                 half = "bfloat16" in variant
                 bar = (BFLOAT_BAR if half else BARS[what]) if name == "minkunet" else None
                 title = ", ".join(filter(None, (name, what, variant)))

@@ -38,7 +38,7 @@ def shapes(setting: Setting) -> Iterator[Row]:
         z = with_channels(setting.x, c_in)
         work = work_of(layer, z)
         contenders = {"even": forward(even, y), "ours": forward(layer, z)}
-        ms = setting.measure(contenders, seconds=2)
+        ms = setting.measure(contenders, seconds=1)
         name = f"submanifold k={kernel}, {c_in} to {c_out}, {groups} groups, forward"
         against, reference = "k=3, 64 to 64, per FLOP", ms["even"] * work.gflop / gflop
         yield setting.row("shape", name, ms["ours"], against, reference, NO_CLIFF, work.gflop)
@@ -51,7 +51,7 @@ def dtypes(setting: Setting) -> Iterator[Row]:
     for dtype, bar in bars.items():
         layer = sc.nn.SubmConv3d(64, 64, 3, bias=False).to(dtype)
         contenders = {"float32": forward(even, y), "ours": forward(layer, y.to(dtype))}
-        ms = setting.measure(contenders, seconds=2)
+        ms = setting.measure(contenders, seconds=1)
         name = f"submanifold k=3, 64 to 64, {dtype}, forward".replace("torch.", "")
         yield setting.row("shape", name, ms["ours"], "float32", ms["float32"], bar, gflop)
 
@@ -66,7 +66,7 @@ def axes(setting: Setting) -> Iterator[Row]:
         layer = layers(64, 64, 3, bias=False)
         work = work_of(layer, z)
         contenders = {"even": forward(even, y), "ours": forward(layer, z)}
-        ms = setting.measure(contenders, seconds=2)
+        ms = setting.measure(contenders, seconds=1)
         name = f"submanifold k=3, 64 to 64, {dimensions}D, forward"
         against, reference = "3D, per FLOP", ms["even"] * work.gflop / gflop
         yield setting.row("shape", name, ms["ours"], against, reference, NO_CLIFF, work.gflop)

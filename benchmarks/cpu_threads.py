@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -16,6 +16,7 @@ from benchmarks.works import work_of
 
 CHANNELS = 64
 BAR = 1.2
+Run = Callable[[], object]
 
 
 def oversubscription(setting: Setting) -> Iterator[Row]:
@@ -36,8 +37,12 @@ def oversubscription(setting: Setting) -> Iterator[Row]:
     def theirs() -> None:
         torch.mm(left, right, out=out)
 
-    def alone(run: object) -> object:
-        return lambda: [run() for _ in range(times)]  # type: ignore[operator]
+    def repeated(run: Run) -> Run:
+        def runs() -> None:
+            for _ in range(times):
+                run()
+
+        return runs
 
     def in_turns() -> None:
         for _ in range(times):
@@ -45,20 +50,24 @@ def oversubscription(setting: Setting) -> Iterator[Row]:
             theirs()
 
     def at_once() -> None:
-        other = threading.Thread(target=alone(theirs))  # type: ignore[arg-type]
+        other = threading.Thread(target=repeated(theirs))
         other.start()
-        alone(ours)()  # type: ignore[operator]
+        repeated(ours)()
         other.join()
 
-    contenders = {"ours": alone(ours), "torch": alone(theirs), "turns": in_turns, "once": at_once}
-    ms = setting.measure(contenders)  # type: ignore[arg-type]
+    contenders = {
+        "ours": repeated(ours),
+        "torch": repeated(theirs),
+        "turns": in_turns,
+        "once": at_once,
+    }
+    ms = setting.measure(contenders)
     both = ("each alone, summed", ms["ours"] + ms["torch"])
     name = f"submanifold 3x3x3, {CHANNELS} channels, and torch.mm"
     yield setting.row("threads", f"{name} in turns", ms["turns"], *both, BAR)
-    # two threads for two loads: with one thread each the cores share the work
-    share = min(setting.threads, os.cpu_count() or 1) / min(
-        2 * setting.threads, os.cpu_count() or 1
-    )
+    # with one thread each, two loads find two cores
+    cores = os.cpu_count() or 1
+    share = min(setting.threads, cores) / min(2 * setting.threads, cores)
     reference = max(both[1] * share, ms["ours"], ms["torch"])
     yield setting.row("threads", f"{name} at once", ms["once"], both[0], reference, BAR)
 

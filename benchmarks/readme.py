@@ -24,6 +24,7 @@ WHATS = {
     "submanifold 3x3x3, 128 to 128 channels, forward": "128 channels",
     "stride 2, k=2, 64 channels, forward": "stride 2, k=2, 64 channels",
     "minkunet, forward": "MinkUNet-like network, forward",
+    "minkunet, forward, optimized": "the same after `sc.optimize`",
     "minkunet, forward + backward": "the same, forward and backward",
     "minkunet, forward, bfloat16": "the same, forward in bfloat16",
     "second, forward": "SECOND-like encoder, forward",

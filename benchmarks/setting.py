@@ -10,7 +10,7 @@ import sparseconv as sc
 from benchmarks.rows import Row
 from benchmarks.timing import interleaved
 
-SECONDS = 4.0
+SECONDS = 1.5
 
 
 @dataclass(frozen=True)

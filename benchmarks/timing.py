@@ -14,6 +14,8 @@ import numba
 import numpy as np
 import torch
 
+LONG = 4.0
+
 
 def interleaved(
     contenders: dict[str, Callable[[], Any]],
@@ -28,8 +30,9 @@ def interleaved(
     of them. The garbage collector stays off while the clock runs. ``time.process_time`` as clock
     counts the processor's time instead, for a machine that others work on.
 
-    After ``seconds`` no further round begins once three are there. A round that takes a third of
-    them needs no warming up, and is counted from the first.
+    After ``seconds`` no further round begins once three are there; two are enough of those that
+    take ``LONG`` seconds. A round that takes a third of the time needs no warming up, and is
+    counted from the first.
     """
     begin = time.perf_counter()
     measured: list[dict[str, float]] = []
@@ -38,7 +41,8 @@ def interleaved(
         spent = time.perf_counter() - begin
         if spent / len(measured) > seconds / 3:
             warm_up = 0
-        if spent > seconds and len(measured) >= warm_up + min(rounds, 3):
+        least = 2 if spent / len(measured) > LONG else 3
+        if spent > seconds and len(measured) >= warm_up + min(rounds, least):
             break
     kept = measured[warm_up:]
     return {name: 1e3 * statistics.median(one[name] for one in kept) for name in contenders}
