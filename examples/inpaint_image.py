@@ -19,6 +19,7 @@ keep that network for `sparseconv inpaint --weights`.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,12 +63,13 @@ HELD_OUT = ("camera", "astronaut", "china")
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 SCATTERED, BLOCKS, BLOCK = (0.5, 0.8, 0.95), 12, 24
 SIZE, CROP, BATCH = 256, 64, 16
-STEPS, QUICK_STEPS, TARGET_STEPS = 800, 24, 4500
+STEPS, QUICK_STEPS, TARGET_STEPS = 800, 12, 4500
 
 Method = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, list[tuple[float, float]]]
 
 
+@functools.cache
 def photograph(name: str, side: int = SIZE) -> Tensor:
     """Return a bundled image as [1, 3, H, W], its shorter side `side` pixels, never enlarged."""
     values = load_sample_image(f"{name}.jpg") if name == "china" else getattr(skimage.data, name)()
