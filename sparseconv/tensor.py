@@ -290,7 +290,7 @@ class SparseTensor(Methods):
         """Return one sample (a batch of one) or a slice of the batch, ``x[:, a:b]`` of channels."""
         if isinstance(samples, tuple):
             return self._some_channels(*samples)
-        if not isinstance(samples, int | slice):
+        if not isinstance(samples, int) and not _is_slice(samples):
             raise SparseConvTypeError(
                 f"x[...]: takes the index of a sample or a slice of samples, got {samples!r}"
             )
@@ -306,16 +306,22 @@ class SparseTensor(Methods):
         coords[:, 0] = batch[rows].to(coords.dtype)
         return self._with_rows(rows, coords, len(numbers))
 
-    def _some_channels(self, samples: Any, channels: Any = slice(None), *rest: Any) -> SparseTensor:
+    def _some_channels(
+        self, samples: Any = slice(None), channels: Any = slice(None), *rest: Any
+    ) -> SparseTensor:
         """Return a slice of the channels of some samples; the spatial axes stay."""
-        whole = all(entry is Ellipsis or entry == slice(None) for entry in rest)
-        forward = isinstance(channels, slice) and (channels.step is None or channels.step > 0)
+        whole = all(
+            entry is Ellipsis or (isinstance(entry, slice) and entry == slice(None))
+            for entry in rest
+        )
+        forward = _is_slice(channels) and (channels.step is None or channels.step > 0)
         if not whole or not forward:
             raise SparseConvTypeError(
                 "x[...]: takes samples and a slice of channels, x[:, 2:5]; sparseconv.crop cuts "
                 "the spatial axes"
             )
-        x = self if samples == slice(None) else self[samples]
+        everyone = isinstance(samples, slice) and samples == slice(None)
+        x = self if everyone else self[samples]
         return x.replace(x.features[:, channels])
 
     def _with_rows(self, rows: Tensor, coords: Tensor, batch_size: int) -> SparseTensor:
@@ -408,6 +414,14 @@ class SparseTensor(Methods):
 def _call(function: Callable[..., Any], *args: Any) -> SparseTensor:
     result: SparseTensor = dispatch(function, args, None)
     return result
+
+
+def _is_slice(value: Any) -> bool:
+    """Return whether this is a slice from and to integers."""
+    if not isinstance(value, slice):
+        return False
+    bounds = (value.start, value.stop, value.step)
+    return all(bound is None or isinstance(bound, int) for bound in bounds) and value.step != 0
 
 
 def _describe(value: Any) -> str:

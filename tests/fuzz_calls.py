@@ -484,7 +484,9 @@ def sample(rng: Random) -> str:
 def at(rng: Random) -> str:
     """Take samples of a batch, and put them together again."""
     x = sparse_tensor(rng, rng.randint(1, 4), 2)
-    part = rng.choice([0, -1, slice(None), slice(1, None), slice(None, None, -1), len(x), *WEIRD])
+    parts = [0, -1, slice(None), slice(1, None), slice(None, None, -1), len(x), *WEIRD]
+    parts += [(slice(None), slice(1, None)), (slice(1), slice(None), ...), (slice(None), 1)]
+    part = rng.choice(parts)
     try:
         result = outcome(lambda: x[part])
     except IndexError:  # as a sequence's, which ends a loop over the samples
@@ -492,6 +494,9 @@ def at(rng: Random) -> str:
         return "refused"
     if isinstance(result, Exception):
         return "refused"
+    if isinstance(part, tuple):  # channels too
+        assert_close(result.dense(), x.dense()[part])
+        return "compared"
     taken = range(len(x))[part]
     assert_close(result.dense(), x.dense()[[taken] if isinstance(part, int) else list(taken)])
     return "compared"

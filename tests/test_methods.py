@@ -112,6 +112,12 @@ def test_assignment_on_other_sites_makes_a_new_tensor() -> None:
         ),
         (lambda x: x[:, 2], r"takes samples and a slice of channels, x\[:, 2:5\]"),
         (lambda x: x[:, ::-1], "a slice of channels"),
+        (lambda x: x[:, "a":], "a slice of channels"),
+        (lambda x: x["a":], "takes the index of a sample"),
+        (lambda x: x[::0], "takes the index of a sample"),
+        (lambda x: x["a", :], "takes the index of a sample"),
+        (lambda x: x[torch.ones(2), :], "takes the index of a sample"),
+        (lambda x: x[:, :, torch.ones(3)], "a slice of channels"),
         (lambda x: x[:, :, 1:], "sparseconv.crop cuts the spatial axes"),
         (lambda x: x.split(3, 0), "dim=1, got 0"),
         (lambda x: x.split([1, 2], 1), r"split: \[1, 2\] does not cut 4 channels"),
@@ -132,7 +138,7 @@ def test_refusals(call: Callable[[Any], Any], message: str) -> None:
         lambda x: torch.chunk(x, 2, 1),
         lambda x: x.split(3, dim=1),
         lambda x: torch.split(x, [1, 3], dim=-3),
-        lambda x: [x[:, 1:3], x[:, :-1], x[0:1, ::2], x[:, :, :, :], x[1:, 1:, ...]],
+        lambda x: [x[:, 1:3], x[:, :-1], x[0:1, ::2], x[:, :, :, :], x[1:, 1:, ...], x[()]],
     ],
 )
 def test_parts_of_the_channels(cut: Callable[[Any], Any]) -> None:

@@ -25,11 +25,11 @@ def check_channel_axis(input: SparseTensor, dim: int | None) -> None:
         )
 
 
-def _over_channels(function: Callable[..., Tensor], default: int | None) -> Callable[..., Any]:
-    """Return ``function`` on the channels of each site; ``default`` is torch's own ``dim``."""
+def _over_channels(function: Callable[..., Tensor]) -> Callable[..., Any]:
+    """Return ``function`` on the channels of each site."""
 
     def over_channels(
-        input: SparseTensor, dim: int | None = default, *args: Any, **options: Any
+        input: SparseTensor, dim: int | None = None, *args: Any, **options: Any
     ) -> SparseTensor:
         check_channel_axis(input, dim)
         return input.replace(function(input.features, 1, *args, **options))
@@ -50,12 +50,21 @@ for _function in _SOFTMAXES:
         _function,
         meaning="over the channels of each active site (dim=1)",
         law="each site by itself",
-    )(_over_channels(_function, None))
-implements(
+    )(_over_channels(_function))
+
+
+@implements(
     F.glu,
     meaning="gates the first half of the channels by the second (dim=1)",
     law="each site by itself",
-)(_over_channels(F.glu, -1))
+)
+def _sparse_glu(input: SparseTensor, dim: int = -1) -> SparseTensor:
+    check_channel_axis(input, dim)
+    if input.channels % 2:
+        raise SparseConvValueError(
+            f"input: gating takes an even number of channels, got {input.channels}"
+        )
+    return input.replace(F.glu(input.features, 1))
 
 
 @implements(

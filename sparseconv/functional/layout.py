@@ -10,7 +10,12 @@ from torch.nn import functional as F
 
 from sparseconv.coordinates import grouped_sites, sites_from_coords
 from sparseconv.dispatch import implements
-from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
+from sparseconv.errors import (
+    SparseConvNotImplementedError,
+    SparseConvTypeError,
+    SparseConvValueError,
+)
+from sparseconv.geometry import plain
 from sparseconv.segments import place_rows
 from sparseconv.tensor import SparseTensor
 
@@ -47,6 +52,8 @@ def _sparse_pad(
             f"pad: mode={mode!r} with value={value} would make sites active; pad by zeros, or use "
             f"x.dense()"
         )
+    if not isinstance(pad, list | tuple) or not all(isinstance(n, int) for n in map(plain, pad)):
+        raise SparseConvTypeError(f"pad: must be a sequence of ints, got {pad!r}")
     if len(pad) % 2 or len(pad) > 2 * axes:
         raise SparseConvValueError(
             f"pad: must hold pairs (low, high) for at most {axes} axes, last axis first, got {pad}"

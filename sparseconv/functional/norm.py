@@ -104,7 +104,7 @@ def _sparse_group_norm(
     eps: float = 1e-5,
 ) -> SparseTensor:
     _check_channels(input, weight=weight, bias=bias)
-    if num_groups < 1 or input.channels % num_groups:
+    if not isinstance(num_groups, int) or num_groups < 1 or input.channels % num_groups:
         raise SparseConvValueError(
             f"num_groups: must divide the {input.channels} channels of the input, got {num_groups}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.dispatch import implements
-from sparseconv.errors import SparseConvValueError
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.precision import lowered
 from sparseconv.functional.rows import Operand, first_sparse, rows_beside
 from sparseconv.samples import sample_spread, whole_batch
@@ -136,6 +137,14 @@ def _on_features(function: Callable[..., Any]) -> Callable[..., SparseTensor]:
     return pointwise
 
 
+def _dropout(function: Callable[..., Any]) -> Callable[..., SparseTensor]:
+    def dropout(input: SparseTensor, p: float = 0.5, *args: Any, **kwargs: Any) -> SparseTensor:
+        _check_probability(p)
+        return input.replace(function(input.features, p, *args, **kwargs))
+
+    return dropout
+
+
 def _on_rows(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return the function with every operand brought to the rows of the first sparse one."""
 
@@ -170,7 +179,7 @@ for _function in DROPOUTS:
         _function,
         meaning="drops values of the active sites",
         law="sites stay, dropped values count 0 (alpha dropout: its saturation value)",
-    )(_on_features(_function))
+    )(_dropout(_function))
 for _function in TESTS:
     implements(
         _function,
@@ -289,5 +298,7 @@ def _sparse_feature_alpha_dropout(
 
 
 def _check_probability(p: float) -> None:
+    if not isinstance(p, Real):
+        raise SparseConvTypeError(f"p: must be a number, got {p!r}")
     if not 0 <= p <= 1:
         raise SparseConvValueError(f"p: must be between 0 and 1, got {p}")

@@ -59,8 +59,8 @@ def _adaptive(
             raise SparseConvValueError(
                 f"input: has {input.ndim - 2} spatial axes, this pooling takes {dimensions}"
             )
-        sizes = (output_size,) if isinstance(output_size, int) else tuple(output_size)
-        if any(size != 1 for size in sizes) or return_indices:
+        sizes = output_size if isinstance(output_size, list | tuple) else (output_size,)
+        if any(size != 1 for size in sizes) or len(sizes) not in (1, dimensions) or return_indices:
             raise SparseConvNotImplementedError(
                 f"output_size: adaptive pooling of a SparseTensor pools to 1 on every axis, "
                 f"without indices, got {output_size}; use a pooling layer with kernel_size and "
