@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.write(f"{time.perf_counter() - begin:6.0f} s  {line(row)}\n")
         sys.stdout.flush()
         if kept:  # a run that is cut off leaves what it has
-            files.write(rows, known)
+            known = files.write([row], known)
     show(rows)
     if kept:
         readme.refresh()

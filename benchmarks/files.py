@@ -28,8 +28,8 @@ def read(path: Path = RESULTS) -> list[Entry]:
     return entries
 
 
-def write(rows: list[Row], known: list[Entry], path: Path = RESULTS) -> None:
-    """Write rows, each in the place of the one that ``known`` holds of the same.
+def write(rows: list[Row], known: list[Entry], path: Path = RESULTS) -> list[Entry]:
+    """Write rows, each in the place of the one that ``known`` holds of the same; return them all.
 
     Args:
         rows: just measured here.
@@ -45,6 +45,7 @@ def write(rows: list[Row], known: list[Entry], path: Path = RESULTS) -> None:
     document = {"machine": about | {"cores": os.cpu_count()}, "rows": list(kept.values())}
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return list(kept.values())
 
 
 def _rounded(entry: Entry) -> Entry:
