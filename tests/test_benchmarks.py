@@ -161,3 +161,10 @@ def test_profile_names_every_layer(
     leaves = [name for name, module in NETS["second"]().named_modules() if name]
     assert all(f"│ {name} " in printed for name in leaves)
     assert "everything" in printed
+
+
+def test_readme_holds_what_the_results_say() -> None:
+    document = json.loads(files.RESULTS.read_text(encoding="utf-8"))
+    text = readme.README.read_text(encoding="utf-8")
+    assert text.count(readme.BEGIN) == text.count(readme.END) == 1
+    assert readme.replaced(text, readme.block(document)) == text

@@ -49,12 +49,17 @@ def _emit_dots(vectors: int) -> Callable[..., None]:
         name = f"llvm.x86.avx512bf16.dpbf16ps.{8 * VECTOR_BYTES}"
         kind = ir.FunctionType(emitter.vector, [emitter.vector, _PAIRS, _PAIRS])
         dot = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        most = max(sizes(vectors))
         for size in sizes(vectors):
             with emitter.loop(first, last, size, []) as pairs:
                 entries = [emitter.plus(pairs.number, row) for row in range(size)]
                 sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
                 targets = [emitter.load_row(out_rows, e, out, out_stride) for e in entries]
                 start = [emitter.load(target, v) for target in targets for v in range(vectors)]
+                if size == most:  # the rows of the next pairs arrive while these are multiplied
+                    following = emitter.plus(pairs.number, size)
+                    length = builder.mul(steps, emitter.const(4))
+                    emitter.fetch_rows(in_rows, following, size, last, x, x_stride, length)
                 with emitter.loop(emitter.const(0), steps, 1, start) as channels:
                     block = emitter.plus(weight, channels.number, vectors * VECTOR_BYTES)
                     columns = [

@@ -34,12 +34,17 @@ def _emit_multiply(vectors: int) -> Callable[..., None]:
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
         _, x, x_stride, in_rows, out, out_stride, out_rows, weight, c_in, first, last = args
+        most = max(sizes(vectors))
         for size in sizes(vectors):
             with emitter.loop(first, last, size, []) as pairs:
                 entries = [emitter.plus(pairs.number, row) for row in range(size)]
                 sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
                 targets = [emitter.load_row(out_rows, e, out, out_stride) for e in entries]
                 start = [emitter.load(target, v) for target in targets for v in range(vectors)]
+                if size == most:  # the rows of the next pairs arrive while these are multiplied
+                    following = emitter.plus(pairs.number, size)
+                    length = builder.mul(c_in, emitter.const(emitter.size))
+                    emitter.fetch_rows(in_rows, following, size, last, x, x_stride, length)
                 with emitter.loop(emitter.const(0), c_in, 1, start) as channels:
                     block = emitter.plus(weight, channels.number, vectors * VECTOR_BYTES)
                     columns = [emitter.load(block, vector) for vector in range(vectors)]

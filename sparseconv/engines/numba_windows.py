@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_compile import Kernel
@@ -77,15 +76,9 @@ def order_tile(
 
 def _row_ahead(emitter: Emitter, rows: Value, pair: Value, x: Value, stride: Value) -> None:
     """Fetch the row of a later pair into the cache."""
-    builder = emitter.builder
     place = emitter.load_row(rows, emitter.plus(pair, AHEAD), x, stride)
-    pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-    name = "llvm.prefetch.p0"
-    fetch = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
     for line in range(WIDE):
-        address = builder.inttoptr(emitter.plus(place, line, VECTOR_BYTES), pointer)
-        builder.call(fetch, [address, *(ir.Constant(number, value) for value in (0, 3, 1))])
+        emitter.fetch(emitter.plus(place, line, VECTOR_BYTES))
 
 
 def _emit_scale(vectors: int) -> Callable[..., None]:
