@@ -272,6 +272,16 @@ def test_a_changed_weight_is_packed_anew(x: sc.SparseTensor) -> None:
     torch.testing.assert_close(single, first.float(), rtol=1e-5, atol=1e-5)
 
 
+def test_another_weight_is_packed_anew(x: sc.SparseTensor) -> None:
+    layer = FinishedConvolution(sc.nn.SubmConv2d(4, 4, 3, bias=False).double())
+    for _ in range(5):  # a freed weight's memory is handed out again
+        layer.convolution.weight = None
+        layer.convolution.weight = nn.Parameter(torch.randn(4, 4, 3, 3).double())
+        wanted = sc.functional.subm_conv(x, layer.convolution.weight).features
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x).features, wanted)
+
+
 def test_it_pickles_and_copies_without_the_packed_weight(x: sc.SparseTensor) -> None:
     layer = FinishedConvolution(sc.nn.SubmConv2d(4, 4, 3).double(), relu=True)
     expected = layer(x).features

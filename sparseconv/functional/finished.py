@@ -44,6 +44,7 @@ class PackedWeight:
     """
 
     def __init__(self) -> None:
+        self._source: Tensor | None = None  # kept, so that no other tensor takes its identity
         self._state: tuple[Any, ...] = ()
         self._packed: Any = None
 
@@ -61,9 +62,9 @@ class PackedWeight:
         name = engines.chosen(weight)
         version = 0 if source.is_inference() else source._version
         state = (name, weight.dtype, weight.device, source.data_ptr(), version)
-        if state != self._state:
+        if source is not self._source or state != self._state:
             self._packed = engines.get(name).pack(weight)
-            self._state = state
+            self._source, self._state = source, state
         return self._packed
 
 

@@ -132,14 +132,13 @@ def _fold(layer: Any, norm: Any) -> None:
     if layer.bias is not None:
         shift = shift + layer.bias.double() * scale
     weight = layer.weight.detach().double()
-    factor = scale.reshape(-1, *(1,) * (weight.ndim - 1))
     if layer.transposed:  # [C_in, C_out / groups, *kernel]: the groups lie along the input axis
         split = weight.unflatten(0, (layer.groups, -1))
         weight = (split * scale.reshape(layer.groups, 1, -1, *(1,) * (weight.ndim - 2))).flatten(
             0, 1
         )
     else:
-        weight = weight * factor
+        weight = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
     layer.weight = _frozen(weight.to(layer.weight.dtype))
     layer.bias = _frozen(shift.to(layer.weight.dtype))
 
