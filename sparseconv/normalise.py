@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparseconv import memory
 from sparseconv.autograd import Rule
+from sparseconv.elementwise import applied
 from sparseconv.samples import (
     AnySamples,
     TracedSamples,
@@ -101,7 +101,7 @@ def normalise(
 def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: AnySamples) -> Tensor:
     """Return ``features * scale + shift``; ``scale``, ``shift`` ``[S, C]`` per sample."""
     shifts, scales = sample_spread(shift, samples), sample_spread(scale, samples)
-    return memory.applied(torch.addcmul, shifts, features, scales)
+    return applied(torch.addcmul, shifts, features, scales)
 
 
 def _composed(features: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv import memory
 from sparseconv.dispatch import HANDLERS
+from sparseconv.elementwise import applied
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.rows import rows_of
 from sparseconv.functional.site_sets import filled
@@ -40,10 +40,10 @@ def _elementwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]
             raise SparseConvTypeError("other: PyTorch subtracts no bool; convert it to a number")
         if isinstance(input, SparseTensor) and isinstance(other, SparseTensor):
             sites, left, right = _on_common_sites(input, other)
-            return SparseTensor.on_sites(memory.applied(function, left, right, **options), sites)
+            return SparseTensor.on_sites(applied(function, left, right, **options), sites)
         left = rows_of(input, sparse)
         right = rows_of(other, sparse)
-        return sparse.replace(function(left, right, **options))
+        return sparse.replace(applied(function, left, right, **options))
 
     return operate
 

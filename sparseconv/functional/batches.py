@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseconv import memory
 from sparseconv.coordinates import sites_from_coords
 from sparseconv.dispatch import implements
+from sparseconv.elementwise import joined
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.site_sets import common_sites, filled
 from sparseconv.sites import Sites
@@ -60,8 +60,8 @@ def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None
         columns = [
             filled(x.features, rows, count, fill) for x, rows in zip(tensors, places, strict=True)
         ]
-        return SparseTensor.on_sites(memory.joined(columns), sites)
-    return first.replace(memory.joined([_rows_as(first.sites, entry) for entry in tensors]))
+        return SparseTensor.on_sites(joined(columns), sites)
+    return first.replace(joined([_rows_as(first.sites, entry) for entry in tensors]))
 
 
 @implements(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparseconv import elementwise
 from sparseconv.dispatch import implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.precision import lowered
@@ -168,12 +169,18 @@ def pairwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]:
     return on_sites
 
 
+def _relu(input: SparseTensor, inplace: bool = False) -> SparseTensor:
+    features = torch.relu_(input.features) if inplace else elementwise.relu(input.features)
+    return input.replace(features)
+
+
+_OWN: dict[Callable[..., Any], Callable[..., SparseTensor]] = {torch.relu: _relu, F.relu: _relu}
 for _function in ACTIVATIONS + UNARY:
     implements(
         _function,
         meaning="applied to each value of the active sites",
         law="sites stay; inactive ones stay inactive, also where the function of 0 is not 0",
-    )(_on_features(_function))
+    )(_OWN.get(_function) or _on_features(_function))
 for _function in DROPOUTS:
     implements(
         _function,
