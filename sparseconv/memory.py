@@ -1,49 +1,87 @@
 """Memory for large results on the CPU.
 
-A fresh allocation of many megabytes comes from the system in pages that are touched for the first
-time, which takes several times as long as writing to them: more than most layers without a matrix
-product. So a block that a result leaves goes to the next one of about its size, as PyTorch does on
-a GPU; what waits here is bounded. NumPy asks for huge pages, and PyTorch takes its memory.
+Memory that comes fresh from the system is slow to touch for the first time: many megabytes of it
+take several times as long as writing to them, more than most layers without a matrix product. So
+results lie in arenas, and what one leaves goes to the next, as PyTorch does it on a GPU. NumPy asks
+the system for an arena's memory, in huge pages, and PyTorch takes it from NumPy.
 """
 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from threading import Lock
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-LEAST_BYTES = 2**22  # below, the C library hands out memory that has been touched before
+LEAST_BYTES = 2**20  # below, the C library hands out memory that has been touched before
 ALIGNMENT = 64  # a vector of AVX-512, and a cache line
-MOST_WAITING = 2**29  # bytes
-SLACK = 8  # a block serves results that are smaller by one part in so many
+ARENA_BYTES = 2**26  # of the first; later ones are as large as all before, up to a limit
+MOST_ARENA_BYTES = 2**30
+MOST_IDLE = 2**30  # bytes of arenas without a result that are kept
 
-_Bytes = npt.NDArray[np.uint8]
-_waiting: list[_Bytes] = []  # the oldest first
-_taking = Lock()  # for whoever takes a block out; one that comes back is appended at any time
+
+class _Arena:
+    """A run of memory, and the ranges of it that no result uses, in ascending order."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = np.empty(size + ALIGNMENT, np.uint8)
+        self.size = size
+        self.first = -self.memory.ctypes.data % ALIGNMENT
+        self.free = [(0, size)]
+
+    @property
+    def idle(self) -> bool:
+        """Whether no result lies here."""
+        return self.free == [(0, self.size)]
+
+    def take(self, size: int) -> int | None:
+        """Return the begin of ``size`` bytes, the lowest that are free, or None."""
+        for place, (begin, end) in enumerate(self.free):
+            if end - begin >= size:
+                self.free[place : place + 1] = [(begin + size, end)] if end - begin > size else []
+                return begin
+        return None
+
+    def give_back(self, begin: int, end: int) -> None:
+        """Take a range back, and join it with the free ones on both sides."""
+        place = bisect_left(self.free, (begin, end))
+        first = last = place
+        if place and self.free[place - 1][1] == begin:
+            begin, first = self.free[place - 1][0], place - 1
+        if place < len(self.free) and self.free[place][0] == end:
+            end, last = self.free[place][1], place + 1
+        self.free[first:last] = [(begin, end)]
+
+
+_arenas: list[_Arena] = []
+_returned: list[tuple[_Arena, int, int]] = []  # ranges that their arenas do not know yet
+_lock = Lock()  # of the arenas; a range comes back at any time
 if hasattr(os, "register_at_fork"):  # a child must not begin with a lock that nobody will open
     os.register_at_fork(
-        before=_taking.acquire, after_in_parent=_taking.release, after_in_child=_taking.release
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
     )
 
 
 class _Block:
-    """Memory that is kept for the next result once the last tensor on it is gone."""
+    """A range of an arena, which goes back with the last tensor on it."""
 
-    def __init__(self, memory: _Bytes) -> None:
-        self.memory = memory
-        self.__array_interface__ = memory.__array_interface__
+    def __init__(self, arena: _Arena, begin: int, size: int, used: int) -> None:
+        self.arena, self.begin, self.end = arena, begin, begin + used
+        place = arena.memory.ctypes.data + arena.first + begin
+        self.__array_interface__ = {
+            "shape": (size,), "typestr": "|u1", "data": (place, False), "version": 3,
+        }  # fmt: skip
 
     def __del__(self) -> None:
-        _waiting.append(self.memory)
+        _returned.append((self.arena, self.begin, self.end))
         # may run on any thread and in the midst of anything, so it waits for no lock; whoever
-        # holds it frees what is too much
-        if _taking.acquire(blocking=False):
-            _free_oldest(_waiting_bytes() - MOST_WAITING)
-            _taking.release()
+        # holds it, or takes it next, puts the range where it belongs
+        if _lock.acquire(blocking=False):
+            _settle()
+            _lock.release()
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -54,39 +92,34 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     size = count * dtype.itemsize
     if size < LEAST_BYTES:
         return torch.empty(shape, dtype=dtype)
-    block = np.asarray(_Block(_taken(size)))
-    offset = -block.ctypes.data % ALIGNMENT
-    storage = torch.from_numpy(block[offset : offset + size]).untyped_storage()
+    storage = torch.from_numpy(np.asarray(_taken(size))).untyped_storage()
     strides = torch.empty(shape, device="meta").stride()
     return torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
 
 
-def _taken(size: int) -> _Bytes:
-    """Return a block for ``size`` bytes: the closest that waits, or a new one.
-
-    A new one takes the place of others that wait, so that all blocks together are never larger
-    than those that were in use at one time.
-    """
-    least, most = size + ALIGNMENT, size + size // SLACK + 2 * ALIGNMENT
-    with _taking:
-        fitting = [
-            (entry.nbytes, place)
-            for place, entry in enumerate(_waiting)
-            if least <= entry.nbytes <= most
-        ]
-        if fitting:
-            return _waiting.pop(min(fitting)[1])
-        # a little more than is needed: the next scan is as large but for a few sites
-        wanted = least + size // (2 * SLACK)
-        _free_oldest(max(wanted, _waiting_bytes() - MOST_WAITING))
-    return np.empty(wanted, np.uint8)
+def _taken(size: int) -> _Block:
+    """Return a block of ``size`` bytes: the first that fits, so that later arenas empty."""
+    used = -(-size // ALIGNMENT) * ALIGNMENT
+    with _lock:
+        _settle()
+        for arena in _arenas:
+            begin = arena.take(used)
+            if begin is not None:
+                return _Block(arena, begin, size, used)
+        held = min(sum(arena.size for arena in _arenas), MOST_ARENA_BYTES)
+        arena = _Arena(max(used, held, ARENA_BYTES))
+        _arenas.append(arena)
+        arena.take(used)
+        return _Block(arena, 0, size, used)
 
 
-def _waiting_bytes() -> int:
-    return sum(entry.nbytes for entry in list(_waiting))
-
-
-def _free_oldest(size: int) -> None:
-    """Free the oldest blocks, ``size`` bytes or all; only with the lock."""
-    while size > 0 and _waiting:
-        size -= _waiting.pop(0).nbytes
+def _settle() -> None:
+    """Put ranges back where they belong, and drop idle arenas beyond the limit; with the lock."""
+    while _returned:
+        arena, begin, end = _returned.pop()
+        arena.give_back(begin, end)
+    idle = 0
+    for arena in [arena for arena in _arenas if arena.idle]:
+        idle += arena.size
+        if idle > MOST_IDLE:
+            _arenas.remove(arena)

@@ -17,20 +17,16 @@ from torch import nn
 import sparseconv as sc
 from sparseconv import elementwise, memory
 
-LARGE = (memory.LEAST_BYTES // 64 + 1, 16)  # float32 rows
+LARGE = (memory.LEAST_BYTES // 64 + 1, 16)  # float32 rows: just large
 
 
 @pytest.fixture(autouse=True)
-def nothing_waits() -> Iterator[None]:
-    """Begin and end without blocks that wait."""
-    memory._waiting.clear()
+def no_arenas() -> Iterator[None]:
+    """Begin and end without memory of other tests."""
+    gc.collect()
+    memory._arenas.clear()
     yield
-    memory._waiting.clear()
-
-
-def waiting() -> int:
-    """Bytes that wait for a result."""
-    return sum(block.nbytes for block in memory._waiting)
+    memory._arenas.clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int32])
@@ -48,53 +44,67 @@ def test_memory_is_contiguous_aligned_and_no_view(
         assert bool((x == 3).all())
 
 
-def test_a_block_goes_to_the_next_result_once_nobody_holds_it() -> None:
-    x = memory.empty((2 * LARGE[0], 16), torch.float32)
+def test_memory_goes_to_the_next_result_once_nobody_holds_it() -> None:
+    x = memory.empty(LARGE, torch.float32)
     place, view = x.data_ptr(), x[5:].t()
     del x
-    gc.collect()
-    assert not memory._waiting  # the view still reads it
-    other = memory.empty((2 * LARGE[0], 16), torch.float32)
-    assert other.data_ptr() != place
+    other = memory.empty(LARGE, torch.float32)
+    assert other.data_ptr() != place  # the view still reads the first
     del view
-    assert len(memory._waiting) == 1
-    again = memory.empty((2 * LARGE[0] - 100, 16), torch.float32)
-    assert again.data_ptr() == place
-    assert not memory._waiting
+    small = memory.empty((LARGE[0] - 1, 16), torch.float32)
+    assert small.data_ptr() == place
 
 
-def test_a_block_serves_no_much_smaller_result() -> None:
-    memory.empty((2 * LARGE[0], 16), torch.float32)
-    size = 64 * LARGE[0]
-    assert memory._taken(size).nbytes < 1.2 * size
+def test_neighbours_that_are_free_become_one() -> None:
+    held = [memory.empty(LARGE, torch.float32) for _ in range(6)]
+    place = held[1].data_ptr()
+    del held[1:4]
+    assert memory.empty((3 * LARGE[0], 16), torch.float32).data_ptr() == place
 
 
-def test_what_waits_is_bounded_and_the_oldest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MOST_WAITING", 6 * memory.LEAST_BYTES)
-    held = [memory.empty(LARGE, torch.float32) for _ in range(10)]
-    places = [x.data_ptr() // memory.LEAST_BYTES for x in held]
+def test_a_result_larger_than_an_arena(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "ARENA_BYTES", memory.LEAST_BYTES)
+    monkeypatch.setattr(memory, "MOST_ARENA_BYTES", memory.LEAST_BYTES)
+    x = memory.empty((3 * LARGE[0], 16), torch.float32).fill_(1)
+    assert memory._arenas[0].size == x.nbytes
+
+
+def test_idle_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "MOST_IDLE", 6 * memory.LEAST_BYTES)
+    monkeypatch.setattr(memory, "ARENA_BYTES", 2 * memory.LEAST_BYTES)
+    held = [memory.empty(LARGE, torch.float32) for _ in range(20)]
+    assert sum(arena.size for arena in memory._arenas) >= 20 * memory.LEAST_BYTES
     while held:
         held.pop(0)
-    assert 4 * memory.LEAST_BYTES < waiting() <= memory.MOST_WAITING
-    kept = [block.ctypes.data // memory.LEAST_BYTES for block in memory._waiting]
-    assert set(kept) <= {place + step for place in places[-6:] for step in (-1, 0)}
+    assert all(arena.idle for arena in memory._arenas)
+    assert 0 < sum(arena.size for arena in memory._arenas) <= memory.MOST_IDLE
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_all_blocks_are_never_larger_than_those_once_in_use(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(8))
+def test_results_that_come_and_go(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LEAST_BYTES", 1000)
+    monkeypatch.setattr(memory, "ARENA_BYTES", 20_000)
     generator = torch.Generator().manual_seed(seed)
-    held: list[torch.Tensor] = []
+    held: dict[int, torch.Tensor] = {}
     most = 0
-    for _ in range(200):
+    for turn in range(1000):
         if held and torch.rand((), generator=generator) < 0.5:
-            held.pop(int(torch.randint(len(held), (), generator=generator)))
+            number = list(held)[int(torch.randint(len(held), (), generator=generator))]
+            assert bool((held.pop(number) == number).all())
         else:
-            rows = int(torch.randint(LARGE[0], 5 * LARGE[0], (), generator=generator))
-            held.append(memory.empty((rows, 16), torch.float32))
-        used = sum(x.untyped_storage().nbytes() for x in held)
+            size = int(torch.randint(250, 3000, (), generator=generator))
+            held[turn] = memory.empty((size,), torch.int32).fill_(turn)
+        used = sum(x.nbytes for x in held.values())
         most = max(most, used)
-        # a block is at most an eighth larger than its result
-        assert used + waiting() <= 1.13 * most + memory.ALIGNMENT
+        free = sum(end - begin for arena in memory._arenas for begin, end in arena.free)
+        whole = sum(arena.size for arena in memory._arenas)
+        assert 0 <= whole - free - used <= memory.ALIGNMENT * len(held)
+        for arena in memory._arenas:
+            edges = [edge for ends in arena.free for edge in ends]
+            assert edges == sorted(set(edges))  # in order, apart, and joined where they touch
+    assert whole < 4 * most + memory.ARENA_BYTES
+    held.clear()
+    assert all(arena.idle for arena in memory._arenas)
 
 
 def test_numbers_of_threads_never_share_a_block() -> None:
@@ -170,10 +180,10 @@ def test_nothing_reads_what_a_block_held_before(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(elementwise, "LEAST_BYTES", 1)
     fresh, count = memory._taken, []
 
-    def full_of_nan(size: int) -> np.ndarray:
+    def full_of_nan(size: int) -> memory._Block:
         count.append(size)
         block = fresh(size)
-        block.fill(255)
+        np.asarray(block).fill(255)
         return block
 
     monkeypatch.setattr(memory, "_taken", full_of_nan)
