@@ -20,7 +20,16 @@ LEAST_BYTES = 2**20  # below, the C library hands out memory that has been touch
 ALIGNMENT = 64  # a vector of AVX-512, and a cache line
 ARENA_BYTES = 2**26  # of the first; later ones are as large as all before, up to a limit
 MOST_ARENA_BYTES = 2**30
-MOST_IDLE = 2**30  # bytes of arenas without a result that are kept
+
+
+def _most_idle() -> int:
+    """Return the bytes of arenas without a result that are kept: an eighth of the machine's."""
+    if not hasattr(os, "sysconf"):
+        return 2**30
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 8
+
+
+MOST_IDLE = _most_idle()
 
 
 class _Arena:

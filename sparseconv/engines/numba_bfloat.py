@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -21,6 +22,7 @@ from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addre
 
 Array = np.ndarray[Any, Any]
 
+HALF = 64  # pairs of pairs of a weight gradient that are laid side by side at a time
 LANES = VECTOR_BYTES // 4
 
 
@@ -40,15 +42,21 @@ class _BFloat(ir.Type):  # type: ignore[misc]  # llvmlite has no types
 _PAIRS = ir.VectorType(_BFloat(), 2 * LANES)
 
 
+def _dot_of(emitter: Emitter) -> Value:
+    """Return the instruction that adds the products of pairs to a vector of float32."""
+    name = f"llvm.x86.avx512bf16.dpbf16ps.{8 * VECTOR_BYTES}"
+    kind = ir.FunctionType(emitter.vector, [emitter.vector, _PAIRS, _PAIRS])
+    module = emitter.builder.module
+    return module.globals.get(name) or ir.Function(module, kind, name)
+
+
 def _emit_dots(vectors: int) -> Callable[..., None]:
     """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, types.float32)
         _, x, x_stride, in_rows, out, out_stride, out_rows, weight, steps, first, last = args
-        name = f"llvm.x86.avx512bf16.dpbf16ps.{8 * VECTOR_BYTES}"
-        kind = ir.FunctionType(emitter.vector, [emitter.vector, _PAIRS, _PAIRS])
-        dot = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        dot = _dot_of(emitter)
         most = max(sizes(vectors))
         for size in sizes(vectors):
             with emitter.loop(first, last, size, []) as pairs:
@@ -79,6 +87,50 @@ def _emit_dots(vectors: int) -> Callable[..., None]:
             first = pairs.number
 
     return emit
+
+
+def _emit_outer_dots(vectors: int) -> Callable[..., None]:
+    """Return the emitter of: add the outer products of ``half`` pairs of pairs to a block."""
+
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        emitter = Emitter(builder, types.float32)
+        _, x, x_stride, grad, weight, c_in, half = args
+        dot, channel = _dot_of(emitter), emitter.const(0)
+        for size in sizes(vectors):
+            with emitter.loop(channel, c_in, size, []) as channels:
+                entries = [emitter.plus(channels.number, row) for row in range(size)]
+                rows = [emitter.plus(weight, entry, vectors * VECTOR_BYTES) for entry in entries]
+                start = [emitter.load(row, vector) for row in rows for vector in range(vectors)]
+                with emitter.loop(emitter.const(0), half, 1, start) as pairs:
+                    source = builder.add(x, builder.mul(pairs.number, x_stride))
+                    target = emitter.plus(grad, pairs.number, vectors * VECTOR_BYTES)
+                    columns = [
+                        builder.bitcast(emitter.load(target, vector), _PAIRS)
+                        for vector in range(vectors)
+                    ]
+                    totals = []
+                    for row, entry in enumerate(entries):
+                        place = emitter.plus(source, entry, 4)
+                        value = builder.bitcast(emitter.broadcast(place), _PAIRS)
+                        for vector, column in enumerate(columns):
+                            total = pairs.values[row * vectors + vector]
+                            totals.append(builder.call(dot, [total, value, column]))
+                    pairs.values = totals
+                for number, value in enumerate(pairs.values):
+                    emitter.store(value, rows[number // vectors], number % vectors)
+            channel = channels.number
+
+    return emit
+
+
+@intrinsic
+def _outer_one(typing, like, x, xs, g, w, c, half):
+    return addresses(_emit_outer_dots(1), like, (x, xs, g, w, c, half))
+
+
+@intrinsic
+def _outer_two(typing, like, x, xs, g, w, c, half):
+    return addresses(_emit_outer_dots(2), like, (x, xs, g, w, c, half))
 
 
 @intrinsic
@@ -165,3 +217,73 @@ def bfloat_tile(
                 nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
                 negative = relu and total[row - begin, group, column] < 0
                 out[row, group, column] = np.uint16(0 if negative else (0x7FC0 if nan else rounded))
+
+
+@numba.njit(nogil=True, boundscheck=False)
+def _lay_pairs(rows: Array, values: Array, first: int, last: int, out: Array) -> None:
+    """Write rows two by two: the one's bits below the other's, which are 0 behind the last.
+
+    Args:
+        rows: int32 ``[P]``; ``first`` to ``last`` of them are read.
+        values: bits ``[n, G, blocks * BLOCK]``.
+        out: uint32 ``[G, blocks, half, BLOCK]``.
+    """
+    groups, blocks, _, width = out.shape
+    for pair in range(first, last, 2):
+        own, place = rows[pair], (pair - first) // 2
+        other = rows[pair + 1] if pair + 1 < last else -1
+        for group in range(groups):
+            for block in range(blocks):
+                start = block * width
+                if other < 0:
+                    for column in range(width):
+                        out[group, block, place, column] = values[own, group, start + column]
+                    continue
+                for column in range(width):
+                    above = np.uint32(values[other, group, start + column]) << np.uint32(16)
+                    below = np.uint32(values[own, group, start + column])
+                    out[group, block, place, column] = above | below
+
+
+@Kernel
+def bfloat_reduce(
+    features: Array,
+    grad: Array,
+    in_rows: Array,
+    out_rows: Array,
+    starts: Array,
+    tiles: Array,
+    cells: Array,
+    weight: Array,
+) -> None:
+    """Write the sums of ``features[i]^T grad[o]`` over the pairs of some tiles and cells.
+
+    Args:
+        features: bits ``[n_in, G, c_in]``.
+        grad: bits ``[n_out, G, blocks * BLOCK]``, BLOCK one or two vectors of columns.
+        in_rows, out_rows: int32 ``[P]``.
+        starts: ``[K, T + 1]`` pairs that open each tile of output rows, per cell.
+        tiles, cells: ``[2]`` first and last of each, the last one not included.
+        weight: float32 ``[cells, G, blocks, c_in, BLOCK]``, written here.
+    """
+    _, groups, blocks, c_in, width = weight.shape
+    weight[:] = 0
+    x = np.empty((groups, 1, HALF, c_in), np.uint32)
+    g = np.empty((groups, blocks, HALF, width), np.uint32)
+    for tile in range(tiles[0], tiles[1]):
+        for cell in range(cells[0], cells[1]):
+            end = starts[cell, tile + 1]
+            for first in range(starts[cell, tile], end, 2 * HALF):
+                last = min(first + 2 * HALF, end)
+                half = (last - first + 1) // 2
+                _lay_pairs(in_rows, features, first, last, x)
+                _lay_pairs(out_rows, grad, first, last, g)
+                for group in range(groups):
+                    a = x[group, 0].ctypes.data
+                    for block in range(blocks):
+                        b = g[group, block].ctypes.data
+                        w = weight[cell - cells[0], group, block].ctypes.data
+                        if width == LANES:
+                            _outer_one(weight, a, c_in * 4, b, w, c_in, half)
+                        else:
+                            _outer_two(weight, a, c_in * 4, b, w, c_in, half)

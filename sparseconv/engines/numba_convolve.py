@@ -195,15 +195,18 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
     c_in, c_out = features.shape[1] // groups, grad.shape[1] // groups
     if groups > 1 and min(c_in, c_out) == 1:
         return _depthwise_reduce(features, grad, rulebook, groups)
-    x = array(features).reshape(rulebook.n_in, groups, c_in)
-    columns, block = columns_of(c_out, x.dtype)
-    g = array(padded(grad.detach().reshape(rulebook.n_out, groups, c_out), columns))
+    dots = _dots(features.dtype)
+    own, kernel = (_bits, bfloat.bfloat_reduce) if dots else (array, products.reduce_tiles)
+    x = own(features).reshape(rulebook.n_in, groups, c_in)
+    dtype = np.dtype(np.float32) if dots else x.dtype
+    columns, block = columns_of(c_out, dtype)
+    g = own(padded(grad.detach().reshape(rulebook.n_out, groups, c_out), columns))
     shape = (groups, columns // block, c_in, block)
 
     def run(pairs: tuple[Array, ...], tiles: Array, cells: Array, target: Array) -> None:
-        products.reduce_tiles(x, g, *pairs, tiles, cells, target)
+        kernel(x, g, *pairs, tiles, cells, target)
 
-    packed = _reduced(run, rulebook, shape, x.dtype)
+    packed = _reduced(run, rulebook, shape, dtype)
     weight = torch.from_numpy(packed).transpose(2, 3).flatten(3)[..., :c_out]
     return weight.to(features.dtype).contiguous()
 
