@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sparseconv import engines
 from sparseconv.autograd import Rule
-from sparseconv.elementwise import applied
 from sparseconv.samples import (
     AnySamples,
     TracedSamples,
     sample_moment,
     sample_spread,
+    sample_statistics,
     sample_sum,
 )
 
@@ -57,13 +58,13 @@ class _Normalise(Rule):
             needed = [t for t in inputs if t.requires_grad]
             found = iter(torch.autograd.grad(composed, needed, grads[0], create_graph=True))
             return *(next(found) if t.requires_grad else None for t in inputs), None, None, None
-        total = sample_sum(grads[0], samples)  # [S, C], as all below
-        along = sample_moment(features, grads[0], mean, samples) * rstd
-        count = _values(samples, features, groups)
+        total, along = sample_moment(features, grads[0], mean, samples)  # [S, C], as all below
+        along = along * rstd
+        count = _values(samples, features.shape[1], groups, mean.dtype)
         level = group_sum(total * weight, groups) / count * rstd
         slope = group_sum(along * weight, groups) / count * rstd * rstd
-        d_features = affine(grads[0], rstd * weight, mean * slope - level, samples)
-        d_features.addcmul_(features, sample_spread(slope, samples), value=-1)
+        terms = (grads[0], rstd * weight), (features, -slope)
+        d_features = _affine(terms, mean * slope - level, samples)
         return d_features, tree_sum(along), tree_sum(total), None, None, None
 
 
@@ -78,20 +79,23 @@ def normalise(
     """Return the normalised rows ``[N, C]``, and mean and (biased) variance ``[S, C]``.
 
     Args:
-        features: ``[N, C]``, float32 or float64.
+        features: ``[N, C]``; the statistics of half precisions are kept in float32.
         weight, bias: ``[C]`` or None for 1 and 0.
         samples: whose rows are normalised together.
         groups: of channels that are normalised together; C for each by itself.
         eps: added to the variance. A sample of one site (and one channel per group) gets the bias.
     """
-    with torch.no_grad():
-        count = _values(samples, features, groups)
-        mean = group_sum(sample_sum(features, samples), groups) / count
-        squares = sample_moment(features, features, mean, samples)
-        variance = group_sum(squares, groups) / count
     channels = features.shape[1]
-    weight = features.new_ones(channels) if weight is None else weight.to(features.dtype)
-    bias = features.new_zeros(channels) if bias is None else bias.to(features.dtype)
+    with torch.no_grad():
+        sums, squares = sample_statistics(features, samples)
+        count = _values(samples, channels, groups, sums.dtype)
+        mean = group_sum(sums, groups) / count
+        if groups < channels:  # what is off the mean of the channel, to what is off the group's
+            own = _values(samples, channels, channels, sums.dtype)
+            squares = squares + own * (sums / own - mean).square()
+        variance = group_sum(squares, groups) / count
+    weight = mean.new_ones(channels) if weight is None else weight.to(mean.dtype)
+    bias = mean.new_zeros(channels) if bias is None else bias.to(mean.dtype)
     plan = _Plan(samples, groups, eps)
     if isinstance(samples, TracedSamples):
         return _composed(features, weight, bias, plan), mean, variance
@@ -99,26 +103,40 @@ def normalise(
 
 
 def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: AnySamples) -> Tensor:
-    """Return ``features * scale + shift``; ``scale``, ``shift`` ``[S, C]`` per sample."""
-    shifts, scales = sample_spread(shift, samples), sample_spread(scale, samples)
-    return applied(torch.addcmul, shifts, features, scales)
+    """Return ``features * scale + shift``, as half precision as they are.
+
+    ``scale`` and ``shift`` are ``[S, C]`` per sample, float32 for half precisions.
+    """
+    taped = torch.is_grad_enabled() and (features.requires_grad or scale.requires_grad)
+    if isinstance(samples, TracedSamples) or taped or shift.requires_grad:
+        wide = features.to(scale.dtype)
+        shifts, scales = sample_spread(shift, samples), sample_spread(scale, samples)
+        return torch.addcmul(shifts, wide, scales).to(features.dtype)
+    return _affine(((features, scale),), shift, samples)
+
+
+def _affine(terms: tuple[tuple[Tensor, Tensor], ...], shift: Tensor, samples: AnySamples) -> Tensor:
+    """Return the sum of rows times their sample's scales, and its shift; no derivative."""
+    assert not isinstance(samples, TracedSamples)
+    engine = engines.for_tensor(terms[0][0])
+    return engine.affine_rows(terms, shift, samples.sample_of_row)
 
 
 def _composed(features: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Tensor:
     """Return the same rows by operations that autograd follows."""
     samples, groups, eps = plan
-    count = _values(samples, features, groups)
-    mean = group_sum(sample_sum(features, samples), groups) / count
-    centred = features - sample_spread(mean, samples)
+    wide = features.to(weight.dtype)
+    count = _values(samples, features.shape[1], groups, wide.dtype)
+    mean = group_sum(sample_sum(wide, samples), groups) / count
+    centred = wide - sample_spread(mean, samples)
     variance = group_sum(sample_sum(centred * centred, samples), groups) / count
     scale = (variance + eps).rsqrt() * weight
-    return affine(centred, scale, bias.expand_as(scale), samples)
+    return affine(centred, scale, bias.expand_as(scale), samples).to(features.dtype)
 
 
-def _values(samples: AnySamples, features: Tensor, groups: int) -> Tensor:
+def _values(samples: AnySamples, channels: int, groups: int, dtype: torch.dtype) -> Tensor:
     """Return how many values are normalised together, ``[S, 1]``; 1 where a sample is empty."""
-    counts = samples.counts.clamp(min=1)[:, None].to(features.dtype)
-    return counts * (features.shape[1] // groups)
+    return samples.counts.clamp(min=1)[:, None].to(dtype) * (channels // groups)
 
 
 def group_sum(sums: Tensor, groups: int) -> Tensor:

@@ -158,25 +158,59 @@ def sample_sum(values: Tensor, samples: AnySamples) -> Tensor:
     return _SampleSum.call(values, samples, engines.for_tensor(values))
 
 
-def sample_moment(left: Tensor, right: Tensor, centre: Tensor, samples: AnySamples) -> Tensor:
-    """Return each sample's sum ``[S, C]`` of ``(left - centre) * right``, outside autograd.
+def sample_statistics(values: Tensor, samples: AnySamples) -> tuple[Tensor, Tensor]:
+    """Return each sample's sums ``[S, C]``, and those of the squares of what is off its mean.
 
-    Where ``right`` is ``left`` itself, ``centre`` ``[S, C]`` is taken off both. The rows are read
-    once and nothing of their size is written.
+    Outside autograd; float32 for half precisions. The rows are read once: blocks of them give sums
+    and squares of their own, which are put together by Chan, Golub and LeVeque 1979, "Updating
+    formulae and a pairwise algorithm for computing sample variances", equation 2.1.
+    """
+    if isinstance(samples, TracedSamples):
+        sums = sample_sum(values, samples)
+        off = values - sample_spread(sums / samples.counts.clamp(min=1)[:, None], samples)
+        return sums, sample_sum(off * off, samples)
+    engine = engines.for_tensor(values)
+    (order, starts), *levels = samples.levels
+    sums, squares = engine.segment_statistics(values, order, starts)
+    if not levels:
+        return sums, squares
+    counts, blocks = starts.diff()[:, None].to(sums.dtype), sums / starts.diff()[:, None]
+    for order_above, starts_above in levels:
+        sums = engine.segment_sum(sums, order_above, starts_above)
+    mean = _of_blocks(sums / samples.counts.clamp(min=1)[:, None], samples)
+    squares = squares + counts * (blocks - mean).square()
+    for order_above, starts_above in levels:
+        squares = engine.segment_sum(squares, order_above, starts_above)
+    return sums, squares
+
+
+def sample_moment(
+    left: Tensor, right: Tensor, centre: Tensor, samples: AnySamples
+) -> tuple[Tensor, Tensor]:
+    """Return each sample's sums ``[S, C]`` of ``right``, and of ``(left - centre) * right``.
+
+    Outside autograd; ``centre`` ``[S, C]``, float32 for half precisions. The rows are read once.
     """
     if isinstance(samples, TracedSamples):
         off = left - sample_spread(centre, samples)
-        return sample_sum(off * (off if right is left else right), samples)
+        return sample_sum(right, samples), sample_sum(off * right, samples)
     engine = engines.for_tensor(left)
     (order, starts), *levels = samples.levels
-    if levels and samples.sample_of_row is not None:
-        centre = centre[samples.sample_of_row[order[starts[:-1]]]]
-    elif levels:
-        centre = centre.expand(starts.numel() - 1, -1)
-    total = engine.segment_moment(left, right, centre, order, starts)
-    for order, starts in levels:
-        total = engine.segment_sum(total, order, starts)
-    return total
+    if levels:
+        centre = _of_blocks(centre, samples)
+    total, along = engine.segment_moment(left, right, centre, order, starts)
+    for order_above, starts_above in levels:
+        total = engine.segment_sum(total, order_above, starts_above)
+        along = engine.segment_sum(along, order_above, starts_above)
+    return total, along
+
+
+def _of_blocks(values: Tensor, samples: Samples) -> Tensor:
+    """Return the entry ``[blocks, C]`` of ``values`` ``[S, C]`` of each first block's sample."""
+    order, starts = samples.levels[0]
+    if samples.sample_of_row is None:
+        return values.expand(starts.numel() - 1, -1)
+    return values[samples.sample_of_row[order[starts[:-1]]]]
 
 
 def sample_spread(values: Tensor, samples: AnySamples) -> Tensor:

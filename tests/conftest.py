@@ -15,6 +15,7 @@ import torch
 from cases import REQUIRED_ENGINES, skip_unless_it_can
 
 import sparseconv as sc
+from sparseconv import memory
 from sparseconv.engines.numba_compile import KERNELS
 
 for _name, _examples in (("quick", 10), ("default", 60), ("ci", 200)):
@@ -74,6 +75,14 @@ def filled_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         # Numba compiles what a module of kernels calls np
         if not any(getattr(kernel, "__module__", "") == name for kernel in KERNELS):
             monkeypatch.setattr(module, "np", FilledNumpy())
+    taken = memory._taken
+
+    def filled(size: int) -> Any:
+        block = taken(size)
+        np.asarray(block).fill(255)  # NaN, or -1
+        return block
+
+    monkeypatch.setattr(memory, "_taken", filled)
     before = torch.utils.deterministic.fill_uninitialized_memory
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True)

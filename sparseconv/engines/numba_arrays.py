@@ -22,6 +22,18 @@ def by_chunks(count: int, task: Any, step: int = CHUNK_ROWS) -> None:
     in_parallel(lambda number: task(starts[number], min(starts[number] + step, count)), len(starts))
 
 
+def by_segments(rows: tuple[Array, Array], task: Any) -> None:
+    """Call ``task(first, last)`` over segments, in parallel.
+
+    Args:
+        rows: order ``[N]`` and starts ``[S + 1]`` of the segments.
+        task: takes as many segments as hold ``CHUNK_ROWS`` rows on average.
+    """
+    order, starts = rows
+    count = len(starts) - 1
+    by_chunks(count, task, max(1, CHUNK_ROWS * count // max(len(order), count, 1)))
+
+
 def array(x: Tensor) -> Array:
     """Return a contiguous array in a dtype to compute in: halves become float32."""
     x = x.detach().contiguous()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from sparseconv.engines import numba_segments as segments
 from sparseconv.engines import numba_windows as windows
 from sparseconv.engines import torch_engine
 from sparseconv.engines.numba_arrays import (
-    CHUNK_ROWS,
     array,
     by_chunks,
+    by_segments,
     columns_of,
     padded,
     without_padding,
 )
+from sparseconv.engines.numba_bits import bits_or_numbers
 from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_convolve import depthwise_product
 from sparseconv.engines.numba_convolve import finished_product as finished_product
@@ -33,6 +35,7 @@ from sparseconv.engines.numba_rulebook import TILE_ROWS, window_rows
 from sparseconv.engines.numba_rulebook import build_rulebook as build_rulebook
 from sparseconv.engines.numba_sample import sample_gemm as sample_gemm
 from sparseconv.engines.numba_sample import sample_gemm_grads as sample_gemm_grads
+from sparseconv.engines.protocol import wider
 from sparseconv.memory import empty
 from sparseconv.rulebook import Rulebook
 
@@ -77,27 +80,50 @@ def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     x = array(values)
     out = np.empty((starts.numel() - 1, x.shape[1]), x.dtype)
     rows = order.numpy(), starts.numpy()
-    count = out.shape[0]
-    # as many segments to a task as hold CHUNK_ROWS rows on average
-    step = max(1, CHUNK_ROWS * count // max(order.numel(), count, 1))
-    by_chunks(count, lambda s, e: segments.segment_sums(x, *rows, s, e, out), step)
+    by_segments(rows, lambda s, e: segments.segment_sums(x, *rows, s, e, out))
     return torch.from_numpy(out).to(values.dtype)
+
+
+def segment_statistics(values: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each segment's sum, and the sum of squares off its mean, in one pass over the rows."""
+    x, rows = bits_or_numbers(values), (order.numpy(), starts.numpy())
+    shape = (starts.numel() - 1, x.shape[1])
+    found = [torch.empty(shape, dtype=wider(values.dtype)) for _ in range(2)]
+    out = [entry.numpy() for entry in found]
+    by_segments(rows, lambda s, e: segments.segment_statistics(x, *rows, s, e, *out))
+    return found[0], found[1]
 
 
 def segment_moment(
     left: Tensor, right: Tensor, centre: Tensor, order: Tensor, starts: Tensor
-) -> Tensor:
-    """Return each segment's sum of ``(left - centre) * (right - centre)``, or ``* right``."""
-    x, y, middle = array(left), array(right), array(centre)
-    out = np.empty((starts.numel() - 1, x.shape[1]), x.dtype)
+) -> tuple[Tensor, Tensor]:
+    """Return each segment's sum of ``right``, and of ``(left - centre) * right``, in one pass."""
+    arrays = bits_or_numbers(left), bits_or_numbers(right), array(centre)
     rows = order.numpy(), starts.numpy()
-    count = out.shape[0]
-    step = max(1, CHUNK_ROWS * count // max(order.numel(), count, 1))
-    both = right is left
+    found = [torch.empty_like(centre, memory_format=torch.contiguous_format) for _ in range(2)]
+    out = [entry.numpy() for entry in found]
+    by_segments(rows, lambda s, e: segments.segment_moments(*arrays, *rows, s, e, *out))
+    return found[0], found[1]
+
+
+def affine_rows(
+    terms: Sequence[tuple[Tensor, Tensor]], shift: Tensor, segment: Tensor | None
+) -> Tensor:
+    """Return the sum of the terms' rows times their scales, and the shift, in one pass."""
+    rows, scales = zip(*terms, strict=True)
+    arrays = [bits_or_numbers(entry) for entry in rows]
+    arrays += [arrays[0][:0]] * (2 - len(arrays))
+    numbers = [array(entry) for entry in scales]
+    numbers += [numbers[0]] * (2 - len(numbers))
+    own = np.empty(0, np.int64) if segment is None else segment.numpy()
+    half = rows[0].dtype == torch.float16
+    out = empty(tuple(rows[0].shape), torch.float32 if half else rows[0].dtype)
+    target = bits_or_numbers(out)
     by_chunks(
-        count, lambda s, e: segments.segment_moments(x, y, middle, both, *rows, s, e, out), step
+        out.shape[0],
+        lambda s, e: segments.affine(*arrays, *numbers, array(shift), own, s, e, target),
     )
-    return torch.from_numpy(out).to(left.dtype)
+    return out.to(rows[0].dtype)
 
 
 def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:

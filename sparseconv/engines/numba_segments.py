@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
+from sparseconv.engines.numba_bits import number, stored
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses
 
@@ -59,29 +60,101 @@ def scale_and_sum(
 
 
 @Kernel
-def segment_moments(
-    left: Array,
-    right: Array,
-    centre: Array,
-    both: bool,
+def segment_statistics(
+    values: Array,
     order: Array,
     starts: Array,
     first: int,
     last: int,
-    out: Array,
+    sums: Array,
+    squares: Array,
 ) -> None:
-    """Write the sums of ``(left - centre) * right`` of some segments to ``out`` ``[S, C]``.
+    """Write the sums of some segments, and those of the squares of what is off their own mean.
 
-    ``centre`` is ``[S, C]``; with ``both`` it is taken off ``right`` too.
+    Args:
+        values: ``[N, C]``, or bits of bfloat16.
+        order, starts: the rows of each segment.
+        first, last: segments.
+        sums, squares: ``[S, C]``, written here.
+    """
+    columns = values.shape[1]
+    mean = np.empty(columns, sums.dtype)
+    for segment in range(first, last):
+        begin, end = starts[segment], starts[segment + 1]
+        sums[segment] = 0
+        squares[segment] = 0
+        for entry in range(begin, end):
+            row = order[entry]
+            for column in range(columns):
+                sums[segment, column] += number(values[row, column])
+        for column in range(columns):
+            mean[column] = sums[segment, column] / max(end - begin, 1)
+        for entry in range(begin, end):
+            row = order[entry]
+            for column in range(columns):
+                off = number(values[row, column]) - mean[column]
+                squares[segment, column] += off * off
+
+
+@Kernel
+def segment_moments(
+    left: Array,
+    right: Array,
+    centre: Array,
+    order: Array,
+    starts: Array,
+    first: int,
+    last: int,
+    sums: Array,
+    moments: Array,
+) -> None:
+    """Write the sums of ``right`` over some segments, and those of ``(left - centre) * right``.
+
+    ``left`` and ``right`` are ``[N, C]``, or bits of bfloat16, all others ``[S, C]``.
     """
     for segment in range(first, last):
-        out[segment] = 0
+        sums[segment] = 0
+        moments[segment] = 0
         for entry in range(starts[segment], starts[segment + 1]):
             row = order[entry]
             for column in range(left.shape[1]):
-                off = left[row, column] - centre[segment, column]
-                other = off if both else right[row, column]
-                out[segment, column] += off * other
+                value = number(right[row, column])
+                off = number(left[row, column]) - centre[segment, column]
+                sums[segment, column] += value
+                moments[segment, column] += off * value
+
+
+@Kernel
+def affine(
+    left: Array,
+    right: Array,
+    left_scale: Array,
+    right_scale: Array,
+    shift: Array,
+    segment: Array,
+    first: int,
+    last: int,
+    out: Array,
+) -> None:
+    """Write rows ``first`` to ``last`` of ``left * left_scale + right * right_scale + shift``.
+
+    Args:
+        left, right, out: ``[N, C]``, or bits of bfloat16; ``right`` may be without rows.
+        left_scale, right_scale, shift: ``[S, C]``.
+        segment: int64 ``[N]``, or without entries for one segment.
+    """
+    both, several = right.shape[0] > 0, segment.shape[0] > 0
+    for row in range(first, last):
+        own = segment[row] if several else 0
+        if both:
+            for column in range(left.shape[1]):
+                value = number(right[row, column]) * right_scale[own, column] + shift[own, column]
+                value = number(left[row, column]) * left_scale[own, column] + value
+                out[row, column] = stored(value, out)
+        else:
+            for column in range(left.shape[1]):
+                value = number(left[row, column]) * left_scale[own, column] + shift[own, column]
+                out[row, column] = stored(value, out)
 
 
 @Kernel

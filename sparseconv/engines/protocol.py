@@ -7,6 +7,7 @@ with the number of threads, the order of other rows or what a sample is batched 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -60,6 +61,11 @@ class Finish(NamedTuple):
         if self.other is not None:
             rows = rows + self.other
         return (torch.relu(rows) if self.relu else rows).to(dtype)
+
+
+def wider(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype that sums of ``dtype`` are kept in: float32 for half precisions."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 class Engine(Protocol):
@@ -125,13 +131,31 @@ class Engine(Protocol):
         Segment ``s`` holds the rows ``order[starts[s]:starts[s + 1]]``, added in this order.
         """
 
+    def segment_statistics(
+        self, values: Tensor, order: Tensor, starts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sums ``[S, C]`` over segments, and of the squares of what is off their means.
+
+        Segments as of :meth:`segment_sum`; float32 for half precisions.
+        """
+
     def segment_moment(
         self, left: Tensor, right: Tensor, centre: Tensor, order: Tensor, starts: Tensor
-    ) -> Tensor:
-        """Return the sums ``[S, C]`` of ``(left - centre) * right`` over segments of rows.
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sums ``[S, C]`` of ``right``, and of ``(left - centre) * right``.
 
-        ``left``, ``right`` ``[N, C]``, ``centre`` ``[S, C]``, segments as of :meth:`segment_sum`;
-        where ``right`` is ``left`` itself, the centre is taken off both.
+        ``left``, ``right`` ``[N, C]``, ``centre`` ``[S, C]`` (float32 for half precisions, as are
+        the sums); segments as of :meth:`segment_sum`.
+        """
+
+    def affine_rows(
+        self, terms: Sequence[tuple[Tensor, Tensor]], shift: Tensor, segment: Tensor | None
+    ) -> Tensor:
+        """Return ``sum of rows * scale[segment], + shift[segment]`` over one or two terms.
+
+        A term is rows ``[N, C]`` and their scale ``[S, C]``; ``shift`` ``[S, C]``, ``segment``
+        int64 ``[N]`` or None where S is 1. The result has the dtype of the rows, the scales and
+        the shift are float32 for half precisions.
         """
 
     def segment_argmax(self, values: Tensor, order: Tensor, starts: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparseconv.engines.protocol import Finish, Index
+from sparseconv.engines.protocol import Finish, Index, wider
 from sparseconv.geometry import Geometry, Kind
 from sparseconv.packing import Packing
 from sparseconv.rulebook import Rulebook, Taps
@@ -197,14 +197,38 @@ def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     return out.to(values.dtype)
 
 
+def segment_statistics(values: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each segment's sum, and the sum of squares off its mean."""
+    x = values[order].to(wider(values.dtype))
+    own, lengths = torch.arange(order.numel(), device=order.device), starts.diff()
+    sums = segment_sum(x, own, starts)
+    means = sums / lengths.clamp(min=1)[:, None].to(x.dtype)
+    off = x - means[torch.repeat_interleave(lengths)]
+    return sums, segment_sum(off * off, own, starts)
+
+
 def segment_moment(
     left: Tensor, right: Tensor, centre: Tensor, order: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return each segment's sum of ``right``, and of ``(left - centre) * right``."""
+    own = torch.arange(order.numel(), device=order.device)
+    values = right[order].to(centre.dtype)
+    off = left[order].to(centre.dtype) - centre[torch.repeat_interleave(starts.diff())]
+    return segment_sum(values, own, starts), segment_sum(off * values, own, starts)
+
+
+def affine_rows(
+    terms: Sequence[tuple[Tensor, Tensor]], shift: Tensor, segment: Tensor | None
 ) -> Tensor:
-    """Return each segment's sum of ``(left - centre) * (right - centre)``, or ``* right``."""
-    segment = torch.repeat_interleave(starts.diff())
-    off = left[order] - centre[segment]
-    product = off * (off if right is left else right[order])
-    return segment_sum(product, torch.arange(order.numel(), device=order.device), starts)
+    """Return the sum of the terms' rows times their scales, and the shift."""
+
+    def spread(values: Tensor) -> Tensor:
+        return values if segment is None else values[segment]
+
+    total = spread(shift)
+    for rows, scale in reversed(terms):
+        total = torch.addcmul(total, rows.to(scale.dtype), spread(scale))
+    return total.to(terms[0][0].dtype)
 
 
 def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:

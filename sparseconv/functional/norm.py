@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.dispatch import implements, refuse
+from sparseconv.engines.protocol import wider
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,
@@ -23,8 +24,6 @@ from sparseconv.functional.traced_norm import traced_batch_norm
 from sparseconv.normalise import affine, normalise, tree_sum
 from sparseconv.samples import sample_spread, samples_of, whole_batch
 from sparseconv.tensor import SparseTensor
-
-_HALVES = (torch.float16, torch.bfloat16)
 
 
 @implements(
@@ -58,10 +57,10 @@ def _sparse_batch_norm(
         return input.replace(normal.to(input.dtype))
     if not training:
         return _by_running(input, running_mean, running_var, weight, bias, eps)
-    features, samples = _wide(input), whole_batch(input.sites)
+    features, samples = input.features, whole_batch(input.sites)
     normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
     _learn(running_mean, running_var, mean, variance, samples.counts, momentum)
-    return input.replace(normal.to(input.dtype))
+    return input.replace(normal)
 
 
 @implements(
@@ -85,10 +84,10 @@ def _sparse_instance_norm(
     )
     if not use_input_stats:
         return _by_running(input, running_mean, running_var, weight, bias, eps)
-    features, samples = _wide(input), samples_of(input.sites)
+    features, samples = input.features, samples_of(input.sites)
     normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
     _learn(running_mean, running_var, mean, variance, samples.counts, momentum)
-    return input.replace(normal.to(input.dtype))
+    return input.replace(normal)
 
 
 @implements(
@@ -109,9 +108,9 @@ def _sparse_group_norm(
             f"num_groups: must divide the {input.channels} channels of the input, got {num_groups}"
         )
     input = widened(input, "group_norm")
-    features, samples = _wide(input), samples_of(input.sites)
+    features, samples = input.features, samples_of(input.sites)
     normal, _, _ = normalise(features, weight, bias, samples, num_groups, eps)
-    return input.replace(normal.to(input.dtype))
+    return input.replace(normal)
 
 
 @implements(
@@ -161,7 +160,7 @@ refuse(
 
 def _wide(input: SparseTensor) -> Tensor:
     """Return the features in a dtype that statistics may be kept in."""
-    return input.features.float() if input.dtype in _HALVES else input.features
+    return input.features.to(wider(input.dtype))
 
 
 def _by_running(
@@ -177,15 +176,15 @@ def _by_running(
         raise SparseConvValueError(
             "running_mean: in evaluation running_mean and running_var are needed, got None"
         )
-    features = _wide(input)
-    scale = (running_var.to(features.dtype) + eps).rsqrt()
+    dtype = wider(input.dtype)
+    scale = (running_var.to(dtype) + eps).rsqrt()
     if weight is not None:
-        scale = scale * weight.to(features.dtype)
-    shift = -running_mean.to(features.dtype) * scale
+        scale = scale * weight.to(dtype)
+    shift = -running_mean.to(dtype) * scale
     if bias is not None:
-        shift = shift + bias.to(features.dtype)
-    normal = affine(features, scale[None], shift[None], whole_batch(input.sites))
-    return input.replace(normal.to(input.dtype))
+        shift = shift + bias.to(dtype)
+    samples = whole_batch(input.sites)
+    return input.replace(affine(input.features, scale[None], shift[None], samples))
 
 
 def _learn(
