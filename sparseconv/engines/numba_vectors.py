@@ -65,6 +65,14 @@ class Emitter:
         pointer = self.builder.inttoptr(place, self.vector.as_pointer())
         return self.builder.load(pointer, align=self.size)
 
+    def load_bfloat(self, address: Value, vector: int) -> Value:
+        """Return the ``vector``-th vector at ``address`` of bfloat16 numbers, as float32."""
+        builder, halves = self.builder, ir.VectorType(ir.IntType(16), self.lanes)
+        place = self.plus(address, vector * self.lanes, 2)
+        bits = builder.load(builder.inttoptr(place, halves.as_pointer()), align=2)
+        shift = ir.Constant(self._integers, [16] * self.lanes)
+        return builder.bitcast(builder.shl(builder.zext(bits, self._integers), shift), self.vector)
+
     def store(self, value: Value, address: Value, vector: int) -> None:
         """Write the ``vector``-th vector at ``address``."""
         place = self.plus(address, vector, VECTOR_BYTES)
