@@ -14,12 +14,23 @@ from sparseconv.engines.numba_vectors import VECTOR_BYTES
 Array = np.ndarray[Any, Any]
 
 CHUNK_ROWS = 16384  # sites or segments that one task takes
+LEAST = 512  # rows that one takes at least where they are shared out by the number of threads
+SHARES = 8  # tasks of each thread then: fewer would leave some waiting for the last
 
 
 def by_chunks(count: int, task: Any, step: int = CHUNK_ROWS) -> None:
     """Call ``task(start, end)`` over ``count`` rows in chunks of ``step``, in parallel."""
     starts = range(0, count, step)
     in_parallel(lambda number: task(starts[number], min(starts[number] + step, count)), len(starts))
+
+
+def by_shares(count: int, task: Any, least: int = 1) -> None:
+    """Call ``task(first, last)`` over ``count`` rows or tiles, in parallel, a few times a thread.
+
+    For what has the same bits however it is shared out. A task takes ``least`` at least: handing
+    one out takes some microseconds, in which no other begins.
+    """
+    by_chunks(count, task, max(least, -(-count // (SHARES * torch.get_num_threads()))))
 
 
 def by_segments(rows: tuple[Array, Array], task: Any) -> None:

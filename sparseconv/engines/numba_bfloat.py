@@ -144,79 +144,82 @@ def _dots_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
 
 
 @Kernel
-def bfloat_tile(
+def bfloat_tiles(
     features: Array,
     weight: Array,
     in_rows: Array,
     out_rows: Array,
     starts: Array,
     tile: int,
-    number: int,
+    numbers: tuple[int, int],
     factor: Array,
     bias: Array,
     other: Array,
     relu: bool,
     out: Array,
 ) -> None:
-    """Compute output rows ``number * tile`` to ``(number + 1) * tile``.
+    """Compute the output rows of some tiles.
 
     Args:
         features: bits ``[n_in, G, c_in]``, c_in even.
         weight: bits ``[K, G, blocks, c_in / 2, BLOCK, 2]``, BLOCK one or two vectors of columns.
         in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
-        tile, number: rows per tile, and which tile.
+        tile, numbers: rows per tile, and which tiles: the first, and the one behind the last.
         factor: float32 ``[n_out]``, what the sums are multiplied by; without rows for nothing.
         bias: float32 ``[G, blocks * BLOCK]``, added to them.
         other: bits ``[n_out, G, c_out]``, added at the end; without rows for nothing.
         relu: whether negative results become 0.
-        out: bits ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tile.
+        out: bits ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tiles.
     """
     cells, groups, blocks, steps, width, _ = weight.shape
-    begin, end = number * tile, min((number + 1) * tile, out.shape[0])
-    total = np.empty((end - begin, groups, out.shape[2]), np.float32)
-    scaled = factor.shape[0] > 0
-    if scaled:
-        total[:] = 0
-    else:
-        total[:] = bias
-    xs, ys = features.strides[0], total.strides[0]
-    rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
-    for cell in range(cells):
-        first, last = starts[cell, number], starts[cell, number + 1]
-        if first == last:
-            continue
-        for group in range(groups):
-            x = features.ctypes.data + group * steps * 4
-            for block in range(blocks):
-                y = total.ctypes.data + (group * blocks + block) * width * 4 - begin * ys
-                w = weight[cell, group, block].ctypes.data
-                if width == LANES:
-                    _dots_one(total, x, xs, rows, y, ys, targets, w, steps, first, last)
-                else:
-                    _dots_two(total, x, xs, rows, y, ys, targets, w, steps, first, last)
-    if scaled:
-        start, added = total.ctypes.data, bias.ctypes.data
-        scale = factor.ctypes.data + begin * 4
-        for byte in range(0, groups * blocks * width * 4, VECTOR_BYTES):
-            rescale(total, start + byte, ys, scale, added + byte, 0, end - begin)
-    if other.shape[0] > 0:
+    for number in range(numbers[0], numbers[1]):
+        begin, end = number * tile, min((number + 1) * tile, out.shape[0])
+        total = np.empty((end - begin, groups, out.shape[2]), np.float32)
+        scaled = factor.shape[0] > 0
+        if scaled:
+            total[:] = 0
+        else:
+            total[:] = bias
+        xs, ys = features.strides[0], total.strides[0]
+        rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
+        for cell in range(cells):
+            first, last = starts[cell, number], starts[cell, number + 1]
+            if first == last:
+                continue
+            for group in range(groups):
+                x = features.ctypes.data + group * steps * 4
+                for block in range(blocks):
+                    y = total.ctypes.data + (group * blocks + block) * width * 4 - begin * ys
+                    w = weight[cell, group, block].ctypes.data
+                    if width == LANES:
+                        _dots_one(total, x, xs, rows, y, ys, targets, w, steps, first, last)
+                    else:
+                        _dots_two(total, x, xs, rows, y, ys, targets, w, steps, first, last)
+        if scaled:
+            start, added = total.ctypes.data, bias.ctypes.data
+            scale = factor.ctypes.data + begin * 4
+            for byte in range(0, groups * blocks * width * 4, VECTOR_BYTES):
+                rescale(total, start + byte, ys, scale, added + byte, 0, end - begin)
+        if other.shape[0] > 0:
+            for row in range(begin, end):
+                for group in range(groups):
+                    for column in range(other.shape[2]):
+                        word = np.uint32(np.uint32(other[row, group, column]) << np.uint32(16))
+                        total[row - begin, group, column] += word.view(np.float32)
+        bits = total.view(np.uint32)
         for row in range(begin, end):
             for group in range(groups):
-                for column in range(other.shape[2]):
-                    word = np.uint32(np.uint32(other[row, group, column]) << np.uint32(16))
-                    total[row - begin, group, column] += word.view(np.float32)
-    bits = total.view(np.uint32)
-    for row in range(begin, end):
-        for group in range(groups):
-            for column in range(out.shape[2]):
-                word = bits[row - begin, group, column]
-                # to nearest, ties to even; a NaN stays one
-                odd = (word >> np.uint32(16)) & np.uint32(1)
-                rounded = (word + np.uint32(0x7FFF) + odd) >> np.uint32(16)
-                nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-                negative = relu and total[row - begin, group, column] < 0
-                out[row, group, column] = np.uint16(0 if negative else (0x7FC0 if nan else rounded))
+                for column in range(out.shape[2]):
+                    word = bits[row - begin, group, column]
+                    # to nearest, ties to even; a NaN stays one
+                    odd = (word >> np.uint32(16)) & np.uint32(1)
+                    rounded = (word + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+                    nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+                    negative = relu and total[row - begin, group, column] < 0
+                    out[row, group, column] = np.uint16(
+                        0 if negative else (0x7FC0 if nan else rounded)
+                    )
 
 
 @numba.njit(nogil=True, boundscheck=False)

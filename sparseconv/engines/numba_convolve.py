@@ -17,8 +17,9 @@ from sparseconv.engines import numba_depthwise as depthwise
 from sparseconv.engines import numba_products as products
 from sparseconv.engines import numba_windows as windows
 from sparseconv.engines.numba_arrays import (
+    LEAST,
     array,
-    by_chunks,
+    by_shares,
     columns_of,
     padded,
     ranges,
@@ -107,10 +108,10 @@ def finished_product(
     )
     arrays = own(x), packed.blocks, *pairs
     target = out.view(torch.uint16).numpy() if dots else out.numpy()
-    kernel = bfloat.bfloat_tile if dots else products.scatter_tile
-    in_parallel(
-        lambda number: kernel(*arrays, TILE_ROWS, number, *extras, target),
+    kernel = bfloat.bfloat_tiles if dots else products.scatter_tiles
+    by_shares(
         tiled.starts.shape[1] - 1,
+        lambda first, last: kernel(*arrays, TILE_ROWS, (first, last), *extras, target),
     )
     if columns > c_out:
         rows = empty((rulebook.n_out, groups * c_out), dtype)
@@ -180,9 +181,7 @@ def depthwise_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> T
     out = empty((rulebook.n_out, lanes), torch.from_numpy(x[:0]).dtype)
     own, target = window_rows(rulebook), out.numpy()
     pairs = own.rows, own.cells, own.starts
-    by_chunks(
-        rulebook.n_out, lambda s, e: windows.scale_rows(x, w, *pairs, s, e, target), TILE_ROWS
-    )
+    by_shares(rulebook.n_out, lambda s, e: windows.scale_rows(x, w, *pairs, s, e, target), LEAST)
     result = without_padding(out, channels)
     if c_in > 1:
         parts: tuple[Tensor, ...] = result.unflatten(1, (groups, c_in)).unbind(2)

@@ -13,9 +13,11 @@ from sparseconv.engines import numba_segments as segments
 from sparseconv.engines import numba_windows as windows
 from sparseconv.engines import torch_engine
 from sparseconv.engines.numba_arrays import (
+    LEAST,
     array,
     by_chunks,
     by_segments,
+    by_shares,
     columns_of,
     padded,
     without_padding,
@@ -31,8 +33,8 @@ from sparseconv.engines.numba_index import bounds as bounds
 from sparseconv.engines.numba_index import build_index as build_index
 from sparseconv.engines.numba_index import lookup as lookup
 from sparseconv.engines.numba_index import reached_keys as reached_keys
-from sparseconv.engines.numba_rulebook import TILE_ROWS, window_rows
 from sparseconv.engines.numba_rulebook import build_rulebook as build_rulebook
+from sparseconv.engines.numba_rulebook import window_rows
 from sparseconv.engines.numba_sample import sample_gemm as sample_gemm
 from sparseconv.engines.numba_sample import sample_gemm_grads as sample_gemm_grads
 from sparseconv.engines.protocol import wider
@@ -140,7 +142,7 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     x, out = _rows_and_target(features, rulebook.n_out)
     own, target = window_rows(rulebook), out.numpy()
     pairs = own.rows, own.starts
-    by_chunks(rulebook.n_out, lambda s, e: windows.max_rows(x, *pairs, s, e, target), TILE_ROWS)
+    by_shares(rulebook.n_out, lambda s, e: windows.max_rows(x, *pairs, s, e, target), LEAST)
     return without_padding(out, features.shape[1]).to(features.dtype)
 
 
@@ -150,7 +152,7 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
     chosen = empty(tuple(out.shape), torch.int32)
     own, found = window_rows(rulebook), (out.numpy(), chosen.numpy())
     pairs = own.rows, own.starts
-    by_chunks(rulebook.n_out, lambda s, e: windows.choose_rows(x, *pairs, s, e, *found), TILE_ROWS)
+    by_shares(rulebook.n_out, lambda s, e: windows.choose_rows(x, *pairs, s, e, *found), LEAST)
     values = without_padding(out, features.shape[1]).to(features.dtype)
     return values, without_padding(chosen, features.shape[1])
 
@@ -173,9 +175,5 @@ def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor
     rows = padded(chosen.int(), x.shape[1]).contiguous().numpy()
     own, target = window_rows(rulebook.transposed), out.numpy()
     pairs = own.rows, own.starts
-    by_chunks(
-        rulebook.n_in,
-        lambda s, e: windows.return_rows(x, rows, *pairs, s, e, target),
-        TILE_ROWS,
-    )
+    by_shares(rulebook.n_in, lambda s, e: windows.return_rows(x, rows, *pairs, s, e, target), LEAST)
     return without_padding(out, values.shape[1]).to(values.dtype)

@@ -156,74 +156,75 @@ def tile_starts(out_rows: Array, first: int, last: int, tile: int, starts: Array
 
 
 @Kernel
-def scatter_tile(
+def scatter_tiles(
     features: Array,
     weight: Array,
     in_rows: Array,
     out_rows: Array,
     starts: Array,
     tile: int,
-    number: int,
+    numbers: tuple[int, int],
     factor: Array,
     bias: Array,
     other: Array,
     relu: bool,
     out: Array,
 ) -> None:
-    """Compute output rows ``number * tile`` to ``(number + 1) * tile``.
+    """Compute the output rows of some tiles.
 
     Args:
         features: ``[n_in, G, c_in]``.
         weight: ``[K, G, blocks, c_in, BLOCK]``, BLOCK one or two vectors of columns.
         in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
-        tile, number: rows per tile, and which tile.
+        tile, numbers: rows per tile, and which tiles: the first, and the one behind the last.
         factor: ``[n_out]``, what the sums are multiplied by; without rows for nothing.
         bias: ``[G, blocks * BLOCK]``, added to them.
         other: ``[n_out, G, c_out]``, added at the end; without rows for nothing.
         relu: whether negative results become 0.
-        out: ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tile.
+        out: ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tiles.
     """
     cells, groups, blocks, c_in, width = weight.shape
-    begin, end = number * tile, min((number + 1) * tile, out.shape[0])
     size = features.itemsize
     scaled = factor.shape[0] > 0
-    if scaled:
-        out[begin:end] = 0
-    else:
-        out[begin:end] = bias
-    for cell in range(cells):
-        first, last = starts[cell, number], starts[cell, number + 1]
-        if first == last:
-            continue
-        for group in range(groups):
-            x = features.ctypes.data + group * c_in * size
-            for block in range(blocks):
-                y = out.ctypes.data + (group * blocks + block) * width * size
-                w = weight[cell, group, block].ctypes.data
-                rows = in_rows.ctypes.data
-                targets = out_rows.ctypes.data
-                xs, ys = features.strides[0], out.strides[0]
-                if width * size == VECTOR_BYTES:
-                    _multiply_one(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
-                else:
-                    _multiply_two(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
-    if scaled:
-        start, added, ys = out.ctypes.data, bias.ctypes.data, out.strides[0]
-        for byte in range(0, groups * blocks * width * size, VECTOR_BYTES):
-            rescale(out, start + byte, ys, factor.ctypes.data, added + byte, begin, end)
-    if other.shape[0] > 0:
-        for row in range(begin, end):
+    for number in range(numbers[0], numbers[1]):
+        begin, end = number * tile, min((number + 1) * tile, out.shape[0])
+        if scaled:
+            out[begin:end] = 0
+        else:
+            out[begin:end] = bias
+        for cell in range(cells):
+            first, last = starts[cell, number], starts[cell, number + 1]
+            if first == last:
+                continue
             for group in range(groups):
-                for column in range(other.shape[2]):
-                    out[row, group, column] += other[row, group, column]
-    if relu:
-        for row in range(begin, end):
-            for group in range(groups):
-                for column in range(out.shape[2]):
-                    value = out[row, group, column]
-                    # a NaN stays one, as in torch
-                    out[row, group, column] = out.dtype.type(0) if value < 0 else value
+                x = features.ctypes.data + group * c_in * size
+                for block in range(blocks):
+                    y = out.ctypes.data + (group * blocks + block) * width * size
+                    w = weight[cell, group, block].ctypes.data
+                    rows = in_rows.ctypes.data
+                    targets = out_rows.ctypes.data
+                    xs, ys = features.strides[0], out.strides[0]
+                    if width * size == VECTOR_BYTES:
+                        _multiply_one(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
+                    else:
+                        _multiply_two(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
+        if scaled:
+            start, added, ys = out.ctypes.data, bias.ctypes.data, out.strides[0]
+            for byte in range(0, groups * blocks * width * size, VECTOR_BYTES):
+                rescale(out, start + byte, ys, factor.ctypes.data, added + byte, begin, end)
+        if other.shape[0] > 0:
+            for row in range(begin, end):
+                for group in range(groups):
+                    for column in range(other.shape[2]):
+                        out[row, group, column] += other[row, group, column]
+        if relu:
+            for row in range(begin, end):
+                for group in range(groups):
+                    for column in range(out.shape[2]):
+                        value = out[row, group, column]
+                        # a NaN stays one, as in torch
+                        out[row, group, column] = out.dtype.type(0) if value < 0 else value
 
 
 @Kernel
