@@ -1,7 +1,8 @@
-"""Elementwise functions of features, with large results in memory that has been used before.
+"""Elementwise functions of features: those between the layers of nearly every network.
 
-The values are those of PyTorch's own functions. Where a result is small, on another device or part
-of a graph, its own functions run.
+The values are those of PyTorch's own functions, which run where there is little to do, on other
+devices and in graphs. Where there is much, the engine's run: on its own threads, with results in
+memory that has been used before.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparseconv import engines
 from sparseconv.autograd import Rule
-from sparseconv.memory import LEAST_BYTES, empty
+from sparseconv.memory import empty
+
+MUCH = 32768  # values, from which PyTorch's functions use several threads
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def applied(function: Callable[..., Tensor], *operands: Any, **options: Any) -> Tensor:
@@ -25,26 +30,27 @@ def applied(function: Callable[..., Tensor], *operands: Any, **options: Any) -> 
         options: of the function.
     """
     tensors = [entry for entry in operands if isinstance(entry, Tensor)]
-    if not _is_large(tensors) or any(isinstance(entry, complex) for entry in operands):
+    if not _is_much(tensors) or any(isinstance(entry, complex) for entry in operands):
         return function(*operands, **options)
-    if not _on_tape(tensors):
-        return _applied(function, operands, options)
     same = len(tensors) == len(operands) and len({entry.shape for entry in tensors}) == 1
     if function is torch.add and same and not options:
         return _Sum.call(*operands)
-    return function(*operands, **options)
+    if torch.is_grad_enabled() and any(entry.requires_grad for entry in tensors):
+        return function(*operands, **options)
+    shape = torch.broadcast_shapes(*(entry.shape for entry in tensors))
+    return function(*operands, **options, out=empty(tuple(shape), tensors[0].dtype))
 
 
 def relu(features: Tensor) -> Tensor:
     """Return ``max(features, 0)``."""
-    if not _is_large([features]):
+    if not _is_much([features]):
         return torch.relu(features)
     return _Relu.call(features)
 
 
 def joined(columns: Sequence[Tensor]) -> Tensor:
     """Return matrices ``[N, C_i]`` side by side."""
-    if not _is_large(columns):
+    if not _is_much(columns):
         return torch.cat(list(columns), dim=1)
     return _Joined.call(*columns)
 
@@ -62,7 +68,7 @@ class _Elementwise(Rule):
 class _Sum(_Elementwise):
     @staticmethod
     def forward(left: Tensor, right: Tensor) -> Tensor:
-        return _applied(torch.add, (left, right), {})
+        return engines.for_tensor(left).add(left, right)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -72,7 +78,7 @@ class _Sum(_Elementwise):
 class _Relu(_Elementwise):
     @staticmethod
     def forward(features: Tensor) -> Tensor:
-        return _applied(torch.clamp_min, (features, 0), {})
+        return engines.for_tensor(features).relu(features)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -83,18 +89,13 @@ class _Relu(_Elementwise):
         (result,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted
             return (torch.where(result > 0, grads[0], 0),)
-        out = empty(tuple(result.shape), result.dtype)
-        torch.ops.aten.threshold_backward.grad_input(grads[0], result, 0, grad_input=out)
-        return (out,)
+        return (engines.for_tensor(result).relu_gradient(grads[0], result),)
 
 
 class _Joined(_Elementwise):
     @staticmethod
     def forward(*columns: Tensor) -> Tensor:
-        out = empty(
-            (columns[0].shape[0], sum(entry.shape[1] for entry in columns)), columns[0].dtype
-        )
-        return torch.cat(columns, dim=1, out=out)
+        return engines.for_tensor(columns[0]).join(columns)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -102,26 +103,16 @@ class _Joined(_Elementwise):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return tuple(torch.split(grads[0], ctx.widths, dim=1))
+        if torch.is_grad_enabled():
+            return torch.split(grads[0], ctx.widths, dim=1)
+        return engines.for_tensor(grads[0]).part(grads[0], ctx.widths)
 
 
-def _applied(
-    function: Callable[..., Tensor], operands: Sequence[Any], options: dict[str, Any]
-) -> Tensor:
-    tensors = [entry for entry in operands if isinstance(entry, Tensor)]
-    shape = torch.broadcast_shapes(*(entry.shape for entry in tensors))
-    return function(*operands, **options, out=empty(tuple(shape), tensors[0].dtype))
-
-
-def _on_tape(tensors: Sequence[Tensor]) -> bool:
-    return torch.is_grad_enabled() and any(entry.requires_grad for entry in tensors)
-
-
-def _is_large(tensors: Sequence[Tensor]) -> bool:
-    """Return whether the memory of a result is worth a thought: plain CPU tensors of one dtype."""
+def _is_much(tensors: Sequence[Tensor]) -> bool:
+    """Return whether the engine should do it: plain CPU tensors of one dtype."""
     first = tensors[0]
     if first.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     if not all(entry.dtype == first.dtype and entry.device == first.device for entry in tensors):
         return False
-    return first.dtype.is_floating_point and sum(t.nbytes for t in tensors) >= LEAST_BYTES
+    return first.dtype in _DTYPES and sum(entry.numel() for entry in tensors) >= MUCH

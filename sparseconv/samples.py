@@ -162,8 +162,7 @@ def sample_statistics(values: Tensor, samples: AnySamples) -> tuple[Tensor, Tens
     """Return each sample's sums ``[S, C]``, and those of the squares of what is off its mean.
 
     Outside autograd; float32 for half precisions. The rows are read once: blocks of them give sums
-    and squares of their own, which are put together by Chan, Golub and LeVeque 1979, "Updating
-    formulae and a pairwise algorithm for computing sample variances", equation 2.1.
+    and squares of their own, which are put together.
     """
     if isinstance(samples, TracedSamples):
         sums = sample_sum(values, samples)
@@ -172,15 +171,9 @@ def sample_statistics(values: Tensor, samples: AnySamples) -> tuple[Tensor, Tens
     engine = engines.for_tensor(values)
     (order, starts), *levels = samples.levels
     sums, squares = engine.segment_statistics(values, order, starts)
-    if not levels:
-        return sums, squares
-    counts, blocks = starts.diff()[:, None].to(sums.dtype), sums / starts.diff()[:, None]
-    for order_above, starts_above in levels:
-        sums = engine.segment_sum(sums, order_above, starts_above)
-    mean = _of_blocks(sums / samples.counts.clamp(min=1)[:, None], samples)
-    squares = squares + counts * (blocks - mean).square()
-    for order_above, starts_above in levels:
-        squares = engine.segment_sum(squares, order_above, starts_above)
+    counts = starts.diff()
+    for above in levels:
+        sums, squares, counts = engine.merge_statistics(sums, squares, counts, *above)
     return sums, squares
 
 

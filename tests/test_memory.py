@@ -177,7 +177,7 @@ def test_nothing_reads_what_a_block_held_before(monkeypatch: pytest.MonkeyPatch)
     x, model = sc.SparseTensor(torch.randn(300, 3), coords, (40, 40)), network()
     wanted = result(x, model)
     monkeypatch.setattr(memory, "LEAST_BYTES", 1)
-    monkeypatch.setattr(elementwise, "LEAST_BYTES", 1)
+    monkeypatch.setattr(elementwise, "MUCH", 1)
     fresh, count = memory._taken, []
 
     def full_of_nan(size: int) -> memory._Block:

@@ -34,6 +34,7 @@ from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
 
+PACK_VALUES = 2**17  # of a weight that are copied in one go
 REDUCE_TASKS = 16  # tasks that a weight gradient is split into
 REDUCE_TILES = 8  # tiles that a partial sum covers at least
 REDUCE_BYTES = 2**26  # most memory for partial sums
@@ -64,13 +65,27 @@ def pack(weight: Tensor) -> PackedWeight:
     if not _dots(weight.dtype):
         columns, block = columns_of(c_out, array(weight[:0]).dtype)
         blocks = padded(weight, columns).unflatten(3, (-1, block)).transpose(2, 3)
-        return PackedWeight(weight, array(blocks))
+        return PackedWeight(weight, _laid_out(blocks))
     columns, block = columns_of(c_out, np.dtype(np.float32))
     even = c_in + c_in % 2
     wide = weight.new_zeros(cells, groups, even, columns)
     wide[:, :, :c_in, :c_out] = weight
     blocks = wide.reshape(cells, groups, even // 2, 2, -1, block).permute(0, 1, 4, 2, 5, 3)
-    return PackedWeight(weight, blocks.contiguous().view(torch.uint16).numpy())
+    return PackedWeight(weight, _laid_out(blocks))
+
+
+def _laid_out(blocks: Tensor) -> Array:
+    """Return the contiguous array of a weight, copied on our own threads, cell by cell.
+
+    PyTorch's would spin for some milliseconds afterwards, beside the product.
+    """
+    if blocks.dtype == torch.float16:
+        blocks = blocks.float()
+    source = (blocks.view(torch.uint16) if blocks.dtype == torch.bfloat16 else blocks).numpy()
+    out = np.empty(source.shape, source.dtype)
+    least = -(-PACK_VALUES // max(out[0].size, 1)) if len(out) else 1
+    by_shares(len(out), lambda first, last: np.copyto(out[first:last], source[first:last]), least)
+    return out
 
 
 def _dots(dtype: torch.dtype) -> bool:

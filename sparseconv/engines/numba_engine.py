@@ -29,6 +29,11 @@ from sparseconv.engines.numba_convolve import finished_product as finished_produ
 from sparseconv.engines.numba_convolve import gather_gemm_reduce as gather_gemm_reduce
 from sparseconv.engines.numba_convolve import gather_gemm_scatter as gather_gemm_scatter
 from sparseconv.engines.numba_convolve import pack as pack
+from sparseconv.engines.numba_elementwise import add as add
+from sparseconv.engines.numba_elementwise import join as join
+from sparseconv.engines.numba_elementwise import part as part
+from sparseconv.engines.numba_elementwise import relu as relu
+from sparseconv.engines.numba_elementwise import relu_gradient as relu_gradient
 from sparseconv.engines.numba_index import bounds as bounds
 from sparseconv.engines.numba_index import build_index as build_index
 from sparseconv.engines.numba_index import lookup as lookup
@@ -94,6 +99,20 @@ def segment_statistics(values: Tensor, order: Tensor, starts: Tensor) -> tuple[T
     out = [entry.numpy() for entry in found]
     by_segments(rows, lambda s, e: segments.segment_statistics(x, *rows, s, e, *out))
     return found[0], found[1]
+
+
+def merge_statistics(
+    sums: Tensor, squares: Tensor, counts: Tensor, order: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sums, squares off the mean, and numbers of rows of segments of segments."""
+    arrays = array(sums), array(squares), counts.numpy()
+    rows = order.numpy(), starts.numpy()
+    shape = (starts.numel() - 1, sums.shape[1])
+    found = torch.empty(shape, dtype=sums.dtype), torch.empty(shape, dtype=sums.dtype)
+    total = torch.empty(shape[0], dtype=torch.int64)
+    out = [entry.numpy() for entry in (*found, total)]
+    by_segments(rows, lambda s, e: segments.merge_statistics(*arrays, *rows, s, e, *out))
+    return *found, total
 
 
 def segment_moment(

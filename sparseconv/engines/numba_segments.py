@@ -215,6 +215,42 @@ def segment_statistics(
 
 
 @Kernel
+def merge_statistics(
+    sums: Array,
+    squares: Array,
+    counts: Array,
+    order: Array,
+    starts: Array,
+    first: int,
+    last: int,
+    total: Array,
+    out: Array,
+    numbers: Array,
+) -> None:
+    """Write sums, squares off the mean, and numbers of rows of some segments of segments."""
+    columns = sums.shape[1]
+    mean = np.empty(columns, sums.dtype)
+    for segment in range(first, last):
+        begin, end = starts[segment], starts[segment + 1]
+        total[segment] = 0
+        out[segment] = 0
+        number = 0
+        for entry in range(begin, end):
+            number += counts[order[entry]]
+            for column in range(columns):
+                total[segment, column] += sums[order[entry], column]
+        numbers[segment] = number
+        for column in range(columns):
+            mean[column] = total[segment, column] / max(number, 1)
+        for entry in range(begin, end):
+            part = order[entry]
+            count = out.dtype.type(counts[part])
+            for column in range(columns):
+                off = sums[part, column] / max(count, 1) - mean[column]
+                out[segment, column] += squares[part, column] + count * off * off
+
+
+@Kernel
 def segment_moments(
     left: Array,
     right: Array,

@@ -139,6 +139,19 @@ class Engine(Protocol):
         Segments as of :meth:`segment_sum`; float32 for half precisions.
         """
 
+    def merge_statistics(
+        self, sums: Tensor, squares: Tensor, counts: Tensor, order: Tensor, starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return sums, squares off the mean, and numbers of rows of segments of segments.
+
+        ``sums``, ``squares`` ``[N, C]`` and int64 ``counts`` ``[N]`` are those of the parts;
+        segments as of :meth:`segment_sum`.
+
+        Source:
+            Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing
+            sample variances", equation 2.1, for any number of parts.
+        """
+
     def segment_moment(
         self, left: Tensor, right: Tensor, centre: Tensor, order: Tensor, starts: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -147,6 +160,21 @@ class Engine(Protocol):
         ``left``, ``right`` ``[N, C]``, ``centre`` ``[S, C]`` (float32 for half precisions, as are
         the sums); segments as of :meth:`segment_sum`.
         """
+
+    def add(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return ``left + right`` of one shape and dtype."""
+
+    def relu(self, values: Tensor) -> Tensor:
+        """Return ``max(values, 0)``; NaN stays."""
+
+    def relu_gradient(self, grad: Tensor, result: Tensor) -> Tensor:
+        """Return ``grad``, 0 where ``result`` (of :meth:`relu`) is 0."""
+
+    def join(self, columns: Sequence[Tensor]) -> Tensor:
+        """Return matrices ``[N, C_i]`` of one dtype side by side."""
+
+    def part(self, rows: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return runs of the columns of ``rows`` ``[N, sum of widths]`` in memory of their own."""
 
     def affine_rows(
         self, terms: Sequence[tuple[Tensor, Tensor]], shift: Tensor, segment: Tensor | None

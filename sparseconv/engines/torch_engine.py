@@ -207,6 +207,20 @@ def segment_statistics(values: Tensor, order: Tensor, starts: Tensor) -> tuple[T
     return sums, segment_sum(off * off, own, starts)
 
 
+def merge_statistics(
+    sums: Tensor, squares: Tensor, counts: Tensor, order: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sums, squares off the mean, and numbers of rows of segments of segments."""
+    sizes = counts[:, None].to(sums.dtype)
+    total = segment_sum(sums, order, starts)
+    number = segment_sum(counts[:, None].double(), order, starts)
+    means = total / number.clamp(min=1).to(sums.dtype)
+    own = torch.empty_like(sums)
+    own[order] = means[torch.repeat_interleave(starts.diff())]
+    off = sums / sizes.clamp(min=1) - own
+    return total, segment_sum(squares + sizes * off * off, order, starts), number[:, 0].long()
+
+
 def segment_moment(
     left: Tensor, right: Tensor, centre: Tensor, order: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -215,6 +229,31 @@ def segment_moment(
     values = right[order].to(centre.dtype)
     off = left[order].to(centre.dtype) - centre[torch.repeat_interleave(starts.diff())]
     return segment_sum(values, own, starts), segment_sum(off * values, own, starts)
+
+
+def add(left: Tensor, right: Tensor) -> Tensor:
+    """Return the sum."""
+    return left + right
+
+
+def relu(values: Tensor) -> Tensor:
+    """Return the positive part."""
+    return torch.relu(values)
+
+
+def relu_gradient(grad: Tensor, result: Tensor) -> Tensor:
+    """Return the gradient of the positive part."""
+    return torch.ops.aten.threshold_backward(grad, result, 0)  # type: ignore[no-any-return]
+
+
+def join(columns: Sequence[Tensor]) -> Tensor:
+    """Return matrices side by side."""
+    return torch.cat(list(columns), dim=1)
+
+
+def part(rows: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return the columns apart."""
+    return tuple(x.contiguous() for x in torch.split(rows, list(widths), dim=1))
 
 
 def affine_rows(
