@@ -60,7 +60,7 @@ class _ScaledGatherGemmScatter(Rule):
     """``out[o] = factor[o] * (sum of features[i] @ weight[k]) + bias`` over the pairs.
 
     The product is multiplied while it is in the cache, and the gradient is multiplied where it is
-    summed for the bias: a factor costs no pass that a bias alone does not.
+    summed for the bias: a factor costs no pass that a bias alone does not. None is 1.
     """
 
     @staticmethod
@@ -68,7 +68,7 @@ class _ScaledGatherGemmScatter(Rule):
         ctx: Any,
         features: Tensor,
         weight: Tensor,
-        factor: Tensor,
+        factor: Tensor | None,
         bias: Tensor | None,
         rulebook: Rulebook,
         engine: Engine,
@@ -76,7 +76,7 @@ class _ScaledGatherGemmScatter(Rule):
         ctx.save_for_backward(features, weight, factor)
         ctx.rulebook, ctx.engine = rulebook, engine
         packed = engine.pack(weight)
-        if factor.shape[1] == 1:
+        if factor is None or factor.shape[1] == 1:
             finish = Finish(bias, factor=factor)
             return _own(engine.finished_product(features, packed, rulebook, finish))
         out = engine.finished_product(features, packed, rulebook, Finish())
@@ -88,7 +88,11 @@ class _ScaledGatherGemmScatter(Rule):
         d_features = d_weight = d_bias = None
         # torch's own operators go onto the tape
         engine = engines.get("torch") if torch.is_grad_enabled() else ctx.engine
-        scaled, total = engine.scaled_rows(grads[0], factor)
+        if factor is not None:
+            scaled, total = engine.scaled_rows(grads[0], factor)
+        else:
+            scaled = grads[0]
+            total = engine.column_sum(scaled) if ctx.needs_input_grad[3] else None
         if ctx.needs_input_grad[0]:
             d_features = _GatherGemmScatter.call(
                 scaled, weight.transpose(2, 3), ctx.rulebook.transposed, ctx.engine
@@ -319,20 +323,21 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
 
 
 def scaled_gather_gemm_scatter(
-    features: Tensor, weight: Tensor, factor: Tensor, bias: Tensor | None, rulebook: Rulebook
+    features: Tensor, weight: Tensor, factor: Tensor | None, bias: Tensor | None, rulebook: Rulebook
 ) -> Tensor:
     """Return ``factor * product + bias``, differentiable any number of times but by the factor.
 
     Args:
         features, weight, rulebook: as of :func:`gather_gemm_scatter`.
-        factor: ``[n_out, 1]`` or ``[n_out, G * c_out]``, float32 for half precisions.
+        factor: ``[n_out, 1]`` or ``[n_out, G * c_out]``, float32 for half precisions; None for 1.
         bias: ``[G * c_out]`` or None.
 
     Returns:
         ``[n_out, G * c_out]``.
     """
     if isinstance(rulebook, traced.TracedRulebook):
-        scaled = traced.gather_gemm_scatter(features, weight, rulebook) * factor
+        scaled = traced.gather_gemm_scatter(features, weight, rulebook)
+        scaled = scaled if factor is None else scaled * factor
         return (scaled if bias is None else scaled + bias).to(features.dtype)
     engine = engines.for_tensor(features)
     return _ScaledGatherGemmScatter.call(features, weight, factor, bias, rulebook, engine)

@@ -50,8 +50,8 @@ def sites_from_coords(
     """
     record = _checked_record(coords, spatial_shape, batch_size, lower)
     keys = record.index.keys
-    doubles = keys[1:] == keys[:-1]
-    if bool(doubles.any()):
+    if not engines.for_tensor(coords).ascends(keys):
+        doubles = keys[1:] == keys[:-1]
         first = int(torch.nonzero(doubles)[0, 0])
         example = record.index.packing.unpack(keys[first : first + 1])[0].tolist()
         raise SparseConvValueError(

@@ -1,4 +1,4 @@
-"""Memory for large results on the CPU.
+"""Memory for large results and rulebooks on the CPU.
 
 Memory that comes fresh from the system is slow to touch for the first time: many megabytes of it
 take several times as long as writing to them, more than most layers without a matrix product. So
@@ -8,9 +8,11 @@ the system for an arena's memory, in huge pages, and PyTorch takes it from NumPy
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_left
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,15 +97,22 @@ class _Block:
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return a contiguous CPU tensor of unset numbers, which is no view of another."""
-    count = 1
-    for size in shape:
-        count *= size
-    size = count * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     if size < LEAST_BYTES:
         return torch.empty(shape, dtype=dtype)
     storage = torch.from_numpy(np.asarray(_taken(size))).untyped_storage()
     strides = torch.empty(shape, device="meta").stride()
     return torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
+
+
+def empty_array(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """Return a contiguous array of unset numbers."""
+    count = shape if isinstance(shape, int) else math.prod(shape)
+    size = count * np.dtype(dtype).itemsize
+    if size < LEAST_BYTES:
+        return np.empty(shape, dtype)
+    found: np.ndarray[Any, Any] = np.asarray(_taken(size)).view(dtype).reshape(shape)
+    return found
 
 
 def _taken(size: int) -> _Block:

@@ -44,6 +44,19 @@ def test_memory_is_contiguous_aligned_and_no_view(
         assert bool((x == 3).all())
 
 
+@pytest.mark.parametrize("shape", [5, (3, 4), 2**19, (2**10, 2, 2**9)])
+def test_arrays(shape: int | tuple[int, ...]) -> None:
+    x = memory.empty_array(shape, np.int64)
+    assert (x.shape, x.dtype) == (np.empty(shape).shape, np.int64)
+    assert x.flags.c_contiguous
+    x[:] = 3
+    assert bool((x == 3).all())
+    if x.nbytes >= memory.LEAST_BYTES:
+        place = x.ctypes.data
+        del x
+        assert memory.empty_array(shape, np.int64).ctypes.data == place
+
+
 def test_memory_goes_to_the_next_result_once_nobody_holds_it() -> None:
     x = memory.empty(LARGE, torch.float32)
     place, view = x.data_ptr(), x[5:].t()

@@ -63,27 +63,35 @@ def pack(weight: Tensor) -> PackedWeight:
     weight = _joined(weight)
     cells, groups, c_in, c_out = weight.shape
     if not _dots(weight.dtype):
-        columns, block = columns_of(c_out, array(weight[:0]).dtype)
-        blocks = padded(weight, columns).unflatten(3, (-1, block)).transpose(2, 3)
-        return PackedWeight(weight, _laid_out(blocks))
+        dtype = np.dtype(np.float64 if weight.dtype == torch.float64 else np.float32)
+        columns, block = columns_of(c_out, dtype)
+        source = _wide(weight, c_in, columns).reshape(cells, groups, c_in, -1, block)
+        return PackedWeight(weight, _laid_out(source.transpose(0, 1, 3, 2, 4)))
     columns, block = columns_of(c_out, np.dtype(np.float32))
     even = c_in + c_in % 2
-    wide = weight.new_zeros(cells, groups, even, columns)
-    wide[:, :, :c_in, :c_out] = weight
-    blocks = wide.reshape(cells, groups, even // 2, 2, -1, block).permute(0, 1, 4, 2, 5, 3)
-    return PackedWeight(weight, _laid_out(blocks))
+    source = _wide(weight, even, columns).reshape(cells, groups, even // 2, 2, -1, block)
+    return PackedWeight(weight, _laid_out(source.transpose(0, 1, 4, 2, 5, 3)))
 
 
-def _laid_out(blocks: Tensor) -> Array:
-    """Return the contiguous array of a weight, copied on our own threads, cell by cell.
+def _wide(weight: Tensor, rows: int, columns: int) -> Array:
+    """Return the weight with zeros behind its last two axes; the bits of bfloat16 products."""
+    if weight.dtype in (torch.float16, torch.bfloat16) and not _dots(weight.dtype):
+        weight = weight.float()
+    source: Array = (weight.view(torch.uint16) if _dots(weight.dtype) else weight).numpy()
+    if source.shape[2:] == (rows, columns):
+        return source
+    out = np.zeros((*source.shape[:2], rows, columns), source.dtype)
+    out[:, :, : source.shape[2], : source.shape[3]] = source
+    return out
+
+
+def _laid_out(source: Array) -> Array:
+    """Return a contiguous copy of a weight, made on our own threads, cell by cell.
 
     PyTorch's would spin for some milliseconds afterwards, beside the product.
     """
-    if blocks.dtype == torch.float16:
-        blocks = blocks.float()
-    source = (blocks.view(torch.uint16) if blocks.dtype == torch.bfloat16 else blocks).numpy()
     out = np.empty(source.shape, source.dtype)
-    least = -(-PACK_VALUES // max(out[0].size, 1)) if len(out) else 1
+    least = -(-PACK_VALUES // max(out[:1].size, 1))
     by_shares(len(out), lambda first, last: np.copyto(out[first:last], source[first:last]), least)
     return out
 

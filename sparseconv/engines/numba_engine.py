@@ -34,6 +34,7 @@ from sparseconv.engines.numba_elementwise import join as join
 from sparseconv.engines.numba_elementwise import part as part
 from sparseconv.engines.numba_elementwise import relu as relu
 from sparseconv.engines.numba_elementwise import relu_gradient as relu_gradient
+from sparseconv.engines.numba_index import ascends as ascends
 from sparseconv.engines.numba_index import bounds as bounds
 from sparseconv.engines.numba_index import build_index as build_index
 from sparseconv.engines.numba_index import lookup as lookup
@@ -80,6 +81,15 @@ def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     )
     total = torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).to(rows.dtype)
     return torch.from_numpy(out)[:, :channels].contiguous(), total[:channels]
+
+
+def column_sum(rows: Tensor) -> Tensor:
+    """Return the sum of all rows; those of ``SUM_ROWS`` at a time are added in float64."""
+    x = bits_or_numbers(rows)
+    chunks = range(0, len(x), SUM_ROWS)
+    sums = np.zeros((len(chunks), x.shape[1]), np.float64 if x.itemsize == 8 else np.float32)
+    by_shares(len(chunks), lambda first, last: segments.chunk_sums(x, SUM_ROWS, first, last, sums))
+    return torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).to(rows.dtype)
 
 
 def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:

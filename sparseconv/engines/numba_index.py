@@ -15,6 +15,7 @@ from sparseconv.engines import torch_engine
 from sparseconv.engines.numba_arrays import CHUNK_ROWS, by_chunks
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
+from sparseconv.memory import empty_array
 from sparseconv.packing import Packing
 
 Array = np.ndarray[Any, Any]
@@ -39,13 +40,13 @@ def build_index(coords: Tensor, packing: Packing) -> Index:
     """
     values = _integers(coords)
     count = values.shape[0]
-    keys = np.empty(count, np.int64)
+    keys = empty_array(count, np.int64)
     lower, weights = np.array(packing.lower), np.array(packing.weights)
     by_chunks(count, lambda s, e: kernels.pack(values, lower, weights, s, e, keys))
     if count < 2 or bool(kernels.ascends(keys, 0, count)):
         return Index(torch.from_numpy(keys), None, packing)
     bits = (count - 1).bit_length()
-    order = np.empty(count, np.int64)
+    order = empty_array(count, np.int64)
     if math.prod(packing.radix) < 2 ** (63 - bits):
         by_chunks(count, lambda s, e: kernels.number(keys, bits, s, e))
         keys.sort()
@@ -54,6 +55,11 @@ def build_index(coords: Tensor, packing: Packing) -> Index:
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
     return Index(torch.from_numpy(keys), torch.from_numpy(order), packing)
+
+
+def ascends(keys: Tensor) -> bool:
+    """Return whether each key is larger than the one before."""
+    return bool(kernels.strictly_ascends(keys.numpy()))
 
 
 def _integers(coords: Tensor) -> Array:
@@ -72,7 +78,7 @@ def lookup(index: Index, keys: Tensor) -> Tensor:
         kernels.fill_table(values, *table)
         index.tables["numba"] = table
     wanted = keys.contiguous().numpy()
-    rows = np.empty(wanted.size, np.int64)
+    rows = empty_array(wanted.size, np.int64)
     by_chunks(
         wanted.size, lambda s, e: kernels.probe_table(wanted, *index.tables["numba"], s, e, rows)
     )
@@ -115,17 +121,19 @@ def _reached_on_axis(
         moved = np.arange(stride)[None] - cell * dilation
         shifts, fits = moved // stride - packing.lower[axis], moved % stride == 0
     step = math.prod(radix[axis + 1 :])
-    bases, places = np.empty(keys.size, np.int64), np.empty(keys.size, np.int64)
-    phases = np.empty(keys.size, np.int64)
+    bases, places = empty_array(keys.size, np.int64), empty_array(keys.size, np.int64)
+    phases = empty_array(keys.size, np.int64)
     arguments = step, radix[axis], packing.radix[axis], origin, divisor
     by_chunks(keys.size, lambda s, e: reach.place(keys, *arguments, s, e, bases, places, phases))
     if factor > 1:
         places *= factor
     most = int(fits.sum(axis=0).max())
-    out = np.empty(keys.size * most, np.int64)
+    out = empty_array(keys.size * most, np.int64)
     moves = np.ascontiguousarray(shifts, np.int64), np.ascontiguousarray(fits)
     count = reach.merge_axis(bases, places, phases, *moves, step, packing.extent[axis], out)
-    return out[:count].copy()
+    found = empty_array(int(count), np.int64)
+    found[:] = out[:count]
+    return found
 
 
 def box(packing: Packing) -> tuple[Array, Array, Array]:

@@ -18,6 +18,7 @@ from sparseconv.engines.numba_index import box, table
 from sparseconv.engines.numba_windows import AHEAD, WindowRows, order_tile
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
+from sparseconv.memory import empty_array
 from sparseconv.packing import Packing
 from sparseconv.rulebook import Rulebook
 
@@ -63,7 +64,7 @@ def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
     if mirrored:
         counts = [*counts, fine.keys.numel(), *counts[::-1]]
     splits = [0, *itertools.accumulate(counts)]
-    rows = np.empty((2, splits[-1]), np.int32)
+    rows = empty_array((2, splits[-1]), np.int32)
     orders = [
         np.empty(0, np.int64) if index.order is None else index.order.numpy()
         for index in (fine, coarse)
@@ -112,7 +113,8 @@ def _merge_keys(
     weights = np.array(_padded(packing.weights), dtype=object)
     _, stride, padding, dilation = table(geometry).tolist()
     n = fine.keys.numel()
-    keys = np.full(n + kernels.SENTINELS, 2**63 - 1)
+    keys = empty_array(n + kernels.SENTINELS, np.int64)
+    keys[n:] = 2**63 - 1
     if packing is fine.packing:
         keys[:n] = fine.keys.numpy()
     else:
@@ -123,7 +125,7 @@ def _merge_keys(
     if not same:
         origins = [box(index.packing)[0].astype(object) for index in (fine, coarse)]
         factors = np.array([1, *stride], dtype=object)
-        bases = np.empty(coarse.keys.numel(), np.int64)
+        bases = empty_array(coarse.keys.numel(), np.int64)
         moved = sum((origins[1] * factors - origins[0]) * weights)
         _project(coarse, factors * weights, moved, bases)
     steps = np.array(dilation, dtype=object) * weights[1:]
@@ -159,7 +161,7 @@ class _Block:
     def __init__(self, keys: Array, bases: Array, shifts: Array, geometry: Geometry) -> None:
         self.size = len(shifts)
         chunks = -(-bases.size // CHUNK_ROWS)
-        self._scratch = np.empty((2, self.size, bases.size), np.int32)
+        self._scratch = empty_array((2, self.size, bases.size), np.int32)
         counts = np.zeros((chunks, self.size), np.int64)
         # cells whose keys follow each other are merged three at a time
         threes = 0
@@ -206,9 +208,9 @@ def window_rows(rulebook: Rulebook) -> WindowRows:
     layout: WindowRows | None = rulebook.layouts.get("numba windows")
     if layout is None:
         tiled, pairs = tiled_pairs(rulebook), rulebook.num_pairs
-        rows = np.empty(pairs + AHEAD, np.int32)
+        rows = empty_array(pairs + AHEAD, np.int32)
         rows[pairs:] = 0
-        cells, starts = np.empty(pairs, np.int32), np.zeros(rulebook.n_out + 1, np.int64)
+        cells, starts = empty_array(pairs, np.int32), np.zeros(rulebook.n_out + 1, np.int64)
         source = tiled.in_rows, tiled.out_rows, tiled.starts, TILE_ROWS
         in_parallel(
             lambda tile: order_tile(*source, tile, rows, cells, starts),

@@ -32,6 +32,20 @@ def segment_sums(
                 out[segment, column] += values[row, column]
 
 
+@Kernel
+def chunk_sums(values: Array, chunk: int, first: int, last: int, sums: Array) -> None:
+    """Write the sums of chunks ``first`` to ``last`` of rows to ``sums`` ``[chunks, C]``.
+
+    ``values`` ``[N, C]`` may be bits of bfloat16.
+    """
+    for place in range(first, last):
+        total = sums[place]
+        total[:] = 0
+        for row in range(place * chunk, min((place + 1) * chunk, values.shape[0])):
+            for column in range(len(total)):
+                total[column] += number(values[row, column])
+
+
 @intrinsic
 def _scale_and_sum(typing, like, x, stride, factor, out, total, first, last):
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:

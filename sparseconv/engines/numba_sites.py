@@ -48,6 +48,15 @@ def ascends(values: Array, first: int, last: int) -> bool:
 
 
 @Kernel
+def strictly_ascends(values: Array) -> bool:
+    """Return whether each value is larger than the one before."""
+    for entry in range(1, len(values)):
+        if values[entry] <= values[entry - 1]:
+            return False
+    return True
+
+
+@Kernel
 def number(keys: Array, bits: int, start: int, end: int) -> None:
     """Put the row number into the low ``bits`` of each key."""
     for row in range(start, end):

@@ -83,6 +83,9 @@ class Engine(Protocol):
         Rows at one place stay next to each other, in their order.
         """
 
+    def ascends(self, keys: Tensor) -> bool:
+        """Return whether each of the int64 ``keys`` is larger than the one before."""
+
     def lookup(self, index: Index, keys: Tensor) -> Tensor:
         """Return the int64 rows ``[M]`` of ``keys`` ``[M]``, -1 where a key is absent."""
 
@@ -124,6 +127,9 @@ class Engine(Protocol):
 
         ``factor`` is ``[N, 1]`` or ``[N, C]``, float32 for half precisions.
         """
+
+    def column_sum(self, rows: Tensor) -> Tensor:
+        """Return the sum ``[C]`` of ``rows`` ``[N, C]``, in an order that N alone decides."""
 
     def segment_sum(self, values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
         """Return the sums ``[S, C]`` of ``values`` ``[N, C]`` over segments of rows.

@@ -51,6 +51,11 @@ def build_index(coords: Tensor, packing: Packing) -> Index:
     return Index(ascending, order, packing)
 
 
+def ascends(keys: Tensor) -> bool:
+    """Return whether each key is larger than the one before."""
+    return bool((keys[1:] > keys[:-1]).all())
+
+
 def lookup(index: Index, keys: Tensor) -> Tensor:
     """Return the rows of ``keys``, -1 where absent, by binary search."""
     position = _positions(index, keys)
@@ -184,6 +189,11 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
         right = _padded(right.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_out)).transpose(1, 2)
         weight[cell] = _tree_sum(torch.matmul(left, right))[:, :c_in, :c_out]
     return weight.to(features.dtype)
+
+
+def column_sum(rows: Tensor) -> Tensor:
+    """Return the sum of all rows."""
+    return _accumulable(rows).sum(dim=0).to(rows.dtype)
 
 
 def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd import gather_gemm_scatter
+from sparseconv.autograd import gather_gemm_scatter, scaled_gather_gemm_scatter
 from sparseconv.functional.conv4d import dense_conv4d, dense_conv_transpose4d
 from sparseconv.functional.precision import lowered
 from sparseconv.rulebook import Rulebook
@@ -43,9 +43,10 @@ class Plan(NamedTuple):
 def convolved(input: SparseTensor, bias: Tensor | None, plan: Plan) -> SparseTensor:
     """Return the product over the rulebook plus bias, in autocast's dtype where that is on."""
     features, weight = lowered(input.features), lowered(plan.weight)
-    out = gather_gemm_scatter(features, weight, plan.rulebook)
-    if bias is not None:
-        out = out + lowered(bias)
+    if bias is None:
+        out = gather_gemm_scatter(features, weight, plan.rulebook)
+    else:
+        out = scaled_gather_gemm_scatter(features, weight, None, lowered(bias), plan.rulebook)
     return SparseTensor.on_sites(out, plan.sites)
 
 
