@@ -10,11 +10,13 @@ from torch import Tensor
 
 from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_vectors import VECTOR_BYTES
+from sparseconv.memory import empty, empty_array
 
 Array = np.ndarray[Any, Any]
 
 CHUNK_ROWS = 16384  # sites or segments that one task takes
 LEAST = 512  # rows that one takes at least where they are shared out by the number of threads
+COPIED = 2**17  # values that one copies at least
 SHARES = 8  # tasks of each thread then: fewer would leave some waiting for the last
 
 
@@ -47,10 +49,30 @@ def by_segments(rows: tuple[Array, Array], task: Any) -> None:
 
 def array(x: Tensor) -> Array:
     """Return a contiguous array in a dtype to compute in: halves become float32."""
-    x = x.detach().contiguous()
-    if x.dtype in (torch.float16, torch.bfloat16):
-        x = x.float()
-    return x.numpy()
+    x = x.detach()
+    return contiguous((x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy())
+
+
+def contiguous(x: Array) -> Array:
+    """Return the array, or a contiguous copy."""
+    if x.flags.c_contiguous:
+        return x
+    out = empty_array(x.shape, x.dtype)
+    _copy(x, out)
+    return out
+
+
+def copy(source: Tensor, target: Tensor) -> None:
+    """Write ``source`` to ``target``, of one shape and dtype."""
+    _copy(_bits(source), _bits(target))
+
+
+def _copy(source: Array, target: Array) -> None:
+    """Copy on our own threads: PyTorch's would go on spinning beside the next kernel."""
+    least = -(-COPIED // max(source[:1].size, 1))
+    by_shares(
+        len(source), lambda first, last: np.copyto(target[first:last], source[first:last]), least
+    )
 
 
 def ranges(count: int, parts: int) -> Array:
@@ -74,10 +96,23 @@ def without_padding(x: Tensor, columns: int) -> Tensor:
     """
     if x.shape[-1] == columns:
         return x
-    return x.new_empty(*x.shape[:-1], columns).copy_(x[..., :columns])
+    out = empty((*x.shape[:-1], columns), x.dtype)
+    copy(x[..., :columns], out)
+    return out
 
 
 def padded(x: Tensor, columns: int) -> Tensor:
     """Return ``x`` with zeros behind its last axis, up to ``columns``; no copy where it fits."""
-    missing = columns - x.shape[-1]
-    return torch.nn.functional.pad(x.detach(), (0, missing)) if missing else x.detach()
+    x = x.detach()
+    if x.shape[-1] == columns:
+        return x
+    out = empty((*x.shape[:-1], columns), x.dtype)
+    copy(x, out[..., : x.shape[-1]])
+    _bits(out)[..., x.shape[-1] :] = 0
+    return out
+
+
+def _bits(x: Tensor) -> Array:
+    """Return the numbers of a tensor, or of halves the bits, which are only copied."""
+    bits: Array = (x.view(torch.int16) if x.itemsize == 2 else x).numpy()
+    return bits

@@ -21,6 +21,8 @@ from sparseconv.engines.numba_arrays import (
     array,
     by_shares,
     columns_of,
+    contiguous,
+    copy,
     padded,
     ranges,
     without_padding,
@@ -34,7 +36,6 @@ from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
 
-PACK_VALUES = 2**17  # of a weight that are copied in one go
 REDUCE_TASKS = 16  # tasks that a weight gradient is split into
 REDUCE_TILES = 8  # tiles that a partial sum covers at least
 REDUCE_BYTES = 2**26  # most memory for partial sums
@@ -66,11 +67,11 @@ def pack(weight: Tensor) -> PackedWeight:
         dtype = np.dtype(np.float64 if weight.dtype == torch.float64 else np.float32)
         columns, block = columns_of(c_out, dtype)
         source = _wide(weight, c_in, columns).reshape(cells, groups, c_in, -1, block)
-        return PackedWeight(weight, _laid_out(source.transpose(0, 1, 3, 2, 4)))
+        return PackedWeight(weight, contiguous(source.transpose(0, 1, 3, 2, 4)))
     columns, block = columns_of(c_out, np.dtype(np.float32))
     even = c_in + c_in % 2
     source = _wide(weight, even, columns).reshape(cells, groups, even // 2, 2, -1, block)
-    return PackedWeight(weight, _laid_out(source.transpose(0, 1, 4, 2, 5, 3)))
+    return PackedWeight(weight, contiguous(source.transpose(0, 1, 4, 2, 5, 3)))
 
 
 def _wide(weight: Tensor, rows: int, columns: int) -> Array:
@@ -82,17 +83,6 @@ def _wide(weight: Tensor, rows: int, columns: int) -> Array:
         return source
     out = np.zeros((*source.shape[:2], rows, columns), source.dtype)
     out[:, :, : source.shape[2], : source.shape[3]] = source
-    return out
-
-
-def _laid_out(source: Array) -> Array:
-    """Return a contiguous copy of a weight, made on our own threads, cell by cell.
-
-    PyTorch's would spin for some milliseconds afterwards, beside the product.
-    """
-    out = np.empty(source.shape, source.dtype)
-    least = -(-PACK_VALUES // max(out[:1].size, 1))
-    by_shares(len(out), lambda first, last: np.copyto(out[first:last], source[first:last]), least)
     return out
 
 
@@ -115,7 +105,7 @@ def finished_product(
     _, groups, c_in, c_out = packed.weight.shape
     dots = _dots(features.dtype)
     x = features.detach().reshape(rulebook.n_in, groups, c_in)
-    x = padded(x, c_in + c_in % 2).contiguous() if dots else x
+    x = padded(x, c_in + c_in % 2) if dots else x
     columns = packed.blocks.shape[2] * packed.blocks.shape[4]
     dtype = features.dtype if dots else torch.from_numpy(array(x[:0])).dtype
     rows = empty((rulebook.n_out, groups * columns), dtype)
@@ -138,14 +128,13 @@ def finished_product(
     )
     if columns > c_out:
         rows = empty((rulebook.n_out, groups * c_out), dtype)
-        rows.view(-1, groups, c_out).copy_(out[:, :, :c_out])
+        copy(out[:, :, :c_out], rows.view(-1, groups, c_out))
     return rows.to(features.dtype)
 
 
 def _bits(x: Tensor) -> Array:
     """Return the bits of bfloat16 numbers."""
-    bits: Array = x.detach().contiguous().view(torch.uint16).numpy()
-    return bits
+    return contiguous(x.detach().view(torch.uint16).numpy())
 
 
 def _factor(factor: Tensor | None, dtype: torch.dtype) -> Array:
@@ -229,8 +218,8 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
         kernel(x, g, *pairs, tiles, cells, target)
 
     packed = _reduced(run, rulebook, shape, dtype)
-    weight = torch.from_numpy(packed).transpose(2, 3).flatten(3)[..., :c_out]
-    return weight.to(features.dtype).contiguous()
+    weight = contiguous(packed.transpose(0, 1, 3, 2, 4)).reshape(-1, groups, c_in, columns)
+    return torch.from_numpy(weight[..., :c_out]).to(features.dtype).contiguous()
 
 
 def _depthwise_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:

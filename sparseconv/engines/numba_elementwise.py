@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseconv.engines.numba_arrays import by_shares
+from sparseconv.engines.numba_arrays import by_shares, contiguous
 from sparseconv.engines.numba_bits import bits_or_numbers, number, stored
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.memory import empty
@@ -108,8 +108,8 @@ def _each(kernel: Kernel, *operands: Tensor) -> Tensor:
 
 def _array(x: Tensor) -> Array:
     """Return the contiguous array of numbers that are not computed with."""
-    x = x.detach().contiguous()
-    return (x.view(torch.int16) if x.itemsize == 2 else x).numpy()
+    x = x.detach()
+    return contiguous((x.view(torch.int16) if x.itemsize == 2 else x).numpy())
 
 
 def _copy(source: Array, begin: int, target: Array, target_begin: int, width: int) -> None:
