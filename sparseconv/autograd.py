@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparseconv import engines, traced
 from sparseconv.engines import Engine, Finish
+from sparseconv.engines.protocol import wider
 from sparseconv.rulebook import Rulebook, Taps
 
 
@@ -174,16 +175,19 @@ class _SegmentGather(Rule):
 
 
 class _WindowSum(Rule):
-    """Sums over windows; the derivative is the sum over the swapped rulebook."""
+    """Sums over windows by a number; the derivative is the same over the swapped rulebook."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
-        ctx.rulebook, ctx.engine = rulebook, engine
-        return _own(engine.window_sum(features, rulebook))
+    def forward(
+        ctx: Any, features: Tensor, rulebook: Rulebook, divisor: float, engine: Engine
+    ) -> Tensor:
+        ctx.rulebook, ctx.divisor, ctx.engine = rulebook, divisor, engine
+        return _own(engine.window_sum(features, rulebook, divisor))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return _WindowSum.call(grads[0], ctx.rulebook.transposed, ctx.engine), None, None
+        back = _WindowSum.call(grads[0], ctx.rulebook.transposed, ctx.divisor, ctx.engine)
+        return back, None, None, None
 
 
 class _WindowMax(Rule):
@@ -366,11 +370,12 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     return engines.for_tensor(values).segment_argmax(values.detach(), order, starts)
 
 
-def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
-    """Return the sums ``[n_out, C]`` of ``features`` ``[n_in, C]`` over the rulebook's windows."""
+def window_sum(features: Tensor, rulebook: Rulebook, divisor: float = 1) -> Tensor:
+    """Return the sums ``[n_out, C]`` of ``features`` ``[n_in, C]`` over windows, by ``divisor``."""
     if isinstance(rulebook, traced.TracedRulebook):
-        return traced.window_sum(features, rulebook)
-    return _WindowSum.call(features, rulebook, engines.for_tensor(features))
+        wide = features.to(wider(features.dtype))
+        return (traced.window_sum(wide, rulebook) / divisor).to(features.dtype)
+    return _WindowSum.call(features, rulebook, divisor, engines.for_tensor(features))
 
 
 def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:

@@ -183,7 +183,7 @@ def window_sum(
 ) -> Tensor:
     """Return the sums over windows, ``[n_out, C]``."""
     rulebook = _rulebook(source, target, geometry, transposed)
-    return engines.for_tensor(features).window_sum(features, rulebook)
+    return engines.for_tensor(features).window_sum(features, rulebook, 1)
 
 
 @torch.library.custom_op("sparseconv::window_argmax", mutates_args=())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,6 @@ from sparseconv.engines.numba_arrays import (
 )
 from sparseconv.engines.numba_bits import bits_or_numbers
 from sparseconv.engines.numba_compile import in_parallel
-from sparseconv.engines.numba_convolve import depthwise_product
 from sparseconv.engines.numba_convolve import finished_product as finished_product
 from sparseconv.engines.numba_convolve import gather_gemm_reduce as gather_gemm_reduce
 from sparseconv.engines.numba_convolve import gather_gemm_scatter as gather_gemm_scatter
@@ -192,10 +192,15 @@ def _rows_and_target(features: Tensor, count: int) -> tuple[Array, Tensor]:
     return x, empty((count, x.shape[1]), torch.from_numpy(x[:0]).dtype)
 
 
-def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
-    """Return the sum of each window, cell by cell: a depthwise product with ones."""
-    ones = torch.ones(rulebook.num_cells, features.shape[1], 1, 1, dtype=features.dtype)
-    return depthwise_product(features, ones, rulebook)
+def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
+    """Return each window's sum by the divisor."""
+    x, out = _rows_and_target(features, rulebook.n_out)
+    own, target = window_rows(rulebook), out.numpy()
+    exact = abs(math.frexp(divisor)[0]) == 0.5  # a power of two has an exact inverse
+    by = np.array([1 / divisor, 1] if exact else [1, divisor], x.dtype)
+    pairs = own.rows, own.starts
+    by_shares(rulebook.n_out, lambda s, e: windows.sum_rows(x, *pairs, s, e, by, target), LEAST)
+    return without_padding(out, features.shape[1]).to(features.dtype)
 
 
 def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:

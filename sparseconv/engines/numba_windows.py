@@ -102,6 +102,27 @@ def _emit_scale(vectors: int) -> Callable[..., None]:
     return emit
 
 
+def _emit_sum(vectors: int) -> Callable[..., None]:
+    """Return the emitter of: write the sum of rows, times a number."""
+
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        emitter = Emitter(builder, signature.args[0].dtype)
+        _, x, stride, rows, factor, out, first, last = args
+        with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
+            if vectors == WIDE:
+                _row_ahead(emitter, rows, pairs.number, x, stride)
+            source = emitter.load_row(rows, pairs.number, x, stride)
+            pairs.values = [
+                builder.fadd(emitter.load(source, vector), total)
+                for vector, total in enumerate(pairs.values)
+            ]
+        times = emitter.broadcast(factor)
+        for vector, total in enumerate(pairs.values):
+            emitter.store(builder.fmul(total, times), out, vector)
+
+    return emit
+
+
 def _emit_max(vectors: int, with_rows: bool) -> Callable[..., None]:
     """Return the emitter of: write the largest of some rows, and which row holds it.
 
@@ -176,6 +197,16 @@ def _scale_wide(typing, like, x, xs, r, c, w, o, first, last):
 
 
 @intrinsic
+def _sum_one(typing, like, x, xs, r, f, o, first, last):
+    return addresses(_emit_sum(1), like, (x, xs, r, f, o, first, last))
+
+
+@intrinsic
+def _sum_wide(typing, like, x, xs, r, f, o, first, last):
+    return addresses(_emit_sum(WIDE), like, (x, xs, r, f, o, first, last))
+
+
+@intrinsic
 def _max_one(typing, like, x, xs, r, o, c, first, last):
     return addresses(_emit_max(1, False), like, (x, xs, r, o, c, first, last))
 
@@ -232,6 +263,32 @@ def scale_rows(
         while done < width:
             _scale_one(x, a + done, width, r, c, w + done, target + done, first, last)
             done += VECTOR_BYTES
+
+
+@Kernel
+def sum_rows(
+    x: Array, rows: Array, starts: Array, begin: int, end: int, by: Array, out: Array
+) -> None:
+    """Write output rows ``begin`` to ``end`` of ``out`` ``[n_out, C]``: sums of input rows.
+
+    ``by`` ``[2]``: what they are multiplied by, and then divided by; a division takes as long as
+    all the rest.
+    """
+    width = x.shape[1] * x.itemsize
+    a, y, r, f = x.ctypes.data, out.ctypes.data, rows.ctypes.data, by.ctypes.data
+    for row in range(begin, end):
+        first, last = starts[row], starts[row + 1]
+        done, target = 0, y + row * width
+        while done + WIDE * VECTOR_BYTES <= width:
+            _sum_wide(x, a + done, width, r, f, target + done, first, last)
+            done += WIDE * VECTOR_BYTES
+        while done < width:
+            _sum_one(x, a + done, width, r, f, target + done, first, last)
+            done += VECTOR_BYTES
+        if by[1] != 1:
+            own = out[row]
+            for column in range(len(own)):
+                own[column] /= by[1]
 
 
 @Kernel

@@ -209,8 +209,11 @@ class Engine(Protocol):
         one most of all, as in torch's max pooling.
         """
 
-    def window_sum(self, features: Tensor, rulebook: Rulebook) -> Tensor:
-        """Return ``out[o] = sum over pairs (k, i, o) of features[i]``, ``[n_out, C]``."""
+    def window_sum(self, features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
+        """Return ``out[o] = sum over pairs (k, i, o) of features[i] / divisor``, ``[n_out, C]``.
+
+        Half precisions are added and divided in float32.
+        """
 
     def window_scatter(self, values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
         """Return ``out[i, c] = sum of values[o, c]`` over the windows with ``chosen[o, c] = i``.

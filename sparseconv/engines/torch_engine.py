@@ -313,13 +313,13 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
     return best, chosen
 
 
-def window_sum(features: Tensor, rulebook: Rulebook) -> Tensor:
-    """Return the sum of each window, cell by cell."""
+def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
+    """Return the sum of each window by the divisor, cell by cell."""
     x = _accumulable(features)
     out = x.new_zeros(rulebook.n_out, x.shape[1])
     for start, end in itertools.pairwise(rulebook.splits):
         out.index_add_(0, rulebook.out_rows[start:end], x[rulebook.in_rows[start:end]])
-    return out.to(features.dtype)
+    return (out if divisor == 1 else out / divisor).to(features.dtype)
 
 
 def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from sparseconv.autograd import window_max, window_sum
 from sparseconv.dispatch import dispatched, implements, refuse
+from sparseconv.engines.protocol import wider
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,
@@ -149,18 +150,20 @@ def _sparse_avg_pool(dimensions: int) -> Callable[..., SparseTensor]:
         )
         sites, rulebook = input.sites.convolve(geometry)
         x = widened(input, f"avg_pool{dimensions}d").features
-        # the sum of a window overflows float16 long before its average does
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        average = window_sum(wide, rulebook)  # so far the sum
         if divisor_override is not None:
-            average /= divisor_override
-        elif not count_include_pad:
-            average /= window_sum(torch.ones_like(wide[:, :1]), rulebook)
-        elif geometry.padding_end == geometry.padding:  # no window ends behind the padding
-            average /= math.prod(geometry.kernel_size)
+            average = window_sum(x, rulebook, divisor_override)
+        elif count_include_pad and geometry.padding_end == geometry.padding:
+            # no window ends behind the padding
+            average = window_sum(x, rulebook, math.prod(geometry.kernel_size))
         else:
-            average /= input.sites.padded_cells(sites, geometry)[:, None].to(average.dtype)
-        return SparseTensor.on_sites(average.to(x.dtype), sites)
+            # the sum of a window overflows float16 long before its average does
+            total = window_sum(x.to(wider(x.dtype)), rulebook)
+            if count_include_pad:
+                cells = input.sites.padded_cells(sites, geometry)[:, None].to(total.dtype)
+            else:
+                cells = window_sum(total.new_ones(x.shape[0], 1), rulebook)
+            average = (total / cells).to(x.dtype)
+        return SparseTensor.on_sites(average, sites)
 
     return avg_pool
 
