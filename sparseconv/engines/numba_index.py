@@ -13,6 +13,7 @@ from sparseconv.engines import numba_reach as reach
 from sparseconv.engines import numba_sites as kernels
 from sparseconv.engines import torch_engine
 from sparseconv.engines.numba_arrays import CHUNK_ROWS, by_chunks
+from sparseconv.engines.numba_sort import sort_by
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
 from sparseconv.memory import empty_array
@@ -35,8 +36,8 @@ def bounds(coords: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def build_index(coords: Tensor, packing: Packing) -> Index:
     """Return the index; keys that come in order are not sorted.
 
-    Where key and row fit into 64 bits together, one sort of both at once is several times as fast
-    as finding the order of the keys, and keeps rows of one site in their order.
+    Where key and row fit into 64 bits together, one sort of both at once is many times as fast as
+    finding the order of the keys, and keeps rows of one site in their order.
     """
     values = _integers(coords)
     count = values.shape[0]
@@ -49,7 +50,7 @@ def build_index(coords: Tensor, packing: Packing) -> Index:
     order = empty_array(count, np.int64)
     if math.prod(packing.radix) < 2 ** (63 - bits):
         by_chunks(count, lambda s, e: kernels.number(keys, bits, s, e))
-        keys.sort()
+        keys = sort_by(keys, bits, bits + math.prod(packing.radix).bit_length())
         by_chunks(count, lambda s, e: kernels.split(keys, bits, s, e, order))
     else:
         order = np.argsort(keys, kind="stable")

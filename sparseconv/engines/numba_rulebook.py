@@ -15,6 +15,7 @@ from sparseconv.engines import numba_sites, torch_engine
 from sparseconv.engines.numba_arrays import CHUNK_ROWS, by_chunks
 from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_index import box, table
+from sparseconv.engines.numba_sort import sort_by
 from sparseconv.engines.numba_windows import AHEAD, WindowRows, order_tile
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
@@ -239,5 +240,11 @@ def _by_output(
 ) -> tuple[Array, Array]:
     """Return the pairs of each cell in ascending order of their output rows."""
     pairs = out_rows.astype(np.int64) << 32 | in_rows
-    in_parallel(lambda cell: pairs[slice(*ranges[cell])].sort(), len(ranges))
+    bits = 32 + (int(out_rows.max()) if len(out_rows) else 0).bit_length()
+
+    def sort(cell: int) -> None:
+        own = pairs[slice(*ranges[cell])]
+        own[:] = sort_by(own, 32, bits)
+
+    in_parallel(sort, len(ranges))
     return pairs.astype(np.int32), (pairs >> 32).astype(np.int32)

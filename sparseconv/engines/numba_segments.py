@@ -25,11 +25,12 @@ def segment_sums(
 ) -> None:
     """Write the sums of segments ``first`` to ``last`` to ``out`` ``[S, C]``."""
     for segment in range(first, last):
-        out[segment] = 0
+        total = out[segment]
+        total[:] = 0
         for entry in range(starts[segment], starts[segment + 1]):
-            row = order[entry]
-            for column in range(values.shape[1]):
-                out[segment, column] += values[row, column]
+            row = values[order[entry]]
+            for column in range(len(total)):
+                total[column] += row[column]
 
 
 @Kernel
