@@ -100,17 +100,25 @@ def samples_of(sites: Sites) -> AnySamples:
     if torch.compiler.is_compiling():
         lanes = _ops().sample_lanes(sites.rows, sites.handle)
         return TracedSamples(sites.rows, lanes, sites.handle, False)
-    batch = sites.coords[:, 0].long()
-    counts = torch.bincount(batch, minlength=sites.batch_size)
-    return Samples(sites.num_sites, sites.index.order, batch, counts)
+    known: Samples | None = sites.index.tables.get("samples")
+    if known is None or known.counts.numel() != sites.batch_size:
+        batch = sites.coords[:, 0].long()
+        counts = torch.bincount(batch, minlength=sites.batch_size)
+        known = Samples(sites.num_sites, sites.index.order, batch, counts)
+        sites.index.tables["samples"] = known
+    return known
 
 
 def whole_batch(sites: Sites) -> AnySamples:
     """Return all rows as one sample."""
     if torch.compiler.is_compiling():
         return TracedSamples(sites.rows, sites.rows.new_empty(1, 0), sites.handle, True)
-    counts = torch.tensor([sites.num_sites], device=sites.device)
-    return Samples(sites.num_sites, sites.index.order, None, counts)
+    known: Samples | None = sites.index.tables.get("whole batch")
+    if known is None:
+        counts = torch.tensor([sites.num_sites], device=sites.device)
+        known = Samples(sites.num_sites, sites.index.order, None, counts)
+        sites.index.tables["whole batch"] = known
+    return known
 
 
 def _starts(counts: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ Array = np.ndarray[Any, Any]
 CHUNK_ROWS = 16384  # sites or segments that one task takes
 LEAST = 512  # rows that one takes at least where they are shared out by the number of threads
 COPIED = 2**17  # values that one copies at least
+LEAST_SUMMED = 4096  # rows that one sums at least
 SHARES = 8  # tasks of each thread then: fewer would leave some waiting for the last
 
 
@@ -40,11 +41,11 @@ def by_segments(rows: tuple[Array, Array], task: Any) -> None:
 
     Args:
         rows: order ``[N]`` and starts ``[S + 1]`` of the segments.
-        task: takes as many segments as hold ``CHUNK_ROWS`` rows on average.
+        task: takes at least as many segments as hold ``LEAST_SUMMED`` rows on average.
     """
     order, starts = rows
     count = len(starts) - 1
-    by_chunks(count, task, max(1, CHUNK_ROWS * count // max(len(order), count, 1)))
+    by_shares(count, task, max(1, LEAST_SUMMED * count // max(len(order), count, 1)))
 
 
 def array(x: Tensor) -> Array:

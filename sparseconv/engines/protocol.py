@@ -27,7 +27,7 @@ class Index:
         keys: int64 ``[N]``, ascending.
         order: int64 ``[N]``, the row of each key; None where row ``i`` holds key ``i``.
         packing: how the keys unpack to coordinates.
-        tables: look-up tables that an engine derived, under the engine's own names.
+        tables: what was derived from the keys, under names of those who derived it.
     """
 
     keys: Tensor
