@@ -125,7 +125,10 @@ def _taken(size: int) -> _Block:
             if begin is not None:
                 return _Block(arena, begin, size, used)
         held = min(sum(arena.size for arena in _arenas), MOST_ARENA_BYTES)
-        arena = _Arena(max(used, held, ARENA_BYTES))
+        try:
+            arena = _Arena(max(used, held, ARENA_BYTES))
+        except MemoryError:  # no room for later results
+            arena = _Arena(used)
         _arenas.append(arena)
         arena.take(used)
         return _Block(arena, 0, size, used)

@@ -82,6 +82,25 @@ def test_a_result_larger_than_an_arena(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory._arenas[0].size == x.nbytes
 
 
+def test_where_memory_is_short_an_arena_is_as_large_as_its_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = memory._Arena
+
+    def short(size: int) -> memory._Arena:
+        if size > 2 * memory.LEAST_BYTES:
+            raise MemoryError
+        return made(size)
+
+    monkeypatch.setattr(memory, "_Arena", short)
+    x = memory.empty(LARGE, torch.float32)
+    assert memory._arenas[0].size == x.nbytes
+    with pytest.raises(MemoryError):
+        memory.empty((4 * LARGE[0], 16), torch.float32)
+    assert len(memory._arenas) == 1
+    assert memory.empty(LARGE, torch.float32).data_ptr() != x.data_ptr()  # the lock is open
+
+
 def test_idle_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "MOST_IDLE", 6 * memory.LEAST_BYTES)
     monkeypatch.setattr(memory, "ARENA_BYTES", 2 * memory.LEAST_BYTES)
