@@ -84,6 +84,7 @@ TENSOR = "test_tensor", "union or zeros or shared"
 ENGINES = "test_engines", "backward"
 DEFORM = "test_deform", "definition or border"
 VOXELS = "test_voxelize", "dictionary or border"
+MEMORY = "test_memory", "come_and_go"
 
 MUTANTS = (
     Mutant(
@@ -221,8 +222,8 @@ MUTANTS = (
     Mutant(
         "bias",
         "functional/products.py",
-        "out = out + lowered(bias)",
-        "out = out + 0 * lowered(bias)",
+        "features, weight, None, lowered(bias), plan.rulebook",
+        "features, weight, None, 0 * lowered(bias), plan.rulebook",
         CONV,
     ),
     Mutant(
@@ -239,7 +240,13 @@ MUTANTS = (
         "if False and",
         ERRORS,
     ),
-    Mutant("repeated-sites", "coordinates.py", "if bool(doubles.any()):", "if False:", SITES),
+    Mutant(
+        "repeated-sites",
+        "coordinates.py",
+        "if not engines.for_tensor(coords).ascends(keys):",
+        "if False:",
+        SITES,
+    ),
     Mutant(
         "rows-in-key-order",
         "engines/torch_engine.py",
@@ -251,21 +258,48 @@ MUTANTS = (
         "segment-sum-drops-the-last-row",
         "engines/numba_segments.py",
         "for entry in range(starts[segment], starts[segment + 1]):\n"
-        "            row = order[entry]\n"
-        "            for column in range(values",
+        "            row = values[order[entry]]",
         "for entry in range(starts[segment], starts[segment + 1] - 1):\n"
-        "            row = order[entry]\n"
-        "            for column in range(values",
+        "            row = values[order[entry]]",
         VOXELS,
         "numba",
     ),
     Mutant(
         "reads-what-it-did-not-write",
         "engines/numba_segments.py",
-        '``[S, C]``."""\n    for segment in range(first, last):\n        out[segment] = 0\n',
-        '``[S, C]``."""\n    for segment in range(first, last):\n',
+        "total = out[segment]\n        total[:] = 0\n",
+        "total = out[segment]\n",
         VOXELS,
         "numba",
+    ),
+    Mutant(
+        "memory-is-handed-out-twice",
+        "memory.py",
+        "self.free[place : place + 1] = [(begin + size, end)] if end - begin > size else []",
+        "pass",
+        MEMORY,
+    ),
+    Mutant(
+        "relu-passes-every-gradient",
+        "engines/numba_elementwise.py",
+        "if number(held) <= 0 else value",
+        "if number(held) < 0 else value",
+        ("test_elementwise", "gradients"),
+    ),
+    Mutant(
+        "statistics-of-blocks-are-only-added",
+        "engines/numba_segments.py",
+        "squares[part, column] + count * off * off",
+        "squares[part, column]",
+        ("test_norm", "every_site_active or half_precision"),
+        "numba",
+    ),
+    Mutant(
+        "sort-skips-the-last-digit",
+        "engines/numba_sort.py",
+        "digits = -(-(high - low) // DIGIT)",
+        "digits = (high - low) // DIGIT",
+        ("test_sort", "sorted or sorting"),
     ),
     Mutant(
         "rows-share-a-product-of-any-size",
