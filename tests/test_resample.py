@@ -172,6 +172,8 @@ BAD: dict[str, Callable[[sc.SparseTensor], Any]] = {
     "size: give": F.interpolate,
     "size: must": lambda x: F.interpolate(x, size=(1, 2, 3)),
     "size: the output": lambda x: F.interpolate(x, scale_factor=0.1),
+    "size: coordinates": lambda x: F.interpolate(x, size=(2**40, 3), mode="bilinear"),
+    "int32 range": lambda x: F.interpolate(x, scale_factor=1e12),
     "scale_factor": lambda x: F.interpolate(x, scale_factor="2"),
     "recompute": lambda x: F.interpolate(x, size=3, recompute_scale_factor=True),
     "pad: mode": lambda x: F.pad(x, (1, 1), "reflect"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd import segment_gather, segment_sum
-from sparseconv.coordinates import grouped_sites
+from sparseconv.coordinates import INT32, grouped_sites
 from sparseconv.dispatch import implements
 from sparseconv.errors import (
     SparseConvNotImplementedError,
@@ -180,6 +180,11 @@ def _target(
         scales = [None] * len(shape) if recompute else [float(s) for s in factors]
     if any(out < 1 for out, length in zip(target, shape, strict=True) if length):
         raise SparseConvValueError(f"size: the output would have the extent {target}")
+    if max(target, default=0) > INT32.max:
+        raise SparseConvValueError(
+            f"size: coordinates must lie in the int32 range, the output would have the extent "
+            f"{target}"
+        )
     return target, scales
 
 
