@@ -70,17 +70,18 @@ def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
         return torch_engine.scaled_rows(rows, factor)
     columns = columns_of(channels, array(rows[:0]).dtype)[0]
     x, scale = array(padded(rows, columns)), array(factor)
-    out = np.empty_like(x)
+    out = empty(x.shape, rows.dtype)
+    target = out.numpy()
     chunks = range(0, len(x), SUM_ROWS)
     sums = np.zeros((len(chunks), columns), x.dtype)
     in_parallel(
         lambda number: segments.scale_and_sum(
-            x, scale, chunks[number], min(chunks[number] + SUM_ROWS, len(x)), out, sums[number]
+            x, scale, chunks[number], min(chunks[number] + SUM_ROWS, len(x)), target, sums[number]
         ),
         len(chunks),
     )
     total = torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).to(rows.dtype)
-    return torch.from_numpy(out)[:, :channels].contiguous(), total[:channels]
+    return without_padding(out, channels), total[:channels]
 
 
 def column_sum(rows: Tensor) -> Tensor:
