@@ -148,3 +148,17 @@ def test_rows_are_scaled_and_summed(
     assert torch.equal(scaled, (rows * factor).to(dtype))
     exact = rows.double().sum(dim=0)
     assert bool(((total.double() - exact).abs() <= TOLERANCE[dtype] * (exact.abs() + count)).all())
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+@pytest.mark.parametrize(("count", "channels"), [(140_001, 16), (70_001, 35)])
+def test_rows_too_many_for_the_cache_are_scaled_and_summed(
+    name: str, count: int, channels: int
+) -> None:
+    generator = torch.Generator().manual_seed(count)
+    rows = torch.randn(count, channels, generator=generator)
+    factor = torch.rand(count, 1, generator=generator)
+    scaled, total = engines.get(name).scaled_rows(rows, factor)
+    assert torch.equal(scaled, rows * factor)
+    exact = rows.double().sum(dim=0)
+    assert torch.allclose(total.double(), exact, rtol=1e-5, atol=1e-2)

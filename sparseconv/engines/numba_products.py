@@ -137,7 +137,7 @@ def rescale(typing, like, out, out_stride, factor, bias, first, last):
         with emitter.loop(first, last, 1, []) as rows:
             place = builder.add(out, builder.mul(rows.number, out_stride))
             scale = emitter.broadcast(emitter.plus(factor, rows.number, emitter.size))
-            emitter.store(emitter.fma(emitter.load(place), scale, start), place, 0)
+            emitter.store(emitter.fma(emitter.load(place), scale, start), place)
 
     return addresses(emit, like, (out, out_stride, factor, bias, first, last))
 

@@ -17,6 +17,7 @@ from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addre
 Array = np.ndarray[Any, Any]
 
 WIDE = 4  # vectors of columns that are summed side by side
+STREAMED_BYTES = 2**23  # results from here on are no longer in the cache when they are read
 
 
 @Kernel
@@ -47,8 +48,9 @@ def chunk_sums(values: Array, chunk: int, first: int, last: int, sums: Array) ->
                 total[column] += number(values[row, column])
 
 
-@intrinsic
-def _scale_and_sum(typing, like, x, stride, factor, out, total, first, last):
+def _emit_scale_and_sum(stream: bool) -> Callable[..., None]:
+    """Return the emitter of: write rows times their factors, and their sum, a vector of columns."""
+
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
         _, x, stride, factor, out, total, first, last = args
@@ -56,10 +58,23 @@ def _scale_and_sum(typing, like, x, stride, factor, out, total, first, last):
             offset = builder.mul(rows.number, stride)
             value = emitter.load(builder.add(x, offset))
             scale = emitter.broadcast(emitter.plus(factor, rows.number, emitter.size))
-            emitter.store(builder.fmul(value, scale), builder.add(out, offset), 0)
+            place = builder.add(out, offset)
+            emitter.store(builder.fmul(value, scale), place, stream=stream)
             rows.values = [builder.fadd(rows.values[0], value)]
-        emitter.store(rows.values[0], total, 0)
+        emitter.store(rows.values[0], total)
 
+    return emit
+
+
+@intrinsic
+def _scale_and_sum(typing, like, x, stride, factor, out, total, first, last):
+    emit = _emit_scale_and_sum(stream=False)
+    return addresses(emit, like, (x, stride, factor, out, total, first, last))
+
+
+@intrinsic
+def _stream_and_sum(typing, like, x, stride, factor, out, total, first, last):
+    emit = _emit_scale_and_sum(stream=True)
     return addresses(emit, like, (x, stride, factor, out, total, first, last))
 
 
@@ -70,13 +85,16 @@ def scale_and_sum(
     """Write rows ``first`` to ``last`` times their factors to ``out``, and their sum to ``total``.
 
     ``values`` and ``out`` are ``[N, C]`` in whole vectors, ``factor`` ``[N, 1]``, ``total``
-    ``[C]``.
+    ``[C]``. ``out`` begins at a multiple of a vector.
     """
     x, y, sums = values.ctypes.data, out.ctypes.data, total.ctypes.data
     step = values.strides[0]
     for byte in range(0, values.shape[1] * values.itemsize, VECTOR_BYTES):
         scale = factor.ctypes.data
-        _scale_and_sum(values, x + byte, step, scale, y + byte, sums + byte, first, last)
+        if out.size * out.itemsize < STREAMED_BYTES:
+            _scale_and_sum(values, x + byte, step, scale, y + byte, sums + byte, first, last)
+        else:
+            _stream_and_sum(values, x + byte, step, scale, y + byte, sums + byte, first, last)
 
 
 def _emit_sums(vectors: int, moments: bool) -> Callable[..., None]:

@@ -73,11 +73,18 @@ class Emitter:
         shift = ir.Constant(self._integers, [16] * self.lanes)
         return builder.bitcast(builder.shl(builder.zext(bits, self._integers), shift), self.vector)
 
-    def store(self, value: Value, address: Value, vector: int) -> None:
-        """Write the ``vector``-th vector at ``address``."""
+    def store(self, value: Value, address: Value, vector: int = 0, stream: bool = False) -> None:
+        """Write the ``vector``-th vector at ``address``.
+
+        With ``stream``, ``address`` a multiple of a vector, whole cache lines pass the cache by:
+        they need not be read before they are written.
+        """
         place = self.plus(address, vector, VECTOR_BYTES)
         pointer = self.builder.inttoptr(place, self.vector.as_pointer())
-        self.builder.store(value, pointer, align=self.size)
+        written = self.builder.store(value, pointer, align=VECTOR_BYTES if stream else self.size)
+        if stream and VECTOR_BYTES == CACHE_LINE:
+            one = ir.Constant(ir.IntType(32), 1)
+            written.set_metadata("nontemporal", self.builder.module.add_metadata([one]))
 
     def fetch(self, address: Value) -> None:
         """Ask for the cache line at ``address``, which any address may be, for a later read."""
