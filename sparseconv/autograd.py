@@ -209,7 +209,7 @@ class _WindowMax(Rule):
 
 
 class _WindowPick(Rule):
-    """``out[o, c] = features[chosen[o, c], c]``, 0 where that is -1."""
+    """What each window chose, 0 where it holds no row."""
 
     @staticmethod
     def forward(
@@ -217,9 +217,7 @@ class _WindowPick(Rule):
     ) -> Tensor:
         ctx.save_for_backward(chosen)
         ctx.rulebook, ctx.engine = rulebook, engine
-        if features.shape[0] == 0:
-            return features.new_zeros(chosen.shape)
-        return torch.gather(features, 0, chosen.long().clamp_(min=0)).masked_fill_(chosen < 0, 0)
+        return _own(engine.window_pick(features, chosen, rulebook))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -195,7 +195,7 @@ def window_argmax(
     geometry: list[int],
     transposed: bool,
 ) -> Tensor:
-    """Return the row of each window's first largest value, ``[n_out, C]``, -1 for none."""
+    """Return the kernel cell of each window's first largest value, ``[n_out, C]``."""
     rulebook = _rulebook(source, target, geometry, transposed)
     return engines.for_tensor(features).window_argmax(features, rulebook)[1].long()
 
@@ -224,10 +224,9 @@ def window_pick(
     geometry: list[int],
     transposed: bool,
 ) -> Tensor:
-    """Return the value that each window chose, ``[n_out, C]``, 0 for none."""
-    if features.shape[0] == 0:
-        return features.new_zeros(chosen.shape)
-    return torch.gather(features, 0, chosen.clamp(min=0)).masked_fill_(chosen < 0, 0)
+    """Return the value that each window chose, ``[n_out, C]``, 0 in an empty window."""
+    rulebook = _rulebook(source, target, geometry, transposed)
+    return engines.for_tensor(features).window_pick(features, chosen, rulebook)
 
 
 @window_sum.register_fake

@@ -326,3 +326,40 @@ def test_adaptive_pooling_takes_no_other_size(size: Any) -> None:
     for pool in (F.adaptive_avg_pool3d, F.adaptive_max_pool3d):
         with pytest.raises(sc.SparseConvNotImplementedError, match="output_size: adaptive"):
             pool(x, size)
+
+
+def test_a_window_of_more_cells_than_an_int16_can_number() -> None:
+    size, length = 33_000, 33_010
+    places = torch.tensor([3, 4, 700, 32_999, 33_009])
+    values = torch.rand(5, 2, generator=generator(0)).add_(1).requires_grad_()
+    x = sc.SparseTensor(
+        values, torch.stack([torch.zeros(5, dtype=torch.int64), places], 1), (length,)
+    )
+    y = F.max_pool1d(x, size, 1)
+    dense = torch.zeros(2, length).index_copy(1, places, values.t())[None]
+    assert torch.equal(y.dense(), F.max_pool1d(dense, size, 1))
+    (got,) = torch.autograd.grad(y.features.sum(), values, retain_graph=True)
+    (expected,) = torch.autograd.grad(F.max_pool1d(dense, size, 1).sum(), values)
+    assert_close(got, expected)
+
+
+@pytest.mark.parametrize("channels", [16, 80])
+def test_results_too_large_for_the_cache(channels: int) -> None:
+    """Such rows are written another way; sums and choices stay those of the steps in torch."""
+    count = 2**21 // channels + 1001
+    places = torch.randperm(2 * count, generator=generator(channels))[:count]
+    coords = torch.stack([torch.zeros_like(places), places], dim=1)
+    values = torch.randn(count, channels, generator=generator(1)).requires_grad_()
+    x = sc.SparseTensor(values, coords, (2 * count,))
+    results = []
+    for name in ("torch", sc.engines.chosen(values)):
+        with sc.engines.engine(name):
+            y = F.max_pool1d(x, 3, 1, 1)
+            cotangent = torch.linspace(-1, 1, y.features.numel()).view_as(y.features)
+            cotangent.requires_grad_()
+            (back,) = torch.autograd.grad(y.features, values, cotangent, create_graph=True)
+            (again,) = torch.autograd.grad(back, cotangent, values.detach())
+            mean = F.avg_pool1d(x, 2, 1)
+            results.append([y.features, back, again, mean.features])
+    for got, expected in zip(*results, strict=True):
+        assert_close(got, expected)

@@ -16,6 +16,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from sparseconv.engines.numba_bits import number as number_in
+from sparseconv.engines.numba_bits import stored
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_products import rescale
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
@@ -173,16 +175,17 @@ def bfloat_tiles(
         out: bits ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tiles.
     """
     cells, groups, blocks, steps, width, _ = weight.shape
+    scaled = factor.shape[0] > 0
+    sums = np.empty((tile, groups, out.shape[2]), np.float32)
+    xs, ys = features.strides[0], sums.strides[0]
+    rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
     for number in range(numbers[0], numbers[1]):
         begin, end = number * tile, min((number + 1) * tile, out.shape[0])
-        total = np.empty((end - begin, groups, out.shape[2]), np.float32)
-        scaled = factor.shape[0] > 0
+        total = sums[: end - begin]
         if scaled:
             total[:] = 0
         else:
             total[:] = bias
-        xs, ys = features.strides[0], total.strides[0]
-        rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
         for cell in range(cells):
             first, last = starts[cell, number], starts[cell, number + 1]
             if first == last:
@@ -201,25 +204,17 @@ def bfloat_tiles(
             scale = factor.ctypes.data + begin * 4
             for byte in range(0, groups * blocks * width * 4, VECTOR_BYTES):
                 rescale(total, start + byte, ys, scale, added + byte, 0, end - begin)
-        if other.shape[0] > 0:
-            for row in range(begin, end):
-                for group in range(groups):
-                    for column in range(other.shape[2]):
-                        word = np.uint32(np.uint32(other[row, group, column]) << np.uint32(16))
-                        total[row - begin, group, column] += word.view(np.float32)
-        bits = total.view(np.uint32)
-        for row in range(begin, end):
+        result = out[begin:end]
+        for row in range(end - begin):
             for group in range(groups):
+                if other.shape[0] > 0:
+                    for column in range(other.shape[2]):
+                        total[row, group, column] += number_in(other[begin + row, group, column])
                 for column in range(out.shape[2]):
-                    word = bits[row - begin, group, column]
-                    # to nearest, ties to even; a NaN stays one
-                    odd = (word >> np.uint32(16)) & np.uint32(1)
-                    rounded = (word + np.uint32(0x7FFF) + odd) >> np.uint32(16)
-                    nan = (word & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-                    negative = relu and total[row - begin, group, column] < 0
-                    out[row, group, column] = np.uint16(
-                        0 if negative else (0x7FC0 if nan else rounded)
-                    )
+                    value = total[row, group, column]
+                    # a NaN stays one, as in torch
+                    value = np.float32(0) if relu and value < 0 else value
+                    result[row, group, column] = stored(value, out)
 
 
 @numba.njit(nogil=True, boundscheck=False)

@@ -47,6 +47,7 @@ from sparseconv.engines.protocol import wider
 from sparseconv.memory import empty
 from sparseconv.rulebook import Rulebook
 
+MOST_CELLS = 2**15  # of a window whose choice is an int16
 SUM_ROWS = 2048  # rows that are summed in one go; the sums are added in float64
 
 Array = np.ndarray[Any, Any]
@@ -147,13 +148,14 @@ def affine_rows(
     arrays += [arrays[0][:0]] * (2 - len(arrays))
     numbers = [array(entry) for entry in scales]
     numbers += [numbers[0]] * (2 - len(numbers))
+    numbers.append(array(shift))
     own = np.empty(0, np.int64) if segment is None else segment.numpy()
     half = rows[0].dtype == torch.float16
     out = empty(tuple(rows[0].shape), torch.float32 if half else rows[0].dtype)
     target = bits_or_numbers(out)
     by_chunks(
         out.shape[0],
-        lambda s, e: segments.affine(*arrays, *numbers, array(shift), own, s, e, target),
+        lambda s, e: segments.affine(*arrays, *numbers, own, s, e, target),
     )
     return out.to(rows[0].dtype)
 
@@ -177,11 +179,13 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
 
 
 def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
-    """Return each window's first largest value, and the row that holds it, per column."""
+    """Return each window's first largest value, and the kernel cell that holds it, per column."""
+    if rulebook.num_cells > MOST_CELLS:
+        return torch_engine.window_argmax(features, rulebook)
     x, out = _rows_and_target(features, rulebook.n_out)
-    chosen = empty(tuple(out.shape), torch.int32)
+    chosen = empty(tuple(out.shape), torch.int16)
     own, found = window_rows(rulebook), (out.numpy(), chosen.numpy())
-    pairs = own.rows, own.starts
+    pairs = own.rows, own.cells, own.starts
     by_shares(rulebook.n_out, lambda s, e: windows.choose_rows(x, *pairs, s, e, *found), LEAST)
     values = without_padding(out, features.shape[1]).to(features.dtype)
     return values, without_padding(chosen, features.shape[1])
@@ -206,9 +210,22 @@ def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
 
 def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the input rows that were chosen, with what the windows that chose them hand back."""
-    x, out = _rows_and_target(values, rulebook.n_in)
-    rows = padded(chosen.int(), x.shape[1]).contiguous().numpy()
-    own, target = window_rows(rulebook.transposed), out.numpy()
-    pairs = own.rows, own.starts
-    by_shares(rulebook.n_in, lambda s, e: windows.return_rows(x, rows, *pairs, s, e, target), LEAST)
+    if rulebook.num_cells > MOST_CELLS:
+        return torch_engine.window_scatter(values, chosen, rulebook)
+    return _hits(values, chosen, rulebook.transposed, of_pairs=True)
+
+
+def window_pick(features: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
+    """Return what each window chose, per column."""
+    if rulebook.num_cells > MOST_CELLS:
+        return torch_engine.window_pick(features, chosen, rulebook)
+    return _hits(features, chosen, rulebook, of_pairs=False)
+
+
+def _hits(values: Tensor, chosen: Tensor, rulebook: Rulebook, of_pairs: bool) -> Tensor:
+    x, out = _rows_and_target(values, rulebook.n_out)
+    cells = padded(chosen.short(), x.shape[1]).contiguous().numpy()
+    own, target = window_rows(rulebook), out.numpy()
+    pairs = own.rows, own.cells, own.starts, of_pairs
+    by_shares(rulebook.n_out, lambda s, e: windows.add_hits(x, cells, *pairs, s, e, target), LEAST)
     return without_padding(out, values.shape[1]).to(values.dtype)

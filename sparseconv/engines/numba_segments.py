@@ -12,12 +12,11 @@ from numba.extending import intrinsic
 
 from sparseconv.engines.numba_bits import number, stored
 from sparseconv.engines.numba_compile import Kernel
-from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses
+from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, large
 
 Array = np.ndarray[Any, Any]
 
 WIDE = 4  # vectors of columns that are summed side by side
-STREAMED_BYTES = 2**23  # results from here on are no longer in the cache when they are read
 
 
 @Kernel
@@ -48,34 +47,20 @@ def chunk_sums(values: Array, chunk: int, first: int, last: int, sums: Array) ->
                 total[column] += number(values[row, column])
 
 
-def _emit_scale_and_sum(stream: bool) -> Callable[..., None]:
-    """Return the emitter of: write rows times their factors, and their sum, a vector of columns."""
-
+@intrinsic
+def _scale_and_sum(typing, like, x, stride, factor, out, past, total, first, last):
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, stride, factor, out, total, first, last = args
+        _, x, stride, factor, out, past, total, first, last = args
         with emitter.loop(first, last, 1, [emitter.zeros()]) as rows:
             offset = builder.mul(rows.number, stride)
             value = emitter.load(builder.add(x, offset))
             scale = emitter.broadcast(emitter.plus(factor, rows.number, emitter.size))
-            place = builder.add(out, offset)
-            emitter.store(builder.fmul(value, scale), place, stream=stream)
+            emitter.write([builder.fmul(value, scale)], builder.add(out, offset), past)
             rows.values = [builder.fadd(rows.values[0], value)]
         emitter.store(rows.values[0], total)
 
-    return emit
-
-
-@intrinsic
-def _scale_and_sum(typing, like, x, stride, factor, out, total, first, last):
-    emit = _emit_scale_and_sum(stream=False)
-    return addresses(emit, like, (x, stride, factor, out, total, first, last))
-
-
-@intrinsic
-def _stream_and_sum(typing, like, x, stride, factor, out, total, first, last):
-    emit = _emit_scale_and_sum(stream=True)
-    return addresses(emit, like, (x, stride, factor, out, total, first, last))
+    return addresses(emit, like, (x, stride, factor, out, past, total, first, last))
 
 
 @Kernel
@@ -85,16 +70,13 @@ def scale_and_sum(
     """Write rows ``first`` to ``last`` times their factors to ``out``, and their sum to ``total``.
 
     ``values`` and ``out`` are ``[N, C]`` in whole vectors, ``factor`` ``[N, 1]``, ``total``
-    ``[C]``. ``out`` begins at a multiple of a vector.
+    ``[C]``.
     """
     x, y, sums = values.ctypes.data, out.ctypes.data, total.ctypes.data
-    step = values.strides[0]
+    step, scale, past = values.strides[0], factor.ctypes.data, large(out)
     for byte in range(0, values.shape[1] * values.itemsize, VECTOR_BYTES):
-        scale = factor.ctypes.data
-        if out.size * out.itemsize < STREAMED_BYTES:
-            _scale_and_sum(values, x + byte, step, scale, y + byte, sums + byte, first, last)
-        else:
-            _stream_and_sum(values, x + byte, step, scale, y + byte, sums + byte, first, last)
+        place = sums + byte
+        _scale_and_sum(values, x + byte, step, scale, y + byte, past, place, first, last)
 
 
 def _emit_sums(vectors: int, moments: bool) -> Callable[..., None]:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import llvmlite.binding
+import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 
@@ -17,6 +19,7 @@ Value = Any  # an llvmlite value
 _AVX512 = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 VECTOR_BYTES = 64 if _AVX512 else 32
 CACHE_LINE = 64
+STREAMED_BYTES = 2**23  # results from here on have left the cache when they are read
 FETCHED_BYTES = 256  # the longest rows that are fetched ahead of their use
 ROWS = 8 if _AVX512 else 4
 # Dot products of pairs of bfloat16 numbers, added to float32: AVX-512 BF16.
@@ -33,6 +36,7 @@ class Emitter:
         self.lanes = VECTOR_BYTES // self.size
         self.vector = ir.VectorType(self.scalar, self.lanes)
         self._integers = ir.VectorType(ir.IntType(32), self.lanes)
+        self._shorts = ir.VectorType(ir.IntType(16), self.lanes)
         name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
         signature = ir.FunctionType(self.vector, [self.vector] * 3)
         known = builder.module.globals.get(name)
@@ -67,24 +71,44 @@ class Emitter:
 
     def load_bfloat(self, address: Value, vector: int) -> Value:
         """Return the ``vector``-th vector at ``address`` of bfloat16 numbers, as float32."""
-        builder, halves = self.builder, ir.VectorType(ir.IntType(16), self.lanes)
+        builder = self.builder
         place = self.plus(address, vector * self.lanes, 2)
-        bits = builder.load(builder.inttoptr(place, halves.as_pointer()), align=2)
+        bits = builder.load(builder.inttoptr(place, self._shorts.as_pointer()), align=2)
         shift = ir.Constant(self._integers, [16] * self.lanes)
         return builder.bitcast(builder.shl(builder.zext(bits, self._integers), shift), self.vector)
 
-    def store(self, value: Value, address: Value, vector: int = 0, stream: bool = False) -> None:
-        """Write the ``vector``-th vector at ``address``.
-
-        With ``stream``, ``address`` a multiple of a vector, whole cache lines pass the cache by:
-        they need not be read before they are written.
-        """
+    def store(self, value: Value, address: Value, vector: int = 0) -> None:
+        """Write the ``vector``-th vector at ``address``."""
         place = self.plus(address, vector, VECTOR_BYTES)
         pointer = self.builder.inttoptr(place, self.vector.as_pointer())
-        written = self.builder.store(value, pointer, align=VECTOR_BYTES if stream else self.size)
-        if stream and VECTOR_BYTES == CACHE_LINE:
-            one = ir.Constant(ir.IntType(32), 1)
-            written.set_metadata("nontemporal", self.builder.module.add_metadata([one]))
+        self.builder.store(value, pointer, align=self.size)
+
+    def write(self, values: list[Value], address: Value, past: Value) -> None:
+        """Write vectors side by side at ``address``, past the cache unless ``past`` is 0.
+
+        A line that is written through the cache is read first, and pushes another out. Past it,
+        the address is a multiple of a vector, and other threads see what was written after the
+        lock by which a task is handed back. Vectors shorter than a cache line go through it.
+        """
+        builder = self.builder
+
+        def store_all() -> None:
+            for vector, value in enumerate(values):
+                self.store(value, address, vector)
+
+        if VECTOR_BYTES < CACHE_LINE:
+            store_all()
+            return
+        flag = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        with builder.if_else(builder.icmp_signed("!=", past, self.const(0))) as (beside, through):
+            with beside:
+                for vector, value in enumerate(values):
+                    place = self.plus(address, vector, VECTOR_BYTES)
+                    pointer = builder.inttoptr(place, self.vector.as_pointer())
+                    written = builder.store(value, pointer, align=VECTOR_BYTES)
+                    written.set_metadata("nontemporal", flag)
+            with through:
+                store_all()
 
     def fetch(self, address: Value) -> None:
         """Ask for the cache line at ``address``, which any address may be, for a later read."""
@@ -118,25 +142,22 @@ class Emitter:
             for place in places:
                 self.fetch(self.plus(place, line.number, CACHE_LINE))
 
-    def load_integers(self, address: Value, vector: int) -> Value:
-        """Return as many int32 numbers as a vector has lanes, the ``vector``-th such lot."""
-        place = self.plus(address, vector * self.lanes, 4)
-        return self.builder.load(self.builder.inttoptr(place, self._integers.as_pointer()), align=4)
+    def load_shorts(self, address: Value, vector: int) -> Value:
+        """Return as many int16 numbers as a vector has lanes, the ``vector``-th such lot."""
+        place = self.plus(address, vector * self.lanes, 2)
+        pointer = self.builder.inttoptr(place, self._shorts.as_pointer())
+        return self.builder.sext(self.builder.load(pointer, align=2), self._integers)
 
-    def store_integers(self, value: Value, address: Value, vector: int) -> None:
-        """Write as many int32 numbers as a vector has lanes."""
-        place = self.plus(address, vector * self.lanes, 4)
-        pointer = self.builder.inttoptr(place, self._integers.as_pointer())
-        self.builder.store(value, pointer, align=4)
+    def store_shorts(self, value: Value, address: Value, vector: int) -> None:
+        """Write int32 lanes as int16 numbers."""
+        place = self.plus(address, vector * self.lanes, 2)
+        pointer = self.builder.inttoptr(place, self._shorts.as_pointer())
+        self.builder.store(self.builder.trunc(value, self._shorts), pointer, align=2)
 
     def splat(self, rows: Value, entry: Value) -> Value:
         """Return the int32 ``rows[entry]`` in every lane."""
         pointer = self.builder.inttoptr(self.plus(rows, entry, 4), ir.IntType(32).as_pointer())
         return self._everywhere(self.builder.load(pointer), self._integers)
-
-    def splat_value(self, value: Value) -> Value:
-        """Return a 64-bit integer, cut to 32, in every lane."""
-        return self._everywhere(self.builder.trunc(value, ir.IntType(32)), self._integers)
 
     def broadcast(self, address: Value) -> Value:
         """Return the scalar at ``address`` in every lane."""
@@ -204,3 +225,9 @@ def addresses(emit: Callable[..., None], like: Any, places: tuple[Any, ...]) -> 
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * len(places)), code
+
+
+@numba.njit(nogil=True)
+def large(out: np.ndarray[Any, Any]) -> int:
+    """Return 1 where a result is written past the cache, else 0; inside of kernels."""
+    return 1 if out.size * out.itemsize >= STREAMED_BYTES else 0

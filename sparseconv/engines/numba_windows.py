@@ -15,7 +15,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_compile import Kernel
-from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses
+from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, large
 
 Array = np.ndarray[Any, Any]
 
@@ -86,7 +86,7 @@ def _emit_scale(vectors: int) -> Callable[..., None]:
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, stride, rows, cells, weight, out, first, last = args
+        _, x, stride, rows, cells, weight, out, past, first, last = args
         with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
             if vectors == WIDE:
                 _row_ahead(emitter, rows, pairs.number, x, stride)
@@ -96,8 +96,7 @@ def _emit_scale(vectors: int) -> Callable[..., None]:
                 emitter.fma(emitter.load(source, vector), emitter.load(factors, vector), total)
                 for vector, total in enumerate(pairs.values)
             ]
-        for vector, total in enumerate(pairs.values):
-            emitter.store(total, out, vector)
+        emitter.write(pairs.values, out, past)
 
     return emit
 
@@ -107,7 +106,7 @@ def _emit_sum(vectors: int) -> Callable[..., None]:
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, stride, rows, factor, out, first, last = args
+        _, x, stride, rows, factor, out, past, first, last = args
         with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
             if vectors == WIDE:
                 _row_ahead(emitter, rows, pairs.number, x, stride)
@@ -117,31 +116,30 @@ def _emit_sum(vectors: int) -> Callable[..., None]:
                 for vector, total in enumerate(pairs.values)
             ]
         times = emitter.broadcast(factor)
-        for vector, total in enumerate(pairs.values):
-            emitter.store(builder.fmul(total, times), out, vector)
+        emitter.write([builder.fmul(total, times) for total in pairs.values], out, past)
 
     return emit
 
 
-def _emit_max(vectors: int, with_rows: bool) -> Callable[..., None]:
-    """Return the emitter of: write the largest of some rows, and which row holds it.
+def _emit_max(vectors: int, with_cells: bool) -> Callable[..., None]:
+    """Return the emitter of: write the largest of some rows, and which kernel cell holds it.
 
     The first row is there. NaN counts as larger than everything, the last one most of all.
     """
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, stride, rows, out, chosen, first, last = args
+        _, x, stride, rows, out, past, cells, chosen, first, last = args
         source = emitter.load_row(rows, first, x, stride)
         start = [emitter.load(source, vector) for vector in range(vectors)]
-        if with_rows:
-            start += [emitter.splat(rows, first)] * vectors
+        if with_cells:
+            start += [emitter.splat(cells, first)] * vectors
         with emitter.loop(emitter.plus(first, 1), last, 1, start) as pairs:
             if vectors == WIDE:
                 _row_ahead(emitter, rows, pairs.number, x, stride)
             source = emitter.load_row(rows, pairs.number, x, stride)
             held, holders = pairs.values[:vectors], pairs.values[vectors:]
-            row = emitter.splat(rows, pairs.number) if with_rows else None
+            cell = emitter.splat(cells, pairs.number) if with_cells else None
             values = [emitter.load(source, vector) for vector in range(vectors)]
             better = [
                 builder.or_(
@@ -153,87 +151,87 @@ def _emit_max(vectors: int, with_rows: bool) -> Callable[..., None]:
             pairs.values = [
                 builder.select(*entry) for entry in zip(better, values, held, strict=True)
             ]
-            if with_rows:
+            if with_cells:
                 changes = zip(better, holders, strict=True)
-                pairs.values += [builder.select(new, row, old) for new, old in changes]
-        for vector, value in enumerate(pairs.values[:vectors]):
-            emitter.store(value, out, vector)
+                pairs.values += [builder.select(new, cell, old) for new, old in changes]
+        emitter.write(pairs.values[:vectors], out, past)
         for vector, holder in enumerate(pairs.values[vectors:]):
-            emitter.store_integers(holder, chosen, vector)
+            emitter.store_shorts(holder, chosen, vector)
 
     return emit
 
 
-def _emit_return(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: write the sum of the rows of windows that chose row ``own``."""
+def _emit_hits(vectors: int) -> Callable[..., None]:
+    """Return the emitter of: write the sum of rows of ``x`` where their pair's cell was chosen."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, stride, rows, out, chosen, chosen_stride, own, first, last = args
-        row = emitter.splat_value(own)
+        _, x, stride, rows, out, past, cells, chosen, chosen_stride, first, last = args
         with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
+            if vectors == WIDE:
+                _row_ahead(emitter, rows, pairs.number, x, stride)
             source = emitter.load_row(rows, pairs.number, x, stride)
             holders = emitter.load_row(rows, pairs.number, chosen, chosen_stride)
+            cell = emitter.splat(cells, pairs.number)
             totals = []
             for vector, total in enumerate(pairs.values):
-                hit = builder.icmp_signed("==", emitter.load_integers(holders, vector), row)
+                hit = builder.icmp_signed("==", emitter.load_shorts(holders, vector), cell)
                 value = builder.select(hit, emitter.load(source, vector), emitter.zeros())
                 totals.append(builder.fadd(total, value))
             pairs.values = totals
-        for vector, total in enumerate(pairs.values):
-            emitter.store(total, out, vector)
+        emitter.write(pairs.values, out, past)
 
     return emit
 
 
 @intrinsic
-def _scale_one(typing, like, x, xs, r, c, w, o, first, last):
-    return addresses(_emit_scale(1), like, (x, xs, r, c, w, o, first, last))
+def _scale_one(typing, like, x, xs, r, c, w, o, p, first, last):
+    return addresses(_emit_scale(1), like, (x, xs, r, c, w, o, p, first, last))
 
 
 @intrinsic
-def _scale_wide(typing, like, x, xs, r, c, w, o, first, last):
-    return addresses(_emit_scale(WIDE), like, (x, xs, r, c, w, o, first, last))
+def _scale_wide(typing, like, x, xs, r, c, w, o, p, first, last):
+    return addresses(_emit_scale(WIDE), like, (x, xs, r, c, w, o, p, first, last))
 
 
 @intrinsic
-def _sum_one(typing, like, x, xs, r, f, o, first, last):
-    return addresses(_emit_sum(1), like, (x, xs, r, f, o, first, last))
+def _sum_one(typing, like, x, xs, r, f, o, p, first, last):
+    return addresses(_emit_sum(1), like, (x, xs, r, f, o, p, first, last))
 
 
 @intrinsic
-def _sum_wide(typing, like, x, xs, r, f, o, first, last):
-    return addresses(_emit_sum(WIDE), like, (x, xs, r, f, o, first, last))
+def _sum_wide(typing, like, x, xs, r, f, o, p, first, last):
+    return addresses(_emit_sum(WIDE), like, (x, xs, r, f, o, p, first, last))
 
 
 @intrinsic
-def _max_one(typing, like, x, xs, r, o, c, first, last):
-    return addresses(_emit_max(1, False), like, (x, xs, r, o, c, first, last))
+def _max_one(typing, like, x, xs, r, o, p, c, h, first, last):
+    return addresses(_emit_max(1, False), like, (x, xs, r, o, p, c, h, first, last))
 
 
 @intrinsic
-def _max_wide(typing, like, x, xs, r, o, c, first, last):
-    return addresses(_emit_max(WIDE, False), like, (x, xs, r, o, c, first, last))
+def _max_wide(typing, like, x, xs, r, o, p, c, h, first, last):
+    return addresses(_emit_max(WIDE, False), like, (x, xs, r, o, p, c, h, first, last))
 
 
 @intrinsic
-def _choose_one(typing, like, x, xs, r, o, c, first, last):
-    return addresses(_emit_max(1, True), like, (x, xs, r, o, c, first, last))
+def _choose_one(typing, like, x, xs, r, o, p, c, h, first, last):
+    return addresses(_emit_max(1, True), like, (x, xs, r, o, p, c, h, first, last))
 
 
 @intrinsic
-def _choose_wide(typing, like, x, xs, r, o, c, first, last):
-    return addresses(_emit_max(WIDE, True), like, (x, xs, r, o, c, first, last))
+def _choose_wide(typing, like, x, xs, r, o, p, c, h, first, last):
+    return addresses(_emit_max(WIDE, True), like, (x, xs, r, o, p, c, h, first, last))
 
 
 @intrinsic
-def _return_one(typing, like, x, xs, r, o, c, cs, own, first, last):
-    return addresses(_emit_return(1), like, (x, xs, r, o, c, cs, own, first, last))
+def _hits_one(typing, like, x, xs, r, o, p, c, h, hs, first, last):
+    return addresses(_emit_hits(1), like, (x, xs, r, o, p, c, h, hs, first, last))
 
 
 @intrinsic
-def _return_wide(typing, like, x, xs, r, o, c, cs, own, first, last):
-    return addresses(_emit_return(WIDE), like, (x, xs, r, o, c, cs, own, first, last))
+def _hits_wide(typing, like, x, xs, r, o, p, c, h, hs, first, last):
+    return addresses(_emit_hits(WIDE), like, (x, xs, r, o, p, c, h, hs, first, last))
 
 
 @Kernel
@@ -254,14 +252,15 @@ def scale_rows(
     width = x.shape[1] * x.itemsize
     a, w, y = x.ctypes.data, weight.ctypes.data, out.ctypes.data
     r, c = rows.ctypes.data, cells.ctypes.data
+    past = large(out)
     for row in range(begin, end):
         first, last = starts[row], starts[row + 1]
         done, target = 0, y + row * width
         while done + WIDE * VECTOR_BYTES <= width:
-            _scale_wide(x, a + done, width, r, c, w + done, target + done, first, last)
+            _scale_wide(x, a + done, width, r, c, w + done, target + done, past, first, last)
             done += WIDE * VECTOR_BYTES
         while done < width:
-            _scale_one(x, a + done, width, r, c, w + done, target + done, first, last)
+            _scale_one(x, a + done, width, r, c, w + done, target + done, past, first, last)
             done += VECTOR_BYTES
 
 
@@ -276,14 +275,15 @@ def sum_rows(
     """
     width = x.shape[1] * x.itemsize
     a, y, r, f = x.ctypes.data, out.ctypes.data, rows.ctypes.data, by.ctypes.data
+    past = large(out) if by[1] == 1 else 0  # what is divided is read again
     for row in range(begin, end):
         first, last = starts[row], starts[row + 1]
         done, target = 0, y + row * width
         while done + WIDE * VECTOR_BYTES <= width:
-            _sum_wide(x, a + done, width, r, f, target + done, first, last)
+            _sum_wide(x, a + done, width, r, f, target + done, past, first, last)
             done += WIDE * VECTOR_BYTES
         while done < width:
-            _sum_one(x, a + done, width, r, f, target + done, first, last)
+            _sum_one(x, a + done, width, r, f, target + done, past, first, last)
             done += VECTOR_BYTES
         if by[1] != 1:
             own = out[row]
@@ -299,6 +299,7 @@ def max_rows(x: Array, rows: Array, starts: Array, begin: int, end: int, out: Ar
     """
     width = x.shape[1] * x.itemsize
     a, y, r = x.ctypes.data, out.ctypes.data, rows.ctypes.data
+    past = large(out)
     for row in range(begin, end):
         first, last = starts[row], starts[row + 1]
         if first == last:
@@ -306,60 +307,90 @@ def max_rows(x: Array, rows: Array, starts: Array, begin: int, end: int, out: Ar
             continue
         done, target = 0, y + row * width
         while done + WIDE * VECTOR_BYTES <= width:
-            _max_wide(x, a + done, width, r, target + done, 0, first, last)
+            _max_wide(x, a + done, width, r, target + done, past, 0, 0, first, last)
             done += WIDE * VECTOR_BYTES
         while done < width:
-            _max_one(x, a + done, width, r, target + done, 0, first, last)
+            _max_one(x, a + done, width, r, target + done, past, 0, 0, first, last)
             done += VECTOR_BYTES
 
 
 @Kernel
 def choose_rows(
-    x: Array, rows: Array, starts: Array, begin: int, end: int, out: Array, chosen: Array
+    x: Array,
+    rows: Array,
+    cells: Array,
+    starts: Array,
+    begin: int,
+    end: int,
+    out: Array,
+    chosen: Array,
 ) -> None:
-    """Write the same, and which row holds each value: ``chosen`` int32 ``[n_out, C]``, -1 for none.
+    """Write the same, and which kernel cell holds each value: ``chosen`` int16 ``[n_out, C]``.
 
-    Of equal values the first one's row.
+    Of equal values the first one's cell; 0 where a window holds no row.
     """
-    width, half = x.shape[1] * x.itemsize, x.shape[1] * 4
-    a, y, c, r = x.ctypes.data, out.ctypes.data, chosen.ctypes.data, rows.ctypes.data
+    width, half = x.shape[1] * x.itemsize, x.shape[1] * 2
+    a, y, h, r, c = (
+        x.ctypes.data,
+        out.ctypes.data,
+        chosen.ctypes.data,
+        rows.ctypes.data,
+        cells.ctypes.data,
+    )
+    past = large(out)
     for row in range(begin, end):
         first, last = starts[row], starts[row + 1]
         if first == last:
             out[row] = 0
-            chosen[row] = -1
+            chosen[row] = 0
             continue
-        done, target, holder = 0, y + row * width, c + row * half
+        done, target, holder = 0, y + row * width, h + row * half
         while done < width:
-            own = holder + done // x.itemsize * 4
+            own, place = holder + done // x.itemsize * 2, target + done
             if done + WIDE * VECTOR_BYTES <= width:
-                _choose_wide(x, a + done, width, r, target + done, own, first, last)
+                _choose_wide(x, a + done, width, r, place, past, c, own, first, last)
                 done += WIDE * VECTOR_BYTES
             else:
-                _choose_one(x, a + done, width, r, target + done, own, first, last)
+                _choose_one(x, a + done, width, r, place, past, c, own, first, last)
                 done += VECTOR_BYTES
 
 
 @Kernel
-def return_rows(
-    values: Array, chosen: Array, rows: Array, starts: Array, begin: int, end: int, out: Array
+def add_hits(
+    values: Array,
+    chosen: Array,
+    rows: Array,
+    cells: Array,
+    starts: Array,
+    of_pairs: bool,
+    begin: int,
+    end: int,
+    out: Array,
 ) -> None:
-    """Write rows ``begin`` to ``end`` of ``out``: what the windows that chose a row hand back.
+    """Write rows ``begin`` to ``end`` of ``out``: sums of rows where their pair's cell was chosen.
 
-    ``values`` and ``chosen`` ``[n_out, C]``, ``out`` ``[n_in, C]``; the window rows are those of
-    the transposed rulebook: they lead from a row to the windows that hold it.
+    ``values`` ``[n_in, C]``, ``out`` ``[n_out, C]``. ``chosen`` has the rows of ``values`` with
+    ``of_pairs``: a row gets what the windows that chose it hand back, where the window rows are
+    those of the transposed rulebook. Else the rows of ``out``: a window gets what it chose.
     """
-    width, half = values.shape[1] * values.itemsize, values.shape[1] * 4
-    a, y, c, r = values.ctypes.data, out.ctypes.data, chosen.ctypes.data, rows.ctypes.data
+    width, half = values.shape[1] * values.itemsize, values.shape[1] * 2
+    a, y, h, r, c = (
+        values.ctypes.data,
+        out.ctypes.data,
+        chosen.ctypes.data,
+        rows.ctypes.data,
+        cells.ctypes.data,
+    )
+    past, step = large(out), half if of_pairs else 0
     for row in range(begin, end):
         first, last = starts[row], starts[row + 1]
         done, target = 0, y + row * width
+        own = h if of_pairs else h + row * half
         while done < width:
-            held = c + done // values.itemsize * 4
-            place = a + done
+            held, place = own + done // values.itemsize * 2, target + done
             if done + WIDE * VECTOR_BYTES <= width:
-                _return_wide(values, place, width, r, target + done, held, half, row, first, last)
+                _hits_wide(values, a + done, width, r, place, past, c, held, step, first, last)
                 done += WIDE * VECTOR_BYTES
             else:
-                _return_one(values, place, width, r, target + done, held, half, row, first, last)
+                _hits_one(values, a + done, width, r, place, past, c, held, step, first, last)
                 done += VECTOR_BYTES

@@ -202,11 +202,11 @@ class Engine(Protocol):
         """Return the first result of :meth:`window_argmax`."""
 
     def window_argmax(self, features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
-        """Return each window's first largest value, and (int32) the input row that holds it.
+        """Return each window's first largest value, and (int16 or 32) the cell that holds it.
 
         Both ``[n_out, C]``. A window holds the rows ``i`` of the pairs ``(k, i, o)`` in the order
-        of their cells; 0 and -1 where it holds none. NaN counts as larger than everything, the last
-        one most of all, as in torch's max pooling.
+        of their cells; 0 and any number where it holds none. NaN counts as larger than everything,
+        the last one most of all, as in torch's max pooling.
         """
 
     def window_sum(self, features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
@@ -216,10 +216,16 @@ class Engine(Protocol):
         """
 
     def window_scatter(self, values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
-        """Return ``out[i, c] = sum of values[o, c]`` over the windows with ``chosen[o, c] = i``.
+        """Return ``out[i, c] = sum of values[o, c]`` over pairs ``(k, i, o)`` that were chosen.
 
-        ``values`` and ``chosen`` (of :meth:`window_argmax`) ``[n_out, C]``, result ``[n_in, C]``;
-        half precisions accumulate in float32.
+        That is, ``chosen[o, c] = k``. ``values`` and ``chosen`` (of :meth:`window_argmax`)
+        ``[n_out, C]``, result ``[n_in, C]``; half precisions accumulate in float32.
+        """
+
+    def window_pick(self, features: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
+        """Return ``out[o, c] = features[i, c]`` of the pair ``(k, i, o)`` that was chosen.
+
+        ``chosen`` (of :meth:`window_argmax`) and result ``[n_out, C]``; 0 in an empty window.
         """
 
     def sample_gemm(self, features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:
