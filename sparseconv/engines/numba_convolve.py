@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparseconv.engines import numba_bfloat as bfloat
 from sparseconv.engines import numba_depthwise as depthwise
+from sparseconv.engines import numba_narrow as narrow
 from sparseconv.engines import numba_products as products
 from sparseconv.engines import numba_windows as windows
 from sparseconv.engines.numba_arrays import (
@@ -49,10 +50,12 @@ class PackedWeight:
         weight: ``[K, G, c_in, c_out]``; narrow groups joined.
         blocks: the columns of a block in one run of memory: ``[K, G, blocks, c_in, block]``, or for
             bfloat16 dot products ``[K, G, blocks, c_in / 2, block, 2]``; None for depthwise ones.
+        narrow: whether ``blocks`` is instead that of few columns, ``[K, vectors, columns, lanes]``.
     """
 
     weight: Tensor
     blocks: Array | None
+    narrow: bool = False
 
 
 def pack(weight: Tensor) -> PackedWeight:
@@ -65,6 +68,11 @@ def pack(weight: Tensor) -> PackedWeight:
     cells, groups, c_in, c_out = weight.shape
     if not _dots(weight.dtype):
         dtype = np.dtype(np.float64 if weight.dtype == torch.float64 else np.float32)
+        few = narrow.columns_for(c_in, c_out, dtype) if groups == 1 else 0
+        if few:
+            channels, lanes = columns_of(c_in, dtype)[0], VECTOR_BYTES // dtype.itemsize
+            source = _wide(weight, channels, few).reshape(cells, -1, lanes, few)
+            return PackedWeight(weight, contiguous(source.transpose(0, 1, 3, 2)), narrow=True)
         columns, block = columns_of(c_out, dtype)
         source = _wide(weight, c_in, columns).reshape(cells, groups, c_in, -1, block)
         return PackedWeight(weight, contiguous(source.transpose(0, 1, 3, 2, 4)))
@@ -102,6 +110,8 @@ def finished_product(
     """Return the convolution; a tile is finished while it is in the cache."""
     if packed.blocks is None:
         return finish.apply(depthwise_product(features, packed.weight, rulebook))
+    if packed.narrow:
+        return _narrow_product(features, packed, rulebook, finish)
     _, groups, c_in, c_out = packed.weight.shape
     dots = _dots(features.dtype)
     x = features.detach().reshape(rulebook.n_in, groups, c_in)
@@ -112,14 +122,8 @@ def finished_product(
     out = rows.view(rulebook.n_out, groups, columns)
     tiled = tiled_pairs(rulebook)
     pairs = tiled.in_rows, tiled.out_rows, tiled.starts
-    own = _bits if dots else array
-    extras = (
-        _factor(finish.factor, out.dtype),
-        _numbers(finish.bias, (groups, c_out), columns, out.dtype),
-        own(out[:0, :, :c_out] if finish.other is None else finish.other.view(-1, groups, c_out)),
-        finish.relu,
-    )
-    arrays = own(x), packed.blocks, *pairs
+    arrays = (_bits if dots else array)(x), packed.blocks, *pairs
+    extras = _extras(finish, (groups, c_out), columns, out.dtype)
     target = out.view(torch.uint16).numpy() if dots else out.numpy()
     kernel = bfloat.bfloat_tiles if dots else products.scatter_tiles
     by_shares(
@@ -132,25 +136,50 @@ def finished_product(
     return rows.to(features.dtype)
 
 
+def _narrow_product(
+    features: Tensor, packed: PackedWeight, rulebook: Rulebook, finish: Finish
+) -> Tensor:
+    """Return the product with few output columns, row by row."""
+    blocks, c_out = packed.blocks, packed.weight.shape[3]
+    assert blocks is not None
+    _, vectors, columns, lanes = blocks.shape
+    x = array(padded(features, vectors * lanes))
+    out = empty((rulebook.n_out, columns), torch.from_numpy(x[:0]).dtype)
+    own, target = window_rows(rulebook), out.numpy()
+    pairs = own.rows, own.cells, own.starts
+    extras = _extras(finish, (1, c_out), columns, out.dtype)
+    by_shares(
+        rulebook.n_out,
+        lambda s, e: narrow.narrow_rows(x, blocks, *pairs, s, e, *extras, target),
+        LEAST,
+    )
+    return without_padding(out, c_out).to(features.dtype)
+
+
 def _bits(x: Tensor) -> Array:
     """Return the bits of bfloat16 numbers."""
     return contiguous(x.detach().view(torch.uint16).numpy())
 
 
-def _factor(factor: Tensor | None, dtype: torch.dtype) -> Array:
-    """Return a factor per row, none at all where the rows are left as they are."""
-    wide = torch.float32 if dtype == torch.bfloat16 else dtype
-    return array(torch.empty(0, dtype=wide) if factor is None else factor[:, 0].to(wide))
+def _extras(
+    finish: Finish, shape: tuple[int, int], columns: int, dtype: torch.dtype
+) -> tuple[Array, Array, Array, bool]:
+    """Return what a kernel finishes its rows by; the first and the third without rows for nothing.
 
-
-def _numbers(
-    bias: Tensor | None, shape: tuple[int, int], columns: int, dtype: torch.dtype
-) -> Array:
-    """Return what is added to the sums of each output column, ``[G, columns]``."""
+    The factor of each row, what is added to the sums of each output column ``[G, columns]``, what
+    is added at the end ``[n_out, G, c_out]``, and whether negative results become 0.
+    """
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
-    if bias is None:
-        return torch.zeros(shape[0], columns, dtype=wide).numpy()
-    return array(padded(bias.detach().to(wide).reshape(shape), columns))
+    factor = torch.empty(0, dtype=wide) if finish.factor is None else finish.factor[:, 0].to(wide)
+    bias = torch.zeros(shape, dtype=wide) if finish.bias is None else finish.bias.detach().to(wide)
+    other = torch.empty(0, *shape, dtype=dtype) if finish.other is None else finish.other
+    other = other.view(-1, *shape)
+    return (
+        array(factor),
+        array(padded(bias.reshape(shape), columns)),
+        _bits(other) if _dots(dtype) else array(other),
+        finish.relu,
+    )
 
 
 def _joined(weight: Tensor) -> Tensor:
