@@ -208,8 +208,8 @@ MUTANTS = (
     Mutant(
         "backward-chooses-its-engine-again",
         "autograd.py",
-        "features, grads[0], ctx.rulebook, weight.shape[1], ctx.engine",
-        "features, grads[0], ctx.rulebook, weight.shape[1], engines.for_tensor(grads[0])",
+        "features, scaled, ctx.rulebook, weight.shape[1], ctx.engine",
+        "features, scaled, ctx.rulebook, weight.shape[1], engines.for_tensor(scaled)",
         ENGINES,
     ),
     Mutant(
@@ -293,6 +293,37 @@ MUTANTS = (
         "squares[part, column]",
         ("test_norm", "every_site_active or half_precision"),
         "numba",
+    ),
+    Mutant(
+        "few-columns-lose-lanes",
+        "engines/numba_narrow.py",
+        "halves = range(lanes), range(lanes, 2 * lanes)",
+        "halves = range(lanes), range(lanes)",
+        ("test_products", "products"),
+        "numba",
+    ),
+    Mutant(
+        "the-first-cell-is-chosen",
+        "engines/numba_windows.py",
+        "cell = emitter.splat(cells, pairs.number) if with_cells else None",
+        "cell = emitter.splat(cells, first) if with_cells else None",
+        ("test_pool", "derivatives or dtype"),
+        "numba",
+    ),
+    Mutant(
+        "large-windows-are-half-written",
+        "engines/numba_vectors.py",
+        "for vector, value in enumerate(values):\n                    place =",
+        "for vector, value in enumerate(values[:1]):\n                    place =",
+        ("test_pool", "too_large"),
+        "numba",
+    ),
+    Mutant(
+        "parts-forget-who-leads-nowhere",
+        "engines/numba_reach.py",
+        "behind = not fits[cell, phase] or bases",
+        "behind = bases",
+        ("test_reach", ""),
     ),
     Mutant(
         "sort-skips-the-last-digit",

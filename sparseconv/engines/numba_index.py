@@ -12,7 +12,8 @@ from torch import Tensor
 from sparseconv.engines import numba_reach as reach
 from sparseconv.engines import numba_sites as kernels
 from sparseconv.engines import torch_engine
-from sparseconv.engines.numba_arrays import CHUNK_ROWS, by_chunks
+from sparseconv.engines.numba_arrays import CHUNK_ROWS, SHARES, by_chunks
+from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_sort import sort_by
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
@@ -20,6 +21,8 @@ from sparseconv.memory import empty_array
 from sparseconv.packing import Packing
 
 Array = np.ndarray[Any, Any]
+
+MERGED = 8192  # sites of a task that merges, at least
 
 
 def bounds(coords: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -128,13 +131,24 @@ def _reached_on_axis(
     by_chunks(keys.size, lambda s, e: reach.place(keys, *arguments, s, e, bases, places, phases))
     if factor > 1:
         places *= factor
-    most = int(fits.sum(axis=0).max())
-    out = empty_array(keys.size * most, np.int64)
     moves = np.ascontiguousarray(shifts, np.int64), np.ascontiguousarray(fits)
-    count = reach.merge_axis(bases, places, phases, *moves, step, packing.extent[axis], out)
-    found = empty_array(int(count), np.int64)
-    found[:] = out[:count]
-    return found
+    rows = bases, places, phases, *moves
+    parts = max(1, min(SHARES * torch.get_num_threads(), keys.size // MERGED))
+    starts = np.zeros((parts + 1, cells), np.int64)
+    starts[-1] = keys.size
+    entries = np.arange(1, parts) * keys.size // parts
+    reach.split_axis(*rows, packing.radix[axis] * step, entries, starts[1:-1])
+    rooms = [0, *np.cumsum((starts[1:] - starts[:-1]).sum(axis=1)).tolist()]
+    out, counts = empty_array(rooms[-1], np.int64), [0] * parts
+
+    def merge(part: int) -> None:
+        room = out[rooms[part] : rooms[part + 1]]
+        counts[part] = reach.merge_axis(*rows, step, packing.extent[axis], starts, part, room)
+
+    in_parallel(merge, parts)
+    found = empty_array(sum(counts), np.int64)
+    runs = [out[room : room + n] for room, n in zip(rooms, counts, strict=False)]
+    return np.concatenate(runs, out=found)
 
 
 def box(packing: Packing) -> tuple[Array, Array, Array]:

@@ -60,6 +60,7 @@ def place(
 def _next(
     cell: int,
     entry: int,
+    last: int,
     bases: Array,
     places: Array,
     phases: Array,
@@ -69,7 +70,7 @@ def _next(
     extent: int,
 ) -> tuple[int, int]:
     """Return the first entry from ``entry`` on that the cell moves into the box, and its key."""
-    while entry < bases.shape[0]:
+    while entry < last:
         phase = phases[entry]
         if fits[cell, phase]:
             moved = places[entry] + shifts[cell, phase]
@@ -77,6 +78,49 @@ def _next(
                 return entry, bases[entry] + moved * step
         entry += 1
     return entry, NONE
+
+
+@Kernel
+def split_axis(
+    bases: Array,
+    places: Array,
+    phases: Array,
+    shifts: Array,
+    fits: Array,
+    span: int,
+    entries: Array,
+    starts: Array,
+) -> None:
+    """Write which inputs each cell moves to what lies from some output keys on.
+
+    Args:
+        bases, places, phases: of :func:`place`, in the order of the keys.
+        shifts, fits: of :func:`merge_axis`.
+        span: keys that the axis and those behind it take together.
+        entries: ascending; the keys are those that these inputs are near.
+        starts: ``[len(entries), cells]``, written here, a row for each key; ascending.
+    """
+    cells, count = shifts.shape[0], bases.shape[0]
+    for part in range(entries.shape[0]):
+        own = entries[part]
+        high = bases[own] // span
+        low, place = bases[own] - high * span, places[own] + shifts[cells // 2, phases[own]]
+        for cell in range(cells):
+            first, last = starts[part - 1, cell] if part > 0 else 0, count
+            while first < last:
+                entry = (first + last) // 2
+                phase = phases[entry]
+                moved = places[entry] + shifts[cell, phase]
+                block = bases[entry] // span
+                behind = block > high or (block == high and moved > place)
+                if block == high and moved == place:
+                    # what leads to no output lies between two places
+                    behind = not fits[cell, phase] or bases[entry] - block * span >= low
+                if behind:
+                    last = entry
+                else:
+                    first = entry + 1
+            starts[part, cell] = first
 
 
 @Kernel
@@ -88,6 +132,8 @@ def merge_axis(
     fits: Array,
     step: int,
     extent: int,
+    starts: Array,
+    part: int,
     out: Array,
 ) -> int:
     """Write the distinct keys that the cells of one axis lead to, ascending; return how many.
@@ -98,13 +144,15 @@ def merge_axis(
         fits: bool ``[cells, phases]``, whether it leads to an output at all.
         step: by how much a place moves the key.
         extent: places inside the box.
+        starts: ``[parts + 1, cells]``, which inputs each cell moves into which part of the keys.
+        part: the part that is written.
         out: int64, with room for them.
     """
     cells = shifts.shape[0]
-    entries, heads = np.empty(cells, np.int64), np.empty(cells, np.int64)
+    entries, heads, ends = starts[part].copy(), np.empty(cells, np.int64), starts[part + 1]
     for cell in range(cells):
         entries[cell], heads[cell] = _next(
-            cell, 0, bases, places, phases, shifts, fits, step, extent
+            cell, entries[cell], ends[cell], bases, places, phases, shifts, fits, step, extent
         )
     count = 0
     while True:
@@ -117,6 +165,7 @@ def merge_axis(
         count += 1
         for cell in range(cells):
             if heads[cell] == least:
+                entry, last = entries[cell] + 1, ends[cell]
                 entries[cell], heads[cell] = _next(
-                    cell, entries[cell] + 1, bases, places, phases, shifts, fits, step, extent
+                    cell, entry, last, bases, places, phases, shifts, fits, step, extent
                 )
