@@ -150,8 +150,9 @@ def bfloat_tiles(
     features: Array,
     weight: Array,
     in_rows: Array,
-    out_rows: Array,
+    out_places: Array,
     starts: Array,
+    order: Array,
     tile: int,
     numbers: tuple[int, int],
     factor: Array,
@@ -165,9 +166,10 @@ def bfloat_tiles(
     Args:
         features: bits ``[n_in, G, c_in]``, c_in even.
         weight: bits ``[K, G, blocks, c_in / 2, BLOCK, 2]``, BLOCK one or two vectors of columns.
-        in_rows, out_rows: int32 ``[P]``.
+        in_rows, out_places: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
-        tile, numbers: rows per tile, and which tiles: the first, and the one behind the last.
+        order: ``[n_out]``, the row at each place; without entries where that is the place.
+        tile, numbers: places per tile, and which tiles: the first, and the one behind the last.
         factor: float32 ``[n_out]``, what the sums are multiplied by; without rows for nothing.
         bias: float32 ``[G, blocks * BLOCK]``, added to them.
         other: bits ``[n_out, G, c_out]``, added at the end; without rows for nothing.
@@ -175,10 +177,11 @@ def bfloat_tiles(
         out: bits ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tiles.
     """
     cells, groups, blocks, steps, width, _ = weight.shape
-    scaled = factor.shape[0] > 0
+    scaled, ordered = factor.shape[0] > 0, order.shape[0] > 0
+    scales = np.empty(tile if ordered and scaled else 0, factor.dtype)
     sums = np.empty((tile, groups, out.shape[2]), np.float32)
     xs, ys = features.strides[0], sums.strides[0]
-    rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
+    rows, places = in_rows.ctypes.data, out_places.ctypes.data
     for number in range(numbers[0], numbers[1]):
         begin, end = number * tile, min((number + 1) * tile, out.shape[0])
         total = sums[: end - begin]
@@ -196,25 +199,30 @@ def bfloat_tiles(
                     y = total.ctypes.data + (group * blocks + block) * width * 4 - begin * ys
                     w = weight[cell, group, block].ctypes.data
                     if width == LANES:
-                        _dots_one(total, x, xs, rows, y, ys, targets, w, steps, first, last)
+                        _dots_one(total, x, xs, rows, y, ys, places, w, steps, first, last)
                     else:
-                        _dots_two(total, x, xs, rows, y, ys, targets, w, steps, first, last)
+                        _dots_two(total, x, xs, rows, y, ys, places, w, steps, first, last)
         if scaled:
-            start, added = total.ctypes.data, bias.ctypes.data
             scale = factor.ctypes.data + begin * 4
+            if ordered:
+                scale = scales.ctypes.data
+                for place in range(begin, end):
+                    scales[place - begin] = factor[order[place]]
+            start, added = total.ctypes.data, bias.ctypes.data
             for byte in range(0, groups * blocks * width * 4, VECTOR_BYTES):
                 rescale(total, start + byte, ys, scale, added + byte, 0, end - begin)
-        result = out[begin:end]
-        for row in range(end - begin):
+        for place in range(begin, end):
+            row = order[place] if ordered else place
             for group in range(groups):
+                result = total[place - begin, group]
                 if other.shape[0] > 0:
                     for column in range(other.shape[2]):
-                        total[row, group, column] += number_in(other[begin + row, group, column])
+                        result[column] += number_in(other[row, group, column])
                 for column in range(out.shape[2]):
-                    value = total[row, group, column]
+                    value = result[column]
                     # a NaN stays one, as in torch
                     value = np.float32(0) if relu and value < 0 else value
-                    result[row, group, column] = stored(value, out)
+                    out[row, group, column] = stored(value, out)
 
 
 @numba.njit(nogil=True, boundscheck=False)

@@ -121,7 +121,7 @@ def finished_product(
     rows = empty((rulebook.n_out, groups * columns), dtype)
     out = rows.view(rulebook.n_out, groups, columns)
     tiled = tiled_pairs(rulebook)
-    pairs = tiled.in_rows, tiled.out_rows, tiled.starts
+    pairs = tiled.in_rows, tiled.out_places, tiled.starts, tiled.order
     arrays = (_bits if dots else array)(x), packed.blocks, *pairs
     extras = _extras(finish, (groups, c_out), columns, out.dtype)
     target = out.view(torch.uint16).numpy() if dots else out.numpy()
@@ -146,7 +146,7 @@ def _narrow_product(
     x = array(padded(features, vectors * lanes))
     out = empty((rulebook.n_out, columns), torch.from_numpy(x[:0]).dtype)
     own, target = window_rows(rulebook), out.numpy()
-    pairs = own.rows, own.cells, own.starts
+    pairs = own.rows, own.cells, own.starts, own.order
     extras = _extras(finish, (1, c_out), columns, out.dtype)
     by_shares(
         rulebook.n_out,
@@ -221,7 +221,7 @@ def depthwise_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> T
     w = array(padded(weight.detach().reshape(cells, channels), lanes))
     out = empty((rulebook.n_out, lanes), torch.from_numpy(x[:0]).dtype)
     own, target = window_rows(rulebook), out.numpy()
-    pairs = own.rows, own.cells, own.starts
+    pairs = own.rows, own.cells, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: windows.scale_rows(x, w, *pairs, s, e, target), LEAST)
     result = without_padding(out, channels)
     if c_in > 1:

@@ -173,7 +173,7 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     """Return each window's largest value per column."""
     x, out = _rows_and_target(features, rulebook.n_out)
     own, target = window_rows(rulebook), out.numpy()
-    pairs = own.rows, own.starts
+    pairs = own.rows, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: windows.max_rows(x, *pairs, s, e, target), LEAST)
     return without_padding(out, features.shape[1]).to(features.dtype)
 
@@ -185,7 +185,7 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
     x, out = _rows_and_target(features, rulebook.n_out)
     chosen = empty(tuple(out.shape), torch.int16)
     own, found = window_rows(rulebook), (out.numpy(), chosen.numpy())
-    pairs = own.rows, own.cells, own.starts
+    pairs = own.rows, own.cells, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: windows.choose_rows(x, *pairs, s, e, *found), LEAST)
     values = without_padding(out, features.shape[1]).to(features.dtype)
     return values, without_padding(chosen, features.shape[1])
@@ -203,7 +203,7 @@ def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
     own, target = window_rows(rulebook), out.numpy()
     exact = abs(math.frexp(divisor)[0]) == 0.5  # a power of two has an exact inverse
     by = np.array([1 / divisor, 1] if exact else [1, divisor], x.dtype)
-    pairs = own.rows, own.starts
+    pairs = own.rows, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: windows.sum_rows(x, *pairs, s, e, by, target), LEAST)
     return without_padding(out, features.shape[1]).to(features.dtype)
 
@@ -226,6 +226,6 @@ def _hits(values: Tensor, chosen: Tensor, rulebook: Rulebook, of_pairs: bool) ->
     x, out = _rows_and_target(values, rulebook.n_out)
     cells = padded(chosen.short(), x.shape[1]).contiguous().numpy()
     own, target = window_rows(rulebook), out.numpy()
-    pairs = own.rows, own.cells, own.starts, of_pairs
+    pairs = own.rows, own.cells, own.starts, own.order, of_pairs
     by_shares(rulebook.n_out, lambda s, e: windows.add_hits(x, cells, *pairs, s, e, target), LEAST)
     return without_padding(out, values.shape[1]).to(values.dtype)

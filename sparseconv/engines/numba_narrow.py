@@ -96,6 +96,7 @@ def narrow_rows(
     rows: Array,
     cells: Array,
     starts: Array,
+    order: Array,
     begin: int,
     end: int,
     factor: Array,
@@ -104,13 +105,13 @@ def narrow_rows(
     relu: bool,
     out: Array,
 ) -> None:
-    """Write output rows ``begin`` to ``end``.
+    """Write the output rows at places ``begin`` to ``end``.
 
     Args:
         x: ``[n_in, C]``, C whole vectors.
         weight: ``[K, vectors, columns, lanes]``, of :func:`columns_for`.
-        rows, cells, starts: the window rows.
-        begin, end: output rows.
+        rows, cells, starts, order: the window rows.
+        begin, end: output places.
         factor: ``[n_out]``, what the sums are multiplied by; without rows for nothing.
         bias: ``[1, columns]``, added to them.
         other: ``[n_out, 1, c_out]``, added at the end; without rows for nothing.
@@ -120,12 +121,13 @@ def narrow_rows(
     a, width, w = x.ctypes.data, x.shape[1] * x.itemsize, weight.ctypes.data
     r, c, y = rows.ctypes.data, cells.ctypes.data, out.ctypes.data
     columns, scaled, added = out.shape[1], factor.shape[0] > 0, other.shape[0] > 0
-    for row in range(begin, end):
-        target = y + row * columns * out.itemsize
+    for place in range(begin, end):
+        row = order[place] if order.shape[0] > 0 else place
+        target, first, last = y + row * columns * out.itemsize, starts[place], starts[place + 1]
         if columns == FEW:
-            _row_few(x, a, width, r, c, w, target, starts[row], starts[row + 1])
+            _row_few(x, a, width, r, c, w, target, first, last)
         else:
-            _row_more(x, a, width, r, c, w, target, starts[row], starts[row + 1])
+            _row_more(x, a, width, r, c, w, target, first, last)
         own = out[row]
         for column in range(columns):
             value = own[column] * factor[row] if scaled else own[column]

@@ -160,8 +160,9 @@ def scatter_tiles(
     features: Array,
     weight: Array,
     in_rows: Array,
-    out_rows: Array,
+    out_places: Array,
     starts: Array,
+    order: Array,
     tile: int,
     numbers: tuple[int, int],
     factor: Array,
@@ -175,9 +176,10 @@ def scatter_tiles(
     Args:
         features: ``[n_in, G, c_in]``.
         weight: ``[K, G, blocks, c_in, BLOCK]``, BLOCK one or two vectors of columns.
-        in_rows, out_rows: int32 ``[P]``.
+        in_rows, out_places: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
-        tile, numbers: rows per tile, and which tiles: the first, and the one behind the last.
+        order: ``[n_out]``, the row at each place; without entries where that is the place.
+        tile, numbers: places per tile, and which tiles: the first, and the one behind the last.
         factor: ``[n_out]``, what the sums are multiplied by; without rows for nothing.
         bias: ``[G, blocks * BLOCK]``, added to them.
         other: ``[n_out, G, c_out]``, added at the end; without rows for nothing.
@@ -185,14 +187,18 @@ def scatter_tiles(
         out: ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tiles.
     """
     cells, groups, blocks, c_in, width = weight.shape
-    size = features.itemsize
-    scaled = factor.shape[0] > 0
+    size, scaled, ordered = features.itemsize, factor.shape[0] > 0, order.shape[0] > 0
+    held = np.empty((tile if ordered else 0, groups, out.shape[2]), out.dtype)
+    scales = np.empty(tile if ordered and scaled else 0, factor.dtype)
+    rows, places = in_rows.ctypes.data, out_places.ctypes.data
+    xs, ys = features.strides[0], out.strides[0]
     for number in range(numbers[0], numbers[1]):
         begin, end = number * tile, min((number + 1) * tile, out.shape[0])
+        total = held[: end - begin] if ordered else out[begin:end]
         if scaled:
-            out[begin:end] = 0
+            total[:] = 0
         else:
-            out[begin:end] = bias
+            total[:] = bias
         for cell in range(cells):
             first, last = starts[cell, number], starts[cell, number + 1]
             if first == last:
@@ -200,31 +206,38 @@ def scatter_tiles(
             for group in range(groups):
                 x = features.ctypes.data + group * c_in * size
                 for block in range(blocks):
-                    y = out.ctypes.data + (group * blocks + block) * width * size
+                    y = total.ctypes.data + (group * blocks + block) * width * size - begin * ys
                     w = weight[cell, group, block].ctypes.data
-                    rows = in_rows.ctypes.data
-                    targets = out_rows.ctypes.data
-                    xs, ys = features.strides[0], out.strides[0]
                     if width * size == VECTOR_BYTES:
-                        _multiply_one(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
+                        _multiply_one(features, x, xs, rows, y, ys, places, w, c_in, first, last)
                     else:
-                        _multiply_two(features, x, xs, rows, y, ys, targets, w, c_in, first, last)
+                        _multiply_two(features, x, xs, rows, y, ys, places, w, c_in, first, last)
         if scaled:
-            start, added, ys = out.ctypes.data, bias.ctypes.data, out.strides[0]
+            scale = factor.ctypes.data + begin * size
+            if ordered:
+                scale = scales.ctypes.data
+                for place in range(begin, end):
+                    scales[place - begin] = factor[order[place]]
+            start, added = total.ctypes.data, bias.ctypes.data
             for byte in range(0, groups * blocks * width * size, VECTOR_BYTES):
-                rescale(out, start + byte, ys, factor.ctypes.data, added + byte, begin, end)
-        if other.shape[0] > 0:
-            for row in range(begin, end):
+                rescale(out, start + byte, ys, scale, added + byte, 0, end - begin)
+        for place in range(begin, end):
+            row = order[place] if ordered else place
+            result = total[place - begin]
+            if other.shape[0] > 0:
                 for group in range(groups):
                     for column in range(other.shape[2]):
-                        out[row, group, column] += other[row, group, column]
-        if relu:
-            for row in range(begin, end):
+                        result[group, column] += other[row, group, column]
+            if relu:
                 for group in range(groups):
                     for column in range(out.shape[2]):
-                        value = out[row, group, column]
+                        value = result[group, column]
                         # a NaN stays one, as in torch
-                        out[row, group, column] = out.dtype.type(0) if value < 0 else value
+                        result[group, column] = out.dtype.type(0) if value < 0 else value
+            if ordered:
+                for group in range(groups):
+                    for column in range(out.shape[2]):
+                        out[row, group, column] = result[group, column]
 
 
 @Kernel

@@ -26,21 +26,28 @@ from sparseconv.rulebook import Rulebook
 Array = np.ndarray[Any, Any]
 
 TILE_ROWS = 512
+ORDER = "numba order"  # under which a rulebook keeps the row at each place of its output
 MERGE_CELLS = 48  # kernel cells searched at once: bounds the scratch memory; a multiple of 3
 
 
 @dataclass(frozen=True, eq=False)
 class TiledPairs:
-    """Pairs in ascending order of their output rows, and where each tile of rows begins.
+    """Pairs in ascending order of their output places, and where each tile of places begins.
+
+    A place is a row, or where the sites are in no order, the place that the row would have in that
+    of their keys: so a tile's rows are near each other in space, and share the rows that they read.
 
     Attributes:
-        in_rows, out_rows: int32 ``[P]``.
+        in_rows, out_rows, out_places: int32 ``[P]``.
         starts: int64 ``[K, T + 1]``.
+        order: int64 ``[n_out]``, the row at each place; without entries where that is the place.
     """
 
     in_rows: Array
     out_rows: Array
+    out_places: Array
     starts: Array
+    order: Array
 
 
 def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
@@ -81,13 +88,12 @@ def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
     if mirrored:
         centre = orders[0] if orders[0].size else np.arange(fine.keys.numel())
         rows[:, splits[cells] : splits[cells + 1]] = centre
-    return Rulebook(
-        torch.from_numpy(rows[0]),
-        torch.from_numpy(rows[1]),
-        tuple(splits),
-        fine.keys.numel(),
-        coarse.keys.numel(),
-    )
+    in_rows, out_rows = torch.from_numpy(rows)
+    sizes = fine.keys.numel(), coarse.keys.numel()
+    rulebook = Rulebook(in_rows, out_rows, tuple(splits), *sizes)
+    # of both sides, the pairs of a cell are in the order of the keys
+    rulebook.transposed_layouts[ORDER], rulebook.layouts[ORDER] = orders
+    return rulebook
 
 
 def _guard(fine: Packing, coarse: Packing, geometry: Geometry) -> int:
@@ -205,34 +211,47 @@ def tiled_pairs(rulebook: Rulebook) -> TiledPairs:
 
 
 def window_rows(rulebook: Rulebook) -> WindowRows:
-    """Return the pairs by output row: derived once per direction and kept on the rulebook."""
+    """Return the pairs by output place: derived once per direction and kept on the rulebook."""
     layout: WindowRows | None = rulebook.layouts.get("numba windows")
     if layout is None:
         tiled, pairs = tiled_pairs(rulebook), rulebook.num_pairs
         rows = empty_array(pairs + AHEAD, np.int32)
         rows[pairs:] = 0
         cells, starts = empty_array(pairs, np.int32), np.zeros(rulebook.n_out + 1, np.int64)
-        source = tiled.in_rows, tiled.out_rows, tiled.starts, TILE_ROWS
+        source = tiled.in_rows, tiled.out_places, tiled.starts, TILE_ROWS
         in_parallel(
             lambda tile: order_tile(*source, tile, rows, cells, starts),
             tiled.starts.shape[1] - 1,
         )
-        layout = rulebook.layouts["numba windows"] = WindowRows(rows, cells, starts)
+        layout = rulebook.layouts["numba windows"] = WindowRows(rows, cells, starts, tiled.order)
     return layout
 
 
 def _tile(rulebook: Rulebook) -> TiledPairs:
     in_rows, out_rows = rulebook.in_rows.numpy(), rulebook.out_rows.numpy()
     ranges = list(itertools.pairwise(rulebook.splits))
-    if not all(numba_sites.ascends(out_rows, start, end) for start, end in ranges):
+    order = rulebook.layouts.get(ORDER, np.empty(0, np.int64))
+    places = out_rows
+    if order.size:
+        places = _places(out_rows, order)
+    elif not all(numba_sites.ascends(out_rows, start, end) for start, end in ranges):
         in_rows, out_rows = _by_output(in_rows, out_rows, ranges)
+        places = out_rows
     tiles = -(-rulebook.n_out // TILE_ROWS)
     starts = np.empty((len(ranges), tiles + 1), np.int64)
     in_parallel(
-        lambda cell: products.tile_starts(out_rows, *ranges[cell], TILE_ROWS, starts[cell]),
+        lambda cell: products.tile_starts(places, *ranges[cell], TILE_ROWS, starts[cell]),
         len(ranges),
     )
-    return TiledPairs(in_rows, out_rows, starts)
+    return TiledPairs(in_rows, out_rows, places, starts, order)
+
+
+def _places(rows: Array, order: Array) -> Array:
+    """Return the place of each row in ``order``."""
+    inverse, places = empty_array(order.size, np.int32), empty_array(rows.size, np.int32)
+    by_chunks(order.size, lambda s, e: numba_sites.invert(order, s, e, inverse))
+    by_chunks(rows.size, lambda s, e: numba_sites.take(inverse, rows, s, e, places))
+    return places
 
 
 def _by_output(

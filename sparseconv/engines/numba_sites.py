@@ -72,6 +72,20 @@ def split(keys: Array, bits: int, start: int, end: int, order: Array) -> None:
 
 
 @Kernel
+def invert(order: Array, start: int, end: int, places: Array) -> None:
+    """Write the places that ``order[start:end]`` names."""
+    for place in range(start, end):
+        places[order[place]] = place
+
+
+@Kernel
+def take(values: Array, rows: Array, start: int, end: int, out: Array) -> None:
+    """Write ``values`` at ``rows[start:end]``."""
+    for entry in range(start, end):
+        out[entry] = values[rows[entry]]
+
+
+@Kernel
 def fill_table(keys: Array, table_keys: Array, table_rows: Array) -> None:
     """Insert ``keys`` ``[N]`` into an open-addressing table of a power-of-two size, -1 = free."""
     mask = np.uint64(table_keys.shape[0] - 1)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 from numba.extending import intrinsic
 
@@ -27,21 +28,25 @@ AHEAD = 12  # pairs by which rows are fetched into the cache ahead of their use
 class WindowRows:
     """The pairs of a rulebook, those of one output row side by side in the order of their cells.
 
+    Output rows stand at the places of :class:`~sparseconv.engines.numba_rulebook.TiledPairs`.
+
     Attributes:
         rows: int32 ``[P + AHEAD]``, the input row of each pair, and zeros to fetch ahead by.
         cells: int32 ``[P]``, the kernel cell of each.
-        starts: int64 ``[n_out + 1]``, where each output row's pairs begin.
+        starts: int64 ``[n_out + 1]``, where the pairs of each place begin.
+        order: int64 ``[n_out]``, the row at each place; without entries where that is the place.
     """
 
     rows: Array
     cells: Array
     starts: Array
+    order: Array
 
 
 @Kernel
 def order_tile(
     in_rows: Array,
-    out_rows: Array,
+    out_places: Array,
     tile_starts: Array,
     tile_rows: int,
     tile: int,
@@ -49,11 +54,11 @@ def order_tile(
     cells: Array,
     starts: Array,
 ) -> None:
-    """Write the part of :class:`WindowRows` that belongs to a tile of output rows.
+    """Write the part of :class:`WindowRows` that belongs to a tile of output places.
 
     Args:
-        in_rows, out_rows, tile_starts: the tiled pairs of the products.
-        tile_rows, tile: rows per tile, and which tile.
+        in_rows, out_places, tile_starts: the tiled pairs of the products.
+        tile_rows, tile: places per tile, and which tile.
         rows, cells, starts: of the window rows.
     """
     begin, end = tile * tile_rows, min((tile + 1) * tile_rows, starts.shape[0] - 1)
@@ -61,14 +66,14 @@ def order_tile(
     for cell in range(tile_starts.shape[0]):
         place[0] += tile_starts[cell, tile] - tile_starts[cell, 0]
         for pair in range(tile_starts[cell, tile], tile_starts[cell, tile + 1]):
-            place[out_rows[pair] - begin + 1] += 1
+            place[out_places[pair] - begin + 1] += 1
     for row in range(end - begin):
         place[row + 1] += place[row]
         starts[begin + row] = place[row]
     starts[end] = place[end - begin]  # the next tile writes the same
     for cell in range(tile_starts.shape[0]):
         for pair in range(tile_starts[cell, tile], tile_starts[cell, tile + 1]):
-            row = out_rows[pair] - begin
+            row = out_places[pair] - begin
             rows[place[row]] = in_rows[pair]
             cells[place[row]] = cell
             place[row] += 1
@@ -234,6 +239,11 @@ def _hits_wide(typing, like, x, xs, r, o, p, c, h, hs, first, last):
     return addresses(_emit_hits(WIDE), like, (x, xs, r, o, p, c, h, hs, first, last))
 
 
+@numba.njit(nogil=True)
+def _row_at(place: int, order: Array) -> int:
+    return order[place] if order.shape[0] > 0 else place
+
+
 @Kernel
 def scale_rows(
     x: Array,
@@ -241,11 +251,12 @@ def scale_rows(
     rows: Array,
     cells: Array,
     starts: Array,
+    order: Array,
     begin: int,
     end: int,
     out: Array,
 ) -> None:
-    """Write output rows ``begin`` to ``end``: sums of input rows times their cell's weight.
+    """Write the rows at places ``begin`` to ``end``: sums of rows times their cell's weight.
 
     ``x`` ``[n_in, C]``, ``weight`` ``[K, C]``, ``out`` ``[n_out, C]``.
     """
@@ -253,8 +264,8 @@ def scale_rows(
     a, w, y = x.ctypes.data, weight.ctypes.data, out.ctypes.data
     r, c = rows.ctypes.data, cells.ctypes.data
     past = large(out)
-    for row in range(begin, end):
-        first, last = starts[row], starts[row + 1]
+    for place in range(begin, end):
+        row, first, last = _row_at(place, order), starts[place], starts[place + 1]
         done, target = 0, y + row * width
         while done + WIDE * VECTOR_BYTES <= width:
             _scale_wide(x, a + done, width, r, c, w + done, target + done, past, first, last)
@@ -266,9 +277,9 @@ def scale_rows(
 
 @Kernel
 def sum_rows(
-    x: Array, rows: Array, starts: Array, begin: int, end: int, by: Array, out: Array
+    x: Array, rows: Array, starts: Array, order: Array, begin: int, end: int, by: Array, out: Array
 ) -> None:
-    """Write output rows ``begin`` to ``end`` of ``out`` ``[n_out, C]``: sums of input rows.
+    """Write the rows at places ``begin`` to ``end`` of ``out`` ``[n_out, C]``: sums of input rows.
 
     ``by`` ``[2]``: what they are multiplied by, and then divided by; a division takes as long as
     all the rest.
@@ -276,8 +287,8 @@ def sum_rows(
     width = x.shape[1] * x.itemsize
     a, y, r, f = x.ctypes.data, out.ctypes.data, rows.ctypes.data, by.ctypes.data
     past = large(out) if by[1] == 1 else 0  # what is divided is read again
-    for row in range(begin, end):
-        first, last = starts[row], starts[row + 1]
+    for place in range(begin, end):
+        row, first, last = _row_at(place, order), starts[place], starts[place + 1]
         done, target = 0, y + row * width
         while done + WIDE * VECTOR_BYTES <= width:
             _sum_wide(x, a + done, width, r, f, target + done, past, first, last)
@@ -292,16 +303,18 @@ def sum_rows(
 
 
 @Kernel
-def max_rows(x: Array, rows: Array, starts: Array, begin: int, end: int, out: Array) -> None:
-    """Write output rows ``begin`` to ``end`` of ``out`` ``[n_out, C]``: the largest values.
+def max_rows(
+    x: Array, rows: Array, starts: Array, order: Array, begin: int, end: int, out: Array
+) -> None:
+    """Write the rows at places ``begin`` to ``end`` of ``out`` ``[n_out, C]``: the largest values.
 
     0 where a window holds no row.
     """
     width = x.shape[1] * x.itemsize
     a, y, r = x.ctypes.data, out.ctypes.data, rows.ctypes.data
     past = large(out)
-    for row in range(begin, end):
-        first, last = starts[row], starts[row + 1]
+    for place in range(begin, end):
+        row, first, last = _row_at(place, order), starts[place], starts[place + 1]
         if first == last:
             out[row] = 0
             continue
@@ -320,6 +333,7 @@ def choose_rows(
     rows: Array,
     cells: Array,
     starts: Array,
+    order: Array,
     begin: int,
     end: int,
     out: Array,
@@ -338,20 +352,20 @@ def choose_rows(
         cells.ctypes.data,
     )
     past = large(out)
-    for row in range(begin, end):
-        first, last = starts[row], starts[row + 1]
+    for place in range(begin, end):
+        row, first, last = _row_at(place, order), starts[place], starts[place + 1]
         if first == last:
             out[row] = 0
             chosen[row] = 0
             continue
         done, target, holder = 0, y + row * width, h + row * half
         while done < width:
-            own, place = holder + done // x.itemsize * 2, target + done
+            own, written = holder + done // x.itemsize * 2, target + done
             if done + WIDE * VECTOR_BYTES <= width:
-                _choose_wide(x, a + done, width, r, place, past, c, own, first, last)
+                _choose_wide(x, a + done, width, r, written, past, c, own, first, last)
                 done += WIDE * VECTOR_BYTES
             else:
-                _choose_one(x, a + done, width, r, place, past, c, own, first, last)
+                _choose_one(x, a + done, width, r, written, past, c, own, first, last)
                 done += VECTOR_BYTES
 
 
@@ -362,12 +376,13 @@ def add_hits(
     rows: Array,
     cells: Array,
     starts: Array,
+    order: Array,
     of_pairs: bool,
     begin: int,
     end: int,
     out: Array,
 ) -> None:
-    """Write rows ``begin`` to ``end`` of ``out``: sums of rows where their pair's cell was chosen.
+    """Write the rows at places ``begin`` to ``end``: sums of rows whose pair's cell was chosen.
 
     ``values`` ``[n_in, C]``, ``out`` ``[n_out, C]``. ``chosen`` has the rows of ``values`` with
     ``of_pairs``: a row gets what the windows that chose it hand back, where the window rows are
@@ -382,15 +397,15 @@ def add_hits(
         cells.ctypes.data,
     )
     past, step = large(out), half if of_pairs else 0
-    for row in range(begin, end):
-        first, last = starts[row], starts[row + 1]
+    for place in range(begin, end):
+        row, first, last = _row_at(place, order), starts[place], starts[place + 1]
         done, target = 0, y + row * width
         own = h if of_pairs else h + row * half
         while done < width:
-            held, place = own + done // values.itemsize * 2, target + done
+            held, written = own + done // values.itemsize * 2, target + done
             if done + WIDE * VECTOR_BYTES <= width:
-                _hits_wide(values, a + done, width, r, place, past, c, held, step, first, last)
+                _hits_wide(values, a + done, width, r, written, past, c, held, step, first, last)
                 done += WIDE * VECTOR_BYTES
             else:
-                _hits_one(values, a + done, width, r, place, past, c, held, step, first, last)
+                _hits_one(values, a + done, width, r, written, past, c, held, step, first, last)
                 done += VECTOR_BYTES
