@@ -23,6 +23,22 @@ x.at(x.coords.flip(0))
 print(sum(kernel.compilations() for kernel in numba_compile.KERNELS))
 """
 
+# The layers of a whole network in training, on enough sites that no tensor counts as small.
+NETWORK = """
+import torch, sparseconv as sc
+from sparseconv.engines import numba_compile
+coords = torch.cartesian_prod(torch.arange(3), *[torch.arange(20)] * 3)
+coords = coords[torch.randperm(len(coords))]
+net = sc.models.UNet(4, 3, partial={partial}).to({dtype})
+for step in range(2):
+    x = sc.SparseTensor(torch.rand(len(coords), 4, dtype={dtype}), coords, (20, 20, 20))
+    y = torch.nn.functional.max_pool3d(net(x), 2)
+    y.features.float().sum().backward()
+with torch.no_grad():
+    net.eval()(x)
+print(sum(kernel.compilations() for kernel in numba_compile.KERNELS))
+"""
+
 WARMUP = """
 from sparseconv.cli import main
 from sparseconv.engines import numba_compile
@@ -61,3 +77,12 @@ def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nothing_is_compiled_after_warmup(warm_cache: Path, channels: int) -> None:
     assert list(warm_cache.rglob("*.nbc")), "NUMBA_CACHE_DIR is respected"
     assert _compilations(_run(PROGRAM.format(channels=channels), warm_cache)) == 0
+
+
+@pytest.mark.parametrize("dtype", ["torch.float32", "torch.bfloat16"])
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_network_compiles_nothing_after_warmup(
+    warm_cache: Path, dtype: str, partial: bool
+) -> None:
+    program = NETWORK.format(dtype=dtype, partial=partial)
+    assert _compilations(_run(program, warm_cache)) == 0

@@ -288,7 +288,7 @@ MUTANTS = (
     ),
     Mutant(
         "statistics-of-blocks-are-only-added",
-        "engines/numba_segments.py",
+        "engines/numba_statistics.py",
         "squares[part, column] + count * off * off",
         "squares[part, column]",
         ("test_norm", "every_site_active or half_precision"),
@@ -304,7 +304,7 @@ MUTANTS = (
     ),
     Mutant(
         "the-first-cell-is-chosen",
-        "engines/numba_windows.py",
+        "engines/numba_largest.py",
         "cell = emitter.splat(cells, pairs.number) if with_cells else None",
         "cell = emitter.splat(cells, first) if with_cells else None",
         ("test_pool", "derivatives or dtype"),

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv.engines import numba_largest as largest
 from sparseconv.engines import numba_segments as segments
+from sparseconv.engines import numba_statistics as statistics
 from sparseconv.engines import numba_windows as windows
 from sparseconv.engines import torch_engine
 from sparseconv.engines.numba_arrays import (
@@ -109,7 +111,7 @@ def segment_statistics(values: Tensor, order: Tensor, starts: Tensor) -> tuple[T
     shape = (starts.numel() - 1, x.shape[1])
     found = [torch.empty(shape, dtype=wider(values.dtype)) for _ in range(2)]
     out = [entry.numpy() for entry in found]
-    by_segments(rows, lambda s, e: segments.segment_statistics(x, *rows, s, e, *out))
+    by_segments(rows, lambda s, e: statistics.segment_statistics(x, *rows, s, e, *out))
     return found[0], found[1]
 
 
@@ -123,7 +125,7 @@ def merge_statistics(
     found = torch.empty(shape, dtype=sums.dtype), torch.empty(shape, dtype=sums.dtype)
     total = torch.empty(shape[0], dtype=torch.int64)
     out = [entry.numpy() for entry in (*found, total)]
-    by_segments(rows, lambda s, e: segments.merge_statistics(*arrays, *rows, s, e, *out))
+    by_segments(rows, lambda s, e: statistics.merge_statistics(*arrays, *rows, s, e, *out))
     return *found, total
 
 
@@ -135,7 +137,7 @@ def segment_moment(
     rows = order.numpy(), starts.numpy()
     found = [torch.empty_like(centre, memory_format=torch.contiguous_format) for _ in range(2)]
     out = [entry.numpy() for entry in found]
-    by_segments(rows, lambda s, e: segments.segment_moments(*arrays, *rows, s, e, *out))
+    by_segments(rows, lambda s, e: statistics.segment_moments(*arrays, *rows, s, e, *out))
     return found[0], found[1]
 
 
@@ -174,7 +176,7 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     x, out = _rows_and_target(features, rulebook.n_out)
     own, target = window_rows(rulebook), out.numpy()
     pairs = own.rows, own.starts, own.order
-    by_shares(rulebook.n_out, lambda s, e: windows.max_rows(x, *pairs, s, e, target), LEAST)
+    by_shares(rulebook.n_out, lambda s, e: largest.max_rows(x, *pairs, s, e, target), LEAST)
     return without_padding(out, features.shape[1]).to(features.dtype)
 
 
@@ -186,7 +188,7 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
     chosen = empty(tuple(out.shape), torch.int16)
     own, found = window_rows(rulebook), (out.numpy(), chosen.numpy())
     pairs = own.rows, own.cells, own.starts, own.order
-    by_shares(rulebook.n_out, lambda s, e: windows.choose_rows(x, *pairs, s, e, *found), LEAST)
+    by_shares(rulebook.n_out, lambda s, e: largest.choose_rows(x, *pairs, s, e, *found), LEAST)
     values = without_padding(out, features.shape[1]).to(features.dtype)
     return values, without_padding(chosen, features.shape[1])
 
@@ -227,5 +229,5 @@ def _hits(values: Tensor, chosen: Tensor, rulebook: Rulebook, of_pairs: bool) ->
     cells = padded(chosen.short(), x.shape[1]).contiguous().numpy()
     own, target = window_rows(rulebook), out.numpy()
     pairs = own.rows, own.cells, own.starts, own.order, of_pairs
-    by_shares(rulebook.n_out, lambda s, e: windows.add_hits(x, cells, *pairs, s, e, target), LEAST)
+    by_shares(rulebook.n_out, lambda s, e: largest.add_hits(x, cells, *pairs, s, e, target), LEAST)
     return without_padding(out, values.shape[1]).to(values.dtype)

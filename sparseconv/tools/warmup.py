@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from sparseconv import engines
-from sparseconv.functional import deform_conv, inverse_conv, subm_conv
+from sparseconv.functional import deform_conv, inverse_conv, subm_conv, subm_partial_conv
+from sparseconv.tensor import SparseTensor
 from sparseconv.voxelize import voxelize
+
+SIDE, CHANNELS = 24, 32  # of the network's grid: small tensors take other ways
 
 
 def warm_up() -> Iterator[str]:
-    """Run every kernel of the CPU engine once on a few sites, and yield the name of each step.
+    """Run every kernel of the CPU engine once, and yield the name of each step.
 
-    Numba keeps the compiled code on disk, in ``NUMBA_CACHE_DIR`` or beside the package.
+    In float32 and float64, and what a network needs in bfloat16. Numba keeps the compiled code on
+    disk, in ``NUMBA_CACHE_DIR`` or beside the package.
 
     Example:
         >>> import sparseconv as sc
         >>> len(list(sc.tools.warm_up()))
-        10
+        13
     """
     with engines.engine("numba"):
         for dtype in (torch.float32, torch.float64):
             yield from (f"{step} {dtype}" for step in _steps(dtype))
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            _network(dtype)
+            yield f"network and its gradients {dtype}"
 
 
 def _steps(dtype: torch.dtype) -> Iterator[str]:
@@ -35,7 +43,7 @@ def _steps(dtype: torch.dtype) -> Iterator[str]:
     x.at(x.coords)
     yield "look-up"
     # 2 and 32 columns: blocks of one vector and of two
-    strided = torch.nn.Conv3d(2, 32, 2, stride=2, dtype=dtype)
+    strided = nn.Conv3d(2, 32, 2, stride=2, dtype=dtype)
     down = strided(x)
     up = inverse_conv(down, strided.weight, stride=2)
     yield "strided and inverse convolution"
@@ -48,3 +56,21 @@ def _steps(dtype: torch.dtype) -> Iterator[str]:
         weight = torch.ones(channels, channels, 1, dtype=dtype, requires_grad=True)
         deform_conv(t, torch.zeros(1, 1, 3, dtype=dtype), weight).sum().backward()
     yield "deformable convolution and gradients"
+
+
+def _network(dtype: torch.dtype) -> None:
+    """Run the layers of a network on many sites in no order, forward and backward."""
+    sites = torch.cartesian_prod(torch.arange(2), *[torch.arange(SIDE)] * 3).flip(0)
+    features = torch.ones(len(sites), 4, dtype=dtype, requires_grad=True)
+    x = SparseTensor(features, sites, (SIDE,) * 3)
+    first = nn.Conv3d(4, CHANNELS, 3, padding=1, dtype=dtype)
+    depthwise = nn.Conv3d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS, dtype=dtype)
+    partial = torch.ones(CHANNELS, CHANNELS, 3, 3, 3, dtype=dtype, requires_grad=True)
+    norms = nn.Sequential(nn.BatchNorm3d(CHANNELS), nn.InstanceNorm3d(CHANNELS)).to(dtype)
+    y = norms(depthwise(first(x))).relu()
+    y = y + subm_partial_conv(y, partial, first.bias)
+    y = torch.cat([y, y], dim=1)
+    pooled = nn.functional.max_pool3d(y, 3, 2, 1), nn.functional.avg_pool3d(y, 3, 2, 1)
+    (pooled[0] + pooled[1]).features.sum().backward()
+    with torch.no_grad():
+        nn.functional.max_pool3d(norms.eval()(first(x)), 2)
