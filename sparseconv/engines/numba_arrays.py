@@ -15,9 +15,10 @@ from sparseconv.memory import empty, empty_array
 Array = np.ndarray[Any, Any]
 
 CHUNK_ROWS = 16384  # sites or segments that one task takes
-LEAST = 512  # rows that one takes at least where they are shared out by the number of threads
-COPIED = 2**17  # values that one copies at least
-LEAST_SUMMED = 4096  # rows that one sums at least
+# What a task takes at least where rows are shared out by the number of threads. To wake a helper,
+# pass Python's lock to and fro and wait for the last takes 100 to 200 microseconds in all.
+LEAST = 4096  # rows of windows or segments
+LEAST_VALUES = 2**19  # values that are copied, added, scaled
 SHARES = 8  # tasks of each thread then: fewer would leave some waiting for the last
 
 
@@ -30,10 +31,10 @@ def by_chunks(count: int, task: Any, step: int = CHUNK_ROWS) -> None:
 def by_shares(count: int, task: Any, least: int = 1) -> None:
     """Call ``task(first, last)`` over ``count`` rows or tiles, in parallel, a few times a thread.
 
-    For what has the same bits however it is shared out. A task takes ``least`` at least: handing
-    one out takes some microseconds, in which no other begins.
+    For what has the same bits however it is shared out. A task takes ``least`` at least.
     """
-    by_chunks(count, task, max(least, -(-count // (SHARES * torch.get_num_threads()))))
+    tasks = max(1, min(count // least, SHARES * torch.get_num_threads()))
+    by_chunks(count, task, max(1, -(-count // tasks)))
 
 
 def by_segments(rows: tuple[Array, Array], task: Any) -> None:
@@ -41,11 +42,11 @@ def by_segments(rows: tuple[Array, Array], task: Any) -> None:
 
     Args:
         rows: order ``[N]`` and starts ``[S + 1]`` of the segments.
-        task: takes at least as many segments as hold ``LEAST_SUMMED`` rows on average.
+        task: takes at least as many segments as hold ``LEAST`` rows on average.
     """
     order, starts = rows
     count = len(starts) - 1
-    by_shares(count, task, max(1, LEAST_SUMMED * count // max(len(order), count, 1)))
+    by_shares(count, task, max(1, LEAST * count // max(len(order), count, 1)))
 
 
 def array(x: Tensor) -> Array:
@@ -70,7 +71,7 @@ def copy(source: Tensor, target: Tensor) -> None:
 
 def _copy(source: Array, target: Array) -> None:
     """Copy on our own threads: PyTorch's would go on spinning beside the next kernel."""
-    least = -(-COPIED // max(source[:1].size, 1))
+    least = -(-LEAST_VALUES // max(source[:1].size, 1))
     by_shares(
         len(source), lambda first, last: np.copyto(target[first:last], source[first:last]), least
     )

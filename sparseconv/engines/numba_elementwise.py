@@ -13,14 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseconv.engines.numba_arrays import by_shares, contiguous
+from sparseconv.engines.numba_arrays import LEAST_VALUES, by_shares, contiguous
 from sparseconv.engines.numba_bits import bits_or_numbers, number, stored
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.memory import empty
 
 Array = np.ndarray[Any, Any]
-
-LEAST_VALUES = 32768  # that a task takes
 
 
 # a loop from 0 over a slice becomes vector instructions: its index is never negative

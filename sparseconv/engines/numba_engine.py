@@ -17,6 +17,7 @@ from sparseconv.engines import numba_windows as windows
 from sparseconv.engines import torch_engine
 from sparseconv.engines.numba_arrays import (
     LEAST,
+    LEAST_VALUES,
     array,
     by_chunks,
     by_segments,
@@ -92,7 +93,11 @@ def column_sum(rows: Tensor) -> Tensor:
     x = bits_or_numbers(rows)
     chunks = range(0, len(x), SUM_ROWS)
     sums = np.zeros((len(chunks), x.shape[1]), np.float64 if x.itemsize == 8 else np.float32)
-    by_shares(len(chunks), lambda first, last: segments.chunk_sums(x, SUM_ROWS, first, last, sums))
+    by_shares(
+        len(chunks),
+        lambda first, last: segments.chunk_sums(x, SUM_ROWS, first, last, sums),
+        LEAST // SUM_ROWS,
+    )
     return torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).to(rows.dtype)
 
 
@@ -155,9 +160,10 @@ def affine_rows(
     half = rows[0].dtype == torch.float16
     out = empty(tuple(rows[0].shape), torch.float32 if half else rows[0].dtype)
     target = bits_or_numbers(out)
-    by_chunks(
+    by_shares(
         out.shape[0],
         lambda s, e: segments.affine(*arrays, *numbers, own, s, e, target),
+        -(-LEAST_VALUES // max(out.shape[1], 1)),
     )
     return out.to(rows[0].dtype)
 
