@@ -143,14 +143,14 @@ def rescale(typing, like, out, out_stride, factor, bias, first, last):
 
 
 @Kernel
-def tile_starts(out_rows: Array, first: int, last: int, tile: int, starts: Array) -> None:
-    """Write where each tile of output rows begins among the pairs ``first`` to ``last``.
+def tile_starts(out_places: Array, first: int, last: int, tile: int, starts: Array) -> None:
+    """Write where each tile of output places begins among the pairs ``first`` to ``last``.
 
-    ``out_rows`` ascend there; ``starts`` ``[T + 1]`` gets the pair that opens each tile.
+    ``out_places`` ascend there; ``starts`` ``[T + 1]`` gets the pair that opens each tile.
     """
     pair = first
     for number in range(starts.shape[0]):
-        while pair < last and out_rows[pair] < number * tile:
+        while pair < last and out_places[pair] < number * tile:
             pair += 1
         starts[number] = pair
 
