@@ -9,21 +9,46 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sparseconv import engines, traced
 from sparseconv.engines import Engine, Finish
 from sparseconv.engines.protocol import wider
 from sparseconv.rulebook import Rulebook, Taps
+from sparseconv.transforms import transformed
 
 
 class Rule(torch.autograd.Function):
-    """An autograd rule whose call is typed."""
+    """An autograd rule whose call is typed.
+
+    What a backward pass needs is kept by ``setup_context``, as PyTorch's transforms of functions
+    (``torch.func.grad``) ask for.
+    """
 
     @classmethod
     def call(cls, *args: Any) -> Tensor:
-        """Return the forward result, on autograd's tape."""
-        result: Tensor = cls.apply(*args)  # type: ignore[no-untyped-call]  # torch leaves it so
+        """Return the forward result, on autograd's tape where a derivative can follow."""
+        result: Tensor = cls.results(*args)
         return result
+
+    @classmethod
+    def results(cls, *args: Any) -> Any:
+        """Return the same of a rule with several results."""
+        if transformed():
+            return cls.apply(*args)  # type: ignore[no-untyped-call]  # torch leaves it so
+        if derived(*args):
+            # the same without PyTorch's look at the signature, which takes longer than all else
+            return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
+        return cls.forward(*args)
+
+
+def derived(*args: Any) -> bool:
+    """Return whether a derivative by one of the arguments can follow, of whatever kind."""
+    if forward_ad._current_level >= 0 or transformed():
+        return True
+    if not torch.is_grad_enabled():
+        return False
+    return any(isinstance(entry, Tensor) and entry.requires_grad for entry in args)
 
 
 def _own(result: Tensor) -> Tensor:
@@ -35,12 +60,14 @@ class _GatherGemmScatter(Rule):
     """``out[o] = sum of features[i] @ weight[k]`` over the pairs ``(k, i, o)``."""
 
     @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, weight: Tensor, rulebook: Rulebook, engine: Engine
-    ) -> Tensor:
+    def forward(features: Tensor, weight: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
+        return _own(engine.gather_gemm_scatter(features, weight, rulebook))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        features, weight, rulebook, engine = inputs
         ctx.save_for_backward(features, weight)
         ctx.rulebook, ctx.engine = rulebook, engine
-        return _own(engine.gather_gemm_scatter(features, weight, rulebook))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -66,7 +93,6 @@ class _ScaledGatherGemmScatter(Rule):
 
     @staticmethod
     def forward(
-        ctx: Any,
         features: Tensor,
         weight: Tensor,
         factor: Tensor | None,
@@ -74,14 +100,18 @@ class _ScaledGatherGemmScatter(Rule):
         rulebook: Rulebook,
         engine: Engine,
     ) -> Tensor:
-        ctx.save_for_backward(features, weight, factor)
-        ctx.rulebook, ctx.engine = rulebook, engine
         packed = engine.pack(weight)
         if factor is None or factor.shape[1] == 1:
             finish = Finish(bias, factor=factor)
             return _own(engine.finished_product(features, packed, rulebook, finish))
         out = engine.finished_product(features, packed, rulebook, Finish())
         return _own(Finish(bias, factor=factor).apply(out))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        features, weight, factor, _, rulebook, engine = inputs
+        ctx.save_for_backward(features, weight, factor)
+        ctx.rulebook, ctx.engine = rulebook, engine
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -112,11 +142,15 @@ class _GatherGemmReduce(Rule):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int, engine: Engine
+        features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int, engine: Engine
     ) -> Tensor:
+        return engine.gather_gemm_reduce(features, grad, rulebook, groups)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        features, grad, rulebook, _, engine = inputs
         ctx.save_for_backward(features, grad)
         ctx.rulebook, ctx.engine = rulebook, engine
-        return engine.gather_gemm_reduce(features, grad, rulebook, groups)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -136,11 +170,15 @@ class _SegmentSum(Rule):
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, order: Tensor, starts: Tensor, segment: Tensor, engine: Engine
+        values: Tensor, order: Tensor, starts: Tensor, segment: Tensor, engine: Engine
     ) -> Tensor:
+        return _own(engine.segment_sum(values, order, starts))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, order, starts, segment, engine = inputs
         ctx.save_for_backward(order, starts, segment)
         ctx.engine = engine
-        return _own(engine.segment_sum(values, order, starts))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -154,18 +192,21 @@ class _SegmentGather(Rule):
 
     @staticmethod
     def forward(
-        ctx: Any,
         values: Tensor,
         order: Tensor,
         starts: Tensor,
         segment: Tensor,
         engine: Engine,
     ) -> Tensor:
-        ctx.save_for_backward(order, starts, segment)
-        ctx.engine = engine
         if values.shape[0] == 0:
             return values.new_zeros(segment.numel(), values.shape[1])
         return values[segment].masked_fill_((segment < 0)[:, None], 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, order, starts, segment, engine = inputs
+        ctx.save_for_backward(order, starts, segment)
+        ctx.engine = engine
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -178,11 +219,13 @@ class _WindowSum(Rule):
     """Sums over windows by a number; the derivative is the same over the swapped rulebook."""
 
     @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, rulebook: Rulebook, divisor: float, engine: Engine
-    ) -> Tensor:
-        ctx.rulebook, ctx.divisor, ctx.engine = rulebook, divisor, engine
+    def forward(features: Tensor, rulebook: Rulebook, divisor: float, engine: Engine) -> Tensor:
         return _own(engine.window_sum(features, rulebook, divisor))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, rulebook, divisor, engine = inputs
+        ctx.rulebook, ctx.divisor, ctx.engine = rulebook, divisor, engine
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -194,13 +237,15 @@ class _WindowMax(Rule):
     """The largest value of each window, whose gradient goes to the row that holds it."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
-        if not ctx.needs_input_grad[0]:
-            return _own(engine.window_max(features, rulebook))
+    def forward(features: Tensor, rulebook: Rulebook, engine: Engine) -> tuple[Tensor, Tensor]:
         values, chosen = engine.window_argmax(features, rulebook)
-        ctx.save_for_backward(chosen)
-        ctx.rulebook, ctx.engine = rulebook, engine
-        return _own(values)
+        return _own(values), chosen
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, ctx.rulebook, ctx.engine = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -212,12 +257,14 @@ class _WindowPick(Rule):
     """What each window chose, 0 where it holds no row."""
 
     @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, chosen: Tensor, rulebook: Rulebook, engine: Engine
-    ) -> Tensor:
+    def forward(features: Tensor, chosen: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
+        return _own(engine.window_pick(features, chosen, rulebook))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, chosen, rulebook, engine = inputs
         ctx.save_for_backward(chosen)
         ctx.rulebook, ctx.engine = rulebook, engine
-        return _own(engine.window_pick(features, chosen, rulebook))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -229,12 +276,14 @@ class _WindowScatter(Rule):
     """The adjoint of the pick: each window's value goes to the row that the window chose."""
 
     @staticmethod
-    def forward(
-        ctx: Any, values: Tensor, chosen: Tensor, rulebook: Rulebook, engine: Engine
-    ) -> Tensor:
+    def forward(values: Tensor, chosen: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
+        return engine.window_scatter(values, chosen, rulebook)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, chosen, rulebook, engine = inputs
         ctx.save_for_backward(chosen)
         ctx.rulebook, ctx.engine = rulebook, engine
-        return engine.window_scatter(values, chosen, rulebook)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -247,15 +296,19 @@ class _SampleGemm(Rule):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, shares: Tensor, weight: Tensor, taps: Taps, engine: Engine
+        features: Tensor, shares: Tensor, weight: Tensor, taps: Taps, engine: Engine
     ) -> Tensor:
-        ctx.save_for_backward(features, shares, weight)
-        ctx.taps, ctx.engine = taps, engine
         return _own(engine.sample_gemm(features, shares, weight, taps))
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        features, shares, weight, taps, engine = inputs
+        ctx.save_for_backward(features, shares, weight)
+        ctx.taps, ctx.engine = taps, engine
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        parts = _SampleGemmGrads.parts(*ctx.saved_tensors, grads[0], ctx.taps, ctx.engine)
+        parts = _SampleGemmGrads.results(*ctx.saved_tensors, grads[0], ctx.taps, ctx.engine)
         return *parts, None, None
 
 
@@ -267,15 +320,8 @@ class _SampleGemmGrads(Rule):
     direction, and these two rules give derivatives of any order.
     """
 
-    @classmethod
-    def parts(cls, *args: Any) -> tuple[Tensor, ...]:
-        """Return the three gradients, on autograd's tape."""
-        result: tuple[Tensor, ...] = cls.apply(*args)  # type: ignore[no-untyped-call]
-        return result
-
     @staticmethod
     def forward(
-        ctx: Any,
         features: Tensor,
         shares: Tensor,
         weight: Tensor,
@@ -283,10 +329,14 @@ class _SampleGemmGrads(Rule):
         taps: Taps,
         engine: Engine,
     ) -> tuple[Tensor, ...]:
+        return engine.sample_gemm_grads(features, shares, weight, grad, taps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        features, shares, weight, grad, taps, engine = inputs
         ctx.save_for_backward(features, shares, weight, grad)
         ctx.taps, ctx.engine = taps, engine
         ctx.set_materialize_grads(False)
-        return engine.sample_gemm_grads(features, shares, weight, grad, taps)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -297,7 +347,7 @@ class _SampleGemmGrads(Rule):
                 continue
             moved = [*factors[:place], direction, *factors[place + 1 :]]
             parts = [
-                *_SampleGemmGrads.parts(*moved, grad, ctx.taps, ctx.engine),
+                *_SampleGemmGrads.results(*moved, grad, ctx.taps, ctx.engine),
                 _SampleGemm.call(*moved, ctx.taps, ctx.engine),
             ]
             for other, part in enumerate(parts):
@@ -365,7 +415,9 @@ def segment_gather(values: Tensor, order: Tensor, starts: Tensor, segment: Tenso
 
 def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """Return int64 ``[S, C]``: the row of each segment's first largest value, per column."""
-    return engines.for_tensor(values).segment_argmax(values.detach(), order, starts)
+    # the values of a transform have no memory that another engine could read
+    engine = engines.get("torch") if transformed() else engines.for_tensor(values)
+    return engine.segment_argmax(values.detach(), order, starts)
 
 
 def window_sum(features: Tensor, rulebook: Rulebook, divisor: float = 1) -> Tensor:
@@ -384,7 +436,11 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     """
     if isinstance(rulebook, traced.TracedRulebook):
         return traced.window_max(features, rulebook)
-    return _WindowMax.call(features, rulebook, engines.for_tensor(features))
+    engine = engines.for_tensor(features)
+    if not derived(features):
+        return _own(engine.window_max(features, rulebook))
+    values: Tensor = _WindowMax.results(features, rulebook, engine)[0]
+    return values
 
 
 def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -149,10 +150,23 @@ def make_geometry(
         SparseConvValueError, SparseConvTypeError: an argument that no layer can have.
     """
     axes = len(kernel_size)
-    kernel = per_axis("kernel_size", kernel_size, axes, least=1)
-    strides = per_axis("stride", stride, axes, least=1)
-    dilations = per_axis("dilation", dilation, axes, least=1)
-    extra = per_axis("output_padding", output_padding, axes, least=0)
+    if not isinstance(padding, str):
+        padding = per_axis("padding", padding, axes, least=0)
+    return _made(
+        per_axis("kernel_size", kernel_size, axes, least=1),
+        per_axis("stride", stride, axes, least=1),
+        padding,
+        per_axis("dilation", dilation, axes, least=1),
+        per_axis("output_padding", output_padding, axes, least=0),
+        kind,
+    )
+
+
+@functools.lru_cache(maxsize=256)  # a network asks for the same few at every call
+def _made(
+    kernel: Ints, strides: Ints, padding: Ints | str, dilations: Ints, extra: Ints, kind: Kind
+) -> Geometry:
+    """Return the geometry of arguments that are checked one by one."""
     windows = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
     if kind is Kind.SUBMANIFOLD:
         if any(size % 2 == 0 for size in kernel):
@@ -171,13 +185,10 @@ def make_geometry(
     return Geometry(kernel, strides, start, end, dilations, extra, kind)
 
 
-def _paddings(
-    padding: int | Sequence[int] | str, windows: Ints, strides: Ints
-) -> tuple[Ints, Ints]:
+def _paddings(padding: Ints | str, windows: Ints, strides: Ints) -> tuple[Ints, Ints]:
     """Return the padding at the low and at the high end of each axis."""
     if not isinstance(padding, str):
-        both = per_axis("padding", padding, len(windows), least=0)
-        return both, both
+        return padding, padding
     if padding == "valid":
         return (0,) * len(windows), (0,) * len(windows)
     if padding != "same":
@@ -190,25 +201,33 @@ def _paddings(
 
 def per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> Ints:
     """Return ``value`` as ``axes`` ints that are all at least ``least``."""
-    given = entries_of(value)
-    if given is None and (isinstance(value, int | float) or hasattr(value, "__index__")):
-        given = (value,) * axes  # a float is refused below
-    if given is None:
-        raise SparseConvTypeError(f"{name}: must be an integer or one per axis, got {value!r}")
-    values = tuple(plain(entry) for entry in given)
+    values = _entries(name, value, axes)
     if len(values) == 1:
         values = values * axes
     if len(values) != axes:
         raise SparseConvValueError(
             f"{name}: must be one number or {axes} (one per axis), got {len(values)}: {values}"
         )
-    if any(isinstance(entry, bool) or not isinstance(entry, int) for entry in values):
-        raise SparseConvTypeError(f"{name}: must be integers, got {values}")
-    if any(entry > LARGEST for entry in values):
+    for entry in values:
+        if isinstance(entry, bool) or not isinstance(entry, int):
+            raise SparseConvTypeError(f"{name}: must be integers, got {values}")
+    if max(values, default=least) > LARGEST:
         raise SparseConvValueError(f"{name}: must be at most {LARGEST}, got {values}")
-    if any(entry < least for entry in values):
+    if min(values, default=least) < least:
         raise SparseConvValueError(f"{name}: must be at least {least}, got {values}")
     return values
+
+
+def _entries(name: str, value: Any, axes: int) -> tuple[Any, ...]:
+    """Return the entries of a sequence, or a number once per axis."""
+    if type(value) is int:  # what most layers give
+        return (value,) * axes
+    given = entries_of(value)
+    if given is None and (isinstance(value, int | float) or hasattr(value, "__index__")):
+        given = (value,) * axes  # a float is refused later
+    if given is None:
+        raise SparseConvTypeError(f"{name}: must be an integer or one per axis, got {value!r}")
+    return tuple(plain(entry) for entry in given)
 
 
 def entries_of(value: Any) -> tuple[Any, ...] | None:

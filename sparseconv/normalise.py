@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd import Rule
+from sparseconv.autograd import Rule, derived
 from sparseconv.samples import (
     AnySamples,
     TracedSamples,
@@ -22,6 +22,7 @@ from sparseconv.samples import (
     sample_statistics,
     sample_sum,
 )
+from sparseconv.transforms import transformed
 
 
 class _Plan(NamedTuple):
@@ -35,18 +36,20 @@ class _Plan(NamedTuple):
 class _Normalise(Rule):
     @staticmethod
     def forward(
-        ctx: Any,
         features: Tensor,
         weight: Tensor,
         bias: Tensor,
         mean: Tensor,
-        variance: Tensor,
+        rstd: Tensor,
         plan: _Plan,
     ) -> Tensor:
-        rstd = (variance + plan.eps).rsqrt()
-        ctx.save_for_backward(features, weight, bias, mean, rstd)
-        ctx.plan = plan
-        return affine(features, rstd * weight, bias - mean * rstd * weight, plan.samples)
+        scale = rstd * weight
+        return _affine(((features, scale),), bias - mean * scale, plan.samples)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        *tensors, ctx.plan = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -94,12 +97,13 @@ def normalise(
             own = _values(samples, channels, channels, sums.dtype)
             squares = squares + own * (sums / own - mean).square()
         variance = group_sum(squares, groups) / count
+        rstd = (variance + eps).rsqrt()
     weight = mean.new_ones(channels) if weight is None else weight.to(mean.dtype)
     bias = mean.new_zeros(channels) if bias is None else bias.to(mean.dtype)
     plan = _Plan(samples, groups, eps)
-    if isinstance(samples, TracedSamples):
+    if isinstance(samples, TracedSamples) or transformed():
         return _composed(features, weight, bias, plan), mean, variance
-    return _Normalise.call(features, weight, bias, mean, variance, plan), mean, variance
+    return _Normalise.call(features, weight, bias, mean, rstd, plan), mean, variance
 
 
 def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: AnySamples) -> Tensor:
@@ -107,8 +111,7 @@ def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: AnySamples) 
 
     ``scale`` and ``shift`` are ``[S, C]`` per sample, float32 for half precisions.
     """
-    taped = torch.is_grad_enabled() and (features.requires_grad or scale.requires_grad)
-    if isinstance(samples, TracedSamples) or taped or shift.requires_grad:
+    if isinstance(samples, TracedSamples) or derived(features, scale, shift):
         wide = features.to(scale.dtype)
         shifts, scales = sample_spread(shift, samples), sample_spread(scale, samples)
         return torch.addcmul(shifts, wide, scales).to(features.dtype)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd import Rule
+from sparseconv.autograd import Rule, segment_argmax
 from sparseconv.engines import Engine
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.segments import place_rows
 from sparseconv.sites import Sites
+from sparseconv.transforms import outside_transforms, transformed
 
 BLOCK = 64
 
@@ -41,6 +42,7 @@ class Samples:
     counts: Tensor
 
     @cached_property
+    @outside_transforms
     def levels(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """One ``(order, starts)`` per level of blocks.
 
@@ -95,6 +97,7 @@ def _ops() -> Any:
     return traced_samples
 
 
+@outside_transforms
 def samples_of(sites: Sites) -> AnySamples:
     """Return the rows of each sample of the batch."""
     if torch.compiler.is_compiling():
@@ -109,6 +112,7 @@ def samples_of(sites: Sites) -> AnySamples:
     return known
 
 
+@outside_transforms
 def whole_batch(sites: Sites) -> AnySamples:
     """Return all rows as one sample."""
     if torch.compiler.is_compiling():
@@ -130,11 +134,14 @@ class _SampleSum(Rule):
     """Sums over samples; its derivative hands each row its sample's gradient."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, samples: Samples, engine: Engine) -> Tensor:
-        ctx.samples, ctx.engine = samples, engine
+    def forward(values: Tensor, samples: Samples, engine: Engine) -> Tensor:
         for order, starts in samples.levels:
             values = engine.segment_sum(values, order, starts)
         return values
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, ctx.samples, ctx.engine = inputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -145,11 +152,14 @@ class _SampleSpread(Rule):
     """``out[n] = values[sample of row n]``; its derivative is the sum."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, samples: Samples, engine: Engine) -> Tensor:
-        ctx.samples, ctx.engine = samples, engine
+    def forward(values: Tensor, samples: Samples, engine: Engine) -> Tensor:
         if samples.sample_of_row is not None:
             return values[samples.sample_of_row]
         return values.expand(samples.num_rows, -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, ctx.samples, ctx.engine = inputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -172,7 +182,7 @@ def sample_statistics(values: Tensor, samples: AnySamples) -> tuple[Tensor, Tens
     Outside autograd; float32 for half precisions. The rows are read once: blocks of them give sums
     and squares of their own, which are put together.
     """
-    if isinstance(samples, TracedSamples):
+    if isinstance(samples, TracedSamples) or transformed():
         sums = sample_sum(values, samples)
         off = values - sample_spread(sums / samples.counts.clamp(min=1)[:, None], samples)
         return sums, sample_sum(off * off, samples)
@@ -230,16 +240,15 @@ def sample_max(values: Tensor, samples: AnySamples) -> Tensor:
         raise SparseConvNotImplementedError(
             "amax: a compiled graph has no largest value of a sample; pool outside of it"
         )
-    engine = engines.for_tensor(values)
     rows, held = None, values.detach()
     for order, starts in samples.levels[:-1]:
-        best = engine.segment_argmax(held, order, starts)
+        best = segment_argmax(held, order, starts)
         rows = best if rows is None else rows.gather(0, best)
         held = values.detach().gather(0, rows)
     order, starts = samples.levels[-1]
     full = torch.nonzero(samples.counts)[:, 0]
     # a segment without rows has no largest one: the starts of the others still join up
-    best = engine.segment_argmax(held, order, torch.cat([starts[:-1][full], starts[-1:]]))
+    best = segment_argmax(held, order, torch.cat([starts[:-1][full], starts[-1:]]))
     rows = best if rows is None else rows.gather(0, best)
     out = values.new_zeros(samples.counts.numel(), values.shape[1])
     return place_rows(values.gather(0, rows), full, out)

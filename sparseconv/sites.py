@@ -24,6 +24,7 @@ from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.geometry import Geometry, Ints, Kind
 from sparseconv.packing import Packing
 from sparseconv.rulebook import Rulebook
+from sparseconv.transforms import outside_transforms
 
 
 class Union(NamedTuple):
@@ -65,6 +66,7 @@ class SiteRecord:
     wrapper: weakref.ref[Sites] | None = field(default=None, repr=False)
 
     @cached_property
+    @outside_transforms
     def coords(self) -> Tensor:
         """Coordinates ``[N, 1 + D]`` in row order, batch first."""
         packing = self.index.packing
@@ -161,6 +163,7 @@ class Sites:
         site_set = (record.spatial_shape, record.batch_size, record.lower, record.coords_dtype)
         return _rebuild, (index.keys, index.order, index.packing, *site_set)
 
+    @outside_transforms
     def rows_of(self, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Look up coordinates through the hash index.
 
@@ -215,6 +218,7 @@ class Sites:
             self._moved[target] = moved
         return moved
 
+    @outside_transforms
     def convolve(self, geometry: Geometry, like: Sites | None = None) -> tuple[Sites, Rulebook]:
         """Return the output sites of a layer and its rulebook; built once per geometry.
 
@@ -236,6 +240,7 @@ class Sites:
             self._build(geometry)
         return self._children.get(geometry, self), self._rulebooks[geometry]
 
+    @outside_transforms
     def inverse(self, geometry: Geometry, like: Sites | None = None) -> tuple[Sites, Rulebook]:
         """Return the sites that the layer of ``geometry`` read to make these, and the way back.
 
@@ -260,6 +265,7 @@ class Sites:
             return like, parent.rulebook.transposed
         return like, like._rulebook_to(self, geometry).transposed
 
+    @outside_transforms
     def unite(self, other: Sites) -> Union:
         """Return the union with another set on the same grid; remembered while both live.
 
@@ -312,6 +318,7 @@ class Sites:
                 f"other: lives on a grid (batch, *spatial) of {grids[1]}, the input on {grids[0]}"
             )
 
+    @outside_transforms
     def padded_cells(self, target: Sites, geometry: Geometry) -> Tensor:
         """Return how many cells of each window lie in these sites' padded grid, int64 ``[n_out]``.
 

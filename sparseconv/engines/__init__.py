@@ -6,6 +6,7 @@ write the module and add its line to ``ENGINES``.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from collections.abc import Iterator
@@ -53,7 +54,13 @@ def engine(name: str) -> Iterator[None]:
 
 def get(name: str) -> Engine:
     """Return the module of the named engine."""
-    return cast(Engine, importlib.import_module(ENGINES[_checked(name)]))
+    return _module(ENGINES[_checked(name)])
+
+
+@functools.cache
+def _module(name: str) -> Engine:
+    """Return a module; every layer asks for one, and importing takes its time even then."""
+    return cast(Engine, importlib.import_module(name))
 
 
 def chosen(x: Tensor) -> str:

@@ -14,7 +14,10 @@ from sparseconv.dispatch import implements, refuse
 from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
 from sparseconv.functional.checks import Input
 from sparseconv.functional.precision import widened
+from sparseconv.samples import samples_of
+from sparseconv.sites import Sites
 from sparseconv.tensor import SparseTensor
+from sparseconv.transforms import outside_transforms
 
 
 def global_avg_pool(input: Input) -> Tensor:
@@ -67,12 +70,18 @@ def _adaptive(
                 f"stride, or x.dense()"
             )
         input = widened(input, name)
-        samples = torch.unique(input.coords[:, :1], dim=0)
-        coords = torch.nn.functional.pad(samples, (0, dimensions))
-        sites = sites_from_coords(coords, (1,) * dimensions, input.batch_size)
-        return SparseTensor.on_sites(pool(input)[samples[:, 0].long()], sites)
+        samples, sites = _site_per_sample(input.sites)
+        return SparseTensor.on_sites(pool(input)[samples], sites)
 
     return adaptive_pool
+
+
+@outside_transforms
+def _site_per_sample(sites: Sites) -> tuple[Tensor, Sites]:
+    """Return the samples that have sites, ascending, and one site for each of them."""
+    samples = torch.nonzero(samples_of(sites).counts)[:, 0]
+    coords = F.pad(samples[:, None].to(sites.coords.dtype), (0, sites.dimensions))
+    return samples, sites_from_coords(coords, (1,) * sites.dimensions, sites.batch_size)
 
 
 _AVERAGE = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
