@@ -220,8 +220,11 @@ def per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> In
 
 def _entries(name: str, value: Any, axes: int) -> tuple[Any, ...]:
     """Return the entries of a sequence, or a number once per axis."""
-    if type(value) is int:  # what most layers give
+    # what layers give, which nothing below would change
+    if type(value) is int:
         return (value,) * axes
+    if isinstance(value, tuple) and all(type(entry) is int for entry in value):
+        return value
     given = entries_of(value)
     if given is None and (isinstance(value, int | float) or hasattr(value, "__index__")):
         given = (value,) * axes  # a float is refused later

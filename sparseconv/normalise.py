@@ -139,7 +139,8 @@ def _composed(features: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Te
 
 def _values(samples: AnySamples, channels: int, groups: int, dtype: torch.dtype) -> Tensor:
     """Return how many values are normalised together, ``[S, 1]``; 1 where a sample is empty."""
-    return samples.counts.clamp(min=1)[:, None].to(dtype) * (channels // groups)
+    some, size = samples.some.to(dtype), channels // groups
+    return some if size == 1 else some * size
 
 
 def group_sum(sums: Tensor, groups: int) -> Tensor:

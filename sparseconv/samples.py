@@ -63,6 +63,31 @@ class Samples:
             order, counts = torch.arange(first.numel(), device=first.device), blocks
         return (*levels, (order, _starts(counts)))
 
+    @cached_property
+    @outside_transforms
+    def some(self) -> Tensor:
+        """The number of rows of each sample, int64 ``[S, 1]``; 1 where there is none."""
+        return self.counts.clamp(min=1)[:, None]
+
+    @cached_property
+    @outside_transforms
+    def first_counts(self) -> Tensor:
+        """How many rows each block of the first level holds, int64."""
+        return self.levels[0][1].diff()
+
+    @cached_property
+    @outside_transforms
+    def learnt_from(self) -> tuple[Tensor | None, Tensor] | None:
+        """The samples that have a variance, and ``n / (n - 1)`` of each, float64 ``[S', 1]``.
+
+        The samples are None where they are all, and the whole is None where there are none.
+        """
+        enough = self.counts > 1
+        if not bool(enough.any()):
+            return None
+        sites = self.counts[enough][:, None].double()
+        return (None if bool(enough.all()) else enough), sites / (sites - 1)
+
 
 @dataclass(frozen=True, eq=False)
 class TracedSamples:
@@ -85,6 +110,11 @@ class TracedSamples:
         """The number of rows of each sample, float32 ``[S]``."""
         ones = self.rows.new_ones(self.rows.shape[0], 1, dtype=torch.float32)
         return _ops().summed(ones, self.lanes, self.handle, self.whole)[:, 0]  # type: ignore[no-any-return]
+
+    @property
+    def some(self) -> Tensor:
+        """The same as ``[S, 1]``, 1 where there is none."""
+        return self.counts.clamp(min=1)[:, None]
 
 
 AnySamples: TypeAlias = Samples | TracedSamples
@@ -189,7 +219,7 @@ def sample_statistics(values: Tensor, samples: AnySamples) -> tuple[Tensor, Tens
     engine = engines.for_tensor(values)
     (order, starts), *levels = samples.levels
     sums, squares = engine.segment_statistics(values, order, starts)
-    counts = starts.diff()
+    counts = samples.first_counts
     for above in levels:
         sums, squares, counts = engine.merge_statistics(sums, squares, counts, *above)
     return sums, squares

@@ -25,6 +25,9 @@ SHARES = 8  # tasks of each thread then: fewer would leave some waiting for the 
 def by_chunks(count: int, task: Any, step: int = CHUNK_ROWS) -> None:
     """Call ``task(start, end)`` over ``count`` rows in chunks of ``step``, in parallel."""
     starts = range(0, count, step)
+    if len(starts) == 1:
+        task(0, count)
+        return
     in_parallel(lambda number: task(starts[number], min(starts[number] + step, count)), len(starts))
 
 
@@ -57,8 +60,8 @@ def array(x: Tensor) -> Array:
 
 def contiguous(x: Array) -> Array:
     """Return the array, or a contiguous copy."""
-    if x.flags.c_contiguous:
-        return x
+    if x.flags.c_contiguous or x.size < LEAST_VALUES:
+        return np.ascontiguousarray(x)
     out = empty_array(x.shape, x.dtype)
     _copy(x, out)
     return out

@@ -122,7 +122,7 @@ def finished_product(
     out = rows.view(rulebook.n_out, groups, columns)
     tiled = tiled_pairs(rulebook)
     pairs = tiled.in_rows, tiled.out_places, tiled.starts, tiled.order
-    arrays = (_bits if dots else array)(x), packed.blocks, *pairs
+    arrays = _own(features.dtype)(x), packed.blocks, *pairs
     extras = _extras(finish, (groups, c_out), columns, out.dtype)
     target = out.view(torch.uint16).numpy() if dots else out.numpy()
     kernel = bfloat.bfloat_tiles if dots else products.scatter_tiles
@@ -170,16 +170,33 @@ def _extras(
     is added at the end ``[n_out, G, c_out]``, and whether negative results become 0.
     """
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
-    factor = torch.empty(0, dtype=wide) if finish.factor is None else finish.factor[:, 0].to(wide)
-    bias = torch.zeros(shape, dtype=wide) if finish.bias is None else finish.bias.detach().to(wide)
-    other = torch.empty(0, *shape, dtype=dtype) if finish.other is None else finish.other
-    other = other.view(-1, *shape)
+    no_factor, no_bias, no_other = _nothing(shape, columns, dtype)
+    factor, bias, other = finish.factor, finish.bias, finish.other
     return (
-        array(factor),
-        array(padded(bias.reshape(shape), columns)),
-        _bits(other) if _dots(dtype) else array(other),
+        no_factor if factor is None else array(factor[:, 0].to(wide)),
+        no_bias if bias is None else array(padded(bias.detach().to(wide).reshape(shape), columns)),
+        no_other if other is None else _own(dtype)(other).reshape(-1, *shape),
         finish.relu,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _nothing(
+    shape: tuple[int, int], columns: int, dtype: torch.dtype
+) -> tuple[Array, Array, Array]:
+    """Return what stands for no factor, no bias and nothing added; nobody writes to it."""
+    wide = torch.float32 if dtype == torch.bfloat16 else dtype
+    own = _own(dtype)
+    return (
+        array(torch.empty(0, dtype=wide)),
+        array(torch.zeros(shape[0], columns, dtype=wide)),
+        own(torch.empty(0, *shape, dtype=dtype)),
+    )
+
+
+def _own(dtype: torch.dtype) -> Callable[[Tensor], Array]:
+    """Return what makes an array of rows in ``dtype`` for a product."""
+    return _bits if _dots(dtype) else array
 
 
 def _joined(weight: Tensor) -> Tensor:
@@ -236,7 +253,7 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
     if groups > 1 and min(c_in, c_out) == 1:
         return _depthwise_reduce(features, grad, rulebook, groups)
     dots = _dots(features.dtype)
-    own, kernel = (_bits, bfloat.bfloat_reduce) if dots else (array, products.reduce_tiles)
+    own, kernel = _own(features.dtype), bfloat.bfloat_reduce if dots else products.reduce_tiles
     x = own(features).reshape(rulebook.n_in, groups, c_in)
     dtype = np.dtype(np.float32) if dots else x.dtype
     columns, block = columns_of(c_out, dtype)

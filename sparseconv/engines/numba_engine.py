@@ -15,6 +15,7 @@ from sparseconv.engines import numba_segments as segments
 from sparseconv.engines import numba_statistics as statistics
 from sparseconv.engines import numba_windows as windows
 from sparseconv.engines import torch_engine
+from sparseconv.engines.numba_affine import affine
 from sparseconv.engines.numba_arrays import (
     LEAST,
     LEAST_VALUES,
@@ -162,7 +163,7 @@ def affine_rows(
     target = bits_or_numbers(out)
     by_shares(
         out.shape[0],
-        lambda s, e: segments.affine(*arrays, *numbers, own, s, e, target),
+        lambda s, e: affine(*arrays, *numbers, own, s, e, target),
         -(-LEAST_VALUES // max(out.shape[1], 1)),
     )
     return out.to(rows[0].dtype)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
-from sparseconv.engines.numba_bits import number, stored
+from sparseconv.engines.numba_bits import number
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, large
 
@@ -72,39 +72,6 @@ def scale_and_sum(
     for byte in range(0, values.shape[1] * values.itemsize, VECTOR_BYTES):
         place = sums + byte
         _scale_and_sum(values, x + byte, step, scale, y + byte, past, place, first, last)
-
-
-@Kernel
-def affine(
-    left: Array,
-    right: Array,
-    left_scale: Array,
-    right_scale: Array,
-    shift: Array,
-    segment: Array,
-    first: int,
-    last: int,
-    out: Array,
-) -> None:
-    """Write rows ``first`` to ``last`` of ``left * left_scale + right * right_scale + shift``.
-
-    Args:
-        left, right, out: ``[N, C]``, or bits of bfloat16; ``right`` may be without rows.
-        left_scale, right_scale, shift: ``[S, C]``.
-        segment: int64 ``[N]``, or without entries for one segment.
-    """
-    both, several = right.shape[0] > 0, segment.shape[0] > 0
-    for row in range(first, last):
-        own = segment[row] if several else 0
-        if both:
-            for column in range(left.shape[1]):
-                value = number(right[row, column]) * right_scale[own, column] + shift[own, column]
-                value = number(left[row, column]) * left_scale[own, column] + value
-                out[row, column] = stored(value, out)
-        else:
-            for column in range(left.shape[1]):
-                value = number(left[row, column]) * left_scale[own, column] + shift[own, column]
-                out[row, column] = stored(value, out)
 
 
 @Kernel

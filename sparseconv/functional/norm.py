@@ -22,7 +22,13 @@ from sparseconv.errors import (
 from sparseconv.functional.precision import widened
 from sparseconv.functional.traced_norm import traced_batch_norm
 from sparseconv.normalise import affine, normalise, tree_sum
-from sparseconv.samples import sample_spread, samples_of, whole_batch
+from sparseconv.samples import (
+    AnySamples,
+    TracedSamples,
+    sample_spread,
+    samples_of,
+    whole_batch,
+)
 from sparseconv.tensor import SparseTensor
 
 
@@ -59,7 +65,7 @@ def _sparse_batch_norm(
         return _by_running(input, running_mean, running_var, weight, bias, eps)
     features, samples = input.features, whole_batch(input.sites)
     normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
-    _learn(running_mean, running_var, mean, variance, samples.counts, momentum)
+    _learn(running_mean, running_var, mean, variance, samples, momentum)
     return input.replace(normal)
 
 
@@ -86,7 +92,7 @@ def _sparse_instance_norm(
         return _by_running(input, running_mean, running_var, weight, bias, eps)
     features, samples = input.features, samples_of(input.sites)
     normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
-    _learn(running_mean, running_var, mean, variance, samples.counts, momentum)
+    _learn(running_mean, running_var, mean, variance, samples, momentum)
     return input.replace(normal)
 
 
@@ -192,26 +198,31 @@ def _learn(
     running_var: Tensor | None,
     mean: Tensor,
     variance: Tensor,
-    counts: Tensor,
+    samples: AnySamples,
     momentum: float,
 ) -> None:
     """Move the running statistics towards those of the samples with two sites or more."""
     if running_mean is None and running_var is None:
         return
-    if torch.compiler.is_compiling():
+    if isinstance(samples, TracedSamples):
         raise SparseConvNotImplementedError(
             "track_running_stats: a compiled graph learns no statistics per sample; use "
             "torch.nn.InstanceNorm without them, or torch.nn.BatchNorm"
         )
-    enough = counts > 1
-    if not bool(enough.any()):
+    if samples.learnt_from is None:
         return
-    sites = counts[enough][:, None].to(mean.dtype)
-    unbiased = variance.detach()[enough] * (sites / (sites - 1))
-    for running, seen in ((running_mean, mean.detach()[enough]), (running_var, unbiased)):
-        if running is not None:
-            average = tree_sum(seen) / seen.shape[0]
-            running.lerp_(average.to(running.dtype), momentum)
+    enough, unbiased = samples.learnt_from
+    if running_mean is not None:
+        _move(running_mean, mean.detach(), enough, momentum)
+    if running_var is not None:
+        seen = variance.detach() if enough is None else variance.detach()[enough]
+        _move(running_var, seen * unbiased.to(seen.dtype), None, momentum)
+
+
+def _move(running: Tensor, seen: Tensor, enough: Tensor | None, momentum: float) -> None:
+    """Move ``running`` ``[C]`` towards the mean of ``seen`` ``[S, C]`` over samples ``enough``."""
+    seen = seen if enough is None else seen[enough]
+    running.lerp_((tree_sum(seen) / seen.shape[0]).to(running.dtype), momentum)
 
 
 def _scaled(
