@@ -33,7 +33,7 @@ def streams(setting: Setting) -> Iterator[Row]:
     """Yield every layer that does nothing but move bytes."""
     cases = _pooling(setting.x) | _features(setting.x)
     for what, (run, size) in cases.items():
-        ms = setting.measure({"copy": floors.copy(size), "ours": run}, seconds=1)
+        ms = setting.measure({"copy": floors.copy(size), "ours": run}, rounds=15, seconds=2)
         yield setting.row("stream", what, ms["ours"], "copy", ms["copy"], BAR)
 
 

@@ -27,8 +27,10 @@ def interleaved(
     """Return the median time of each contender in milliseconds.
 
     Every round runs each contender once, so that a machine that slows down for a while slows all
-    of them. The garbage collector stays off while the clock runs. ``time.process_time`` as clock
-    counts the processor's time instead, for a machine that others work on.
+    of them, and begins with another one. Garbage is collected before a round and not within it: a
+    collection takes longer than most layers, leaves the caches without their code, and all threads
+    asleep. ``time.process_time`` as clock counts the processor's time instead, for a machine that
+    others work on.
 
     After ``seconds`` no further round begins once three are there; two are enough of those that
     take ``LONG`` seconds. A round that takes a third of the time needs no warming up, and is
@@ -37,7 +39,7 @@ def interleaved(
     begin = time.perf_counter()
     measured: list[dict[str, float]] = []
     while len(measured) < warm_up + rounds:
-        measured.append({name: _time(run, clock) for name, run in contenders.items()})
+        measured.append(_round(contenders, len(measured), clock))
         spent = time.perf_counter() - begin
         if spent / len(measured) > seconds / 3:
             warm_up = 0
@@ -48,14 +50,23 @@ def interleaved(
     return {name: 1e3 * statistics.median(one[name] for one in kept) for name in contenders}
 
 
-def _time(run: Callable[[], Any], clock: Callable[[], float]) -> float:
+def _round(
+    contenders: dict[str, Callable[[], Any]], number: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    names = list(contenders)
+    first = number % len(names)
     gc.collect()
     gc.disable()
+    try:
+        return {name: _time(contenders[name], clock) for name in names[first:] + names[:first]}
+    finally:
+        gc.enable()
+
+
+def _time(run: Callable[[], Any], clock: Callable[[], float]) -> float:
     start = clock()
     run()
-    elapsed = clock() - start
-    gc.enable()
-    return elapsed
+    return clock() - start
 
 
 def machine() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,13 @@ def test_a_network_compiles_nothing_after_warmup(
 ) -> None:
     program = NETWORK.format(dtype=dtype, partial=partial)
     assert _compilations(_run(program, warm_cache)) == 0
+
+
+def test_what_other_sources_compiled_to_is_dropped(warm_cache: Path, tmp_path: Path) -> None:
+    """As after an upgrade that changed a helper, whose kernels' own files stayed."""
+    cache = shutil.copytree(warm_cache, tmp_path / "cache")
+    (stamp,) = cache.rglob("sparseconv.sources")
+    stamp.write_text("of other sources", encoding="ascii")
+    program = PROGRAM.format(channels=4)
+    assert _compilations(_run(program, cache)) > 0
+    assert _compilations(_run(program, cache)) == 0

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseconv.engines.numba_compile import in_parallel
+from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.numba_vectors import VECTOR_BYTES
 from sparseconv.memory import empty, empty_array
 

@@ -1,19 +1,15 @@
-"""Compiled loops: without the GIL, cached on disk, on torch's number of threads."""
+"""Compiled loops: without the GIL, cached on disk."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-import os
-import threading
+import hashlib
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
-import torch
 from filelock import FileLock
 
 KERNELS: list[Kernel] = []
@@ -58,56 +54,22 @@ class Kernel:
             return
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "sparseconv.lock"):
+            _drop_outdated(folder)
             self._dispatcher.compile(signature)
 
 
-class _Threads:
-    """Helper threads beside the caller's own, made when first needed and anew after a fork."""
+@functools.cache
+def _drop_outdated(folder: Path) -> None:
+    """Delete compiled code of other sources than these; with the lock.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._size = 0
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
-
-    def _forget(self) -> None:
-        self._lock = threading.Lock()
-        self._pool, self._size = None, 0
-
-    def submit(self, work: Callable[[], None], helpers: int) -> list[Future[None]]:
-        with self._lock:
-            if self._pool is None or self._size < helpers:
-                self._pool = ThreadPoolExecutor(helpers, thread_name_prefix="sparseconv")
-                self._size = helpers
-            pool = self._pool
-            return [pool.submit(work) for _ in range(helpers)]
-
-
-_threads = _Threads()
-
-
-def in_parallel(task: Callable[[int], Any], count: int) -> None:
-    """Call ``task(0)`` to ``task(count - 1)``, in any order, on torch's number of threads.
-
-    The calling thread works too, and takes over whatever no helper has begun, so that a busy pool
-    (several Python threads at once) slows a call down and never blocks it.
+    Numba looks at the file of a kernel alone, but the helpers that it calls are compiled into it.
     """
-    helpers = min(torch.get_num_threads(), count) - 1
-    if helpers < 1:
-        for number in range(count):
-            task(number)
+    sources = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("numba_*.py")):
+        sources.update(path.read_bytes())
+    stamp = folder / "sparseconv.sources"
+    if stamp.exists() and stamp.read_text(encoding="ascii") == sources.hexdigest():
         return
-    numbers = itertools.count()
-
-    def work() -> None:
-        while (number := next(numbers)) < count:
-            task(number)
-
-    futures = _threads.submit(work, helpers)
-    try:
-        work()
-    finally:
-        waited = [future for future in futures if not future.cancel()]
-    for future in waited:
-        future.result()
+    for path in folder.glob("numba_*.nb[ic]"):
+        path.unlink()
+    stamp.write_text(sources.hexdigest(), encoding="ascii")

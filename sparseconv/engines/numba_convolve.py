@@ -28,8 +28,8 @@ from sparseconv.engines.numba_arrays import (
     ranges,
     without_padding,
 )
-from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_rulebook import TILE_ROWS, TiledPairs, tiled_pairs, window_rows
+from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.numba_vectors import BFLOAT_DOTS, VECTOR_BYTES
 from sparseconv.engines.protocol import Finish
 from sparseconv.memory import empty

@@ -28,7 +28,6 @@ from sparseconv.engines.numba_arrays import (
     without_padding,
 )
 from sparseconv.engines.numba_bits import bits_or_numbers
-from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_convolve import finished_product as finished_product
 from sparseconv.engines.numba_convolve import gather_gemm_reduce as gather_gemm_reduce
 from sparseconv.engines.numba_convolve import gather_gemm_scatter as gather_gemm_scatter
@@ -47,6 +46,7 @@ from sparseconv.engines.numba_rulebook import build_rulebook as build_rulebook
 from sparseconv.engines.numba_rulebook import window_rows
 from sparseconv.engines.numba_sample import sample_gemm as sample_gemm
 from sparseconv.engines.numba_sample import sample_gemm_grads as sample_gemm_grads
+from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.protocol import wider
 from sparseconv.memory import empty
 from sparseconv.rulebook import Rulebook

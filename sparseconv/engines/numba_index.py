@@ -13,8 +13,8 @@ from sparseconv.engines import numba_reach as reach
 from sparseconv.engines import numba_sites as kernels
 from sparseconv.engines import torch_engine
 from sparseconv.engines.numba_arrays import CHUNK_ROWS, SHARES, by_chunks
-from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_sort import sort_by
+from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
 from sparseconv.memory import empty_array

@@ -13,9 +13,9 @@ from sparseconv.engines import numba_merge as kernels
 from sparseconv.engines import numba_products as products
 from sparseconv.engines import numba_sites, torch_engine
 from sparseconv.engines.numba_arrays import CHUNK_ROWS, by_chunks
-from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_index import box, table
 from sparseconv.engines.numba_sort import sort_by
+from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.numba_windows import AHEAD, WindowRows, order_tile
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sparseconv.engines import numba_deform as deform
 from sparseconv.engines.numba_arrays import array, columns_of, padded, ranges
-from sparseconv.engines.numba_compile import in_parallel
 from sparseconv.engines.numba_convolve import REDUCE_BYTES, REDUCE_TASKS
+from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.rulebook import Taps
 
 Array = np.ndarray[Any, Any]
