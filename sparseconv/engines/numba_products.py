@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
+from sparseconv.engines.numba_coming import Coming, enough_steps
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
 
@@ -28,35 +29,43 @@ Array = np.ndarray[Any, Any]
 CHUNK = 64
 
 
-def _emit_multiply(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows."""
+def _emit_multiply(vectors: int, spread: bool = False) -> Callable[..., None]:
+    """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows.
+
+    The rows of the next pairs arrive while these are multiplied: asked for at once, or where there
+    are enough channels, line by line.
+    """
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
         _, x, x_stride, in_rows, out, out_stride, out_rows, weight, c_in, first, last = args
-        most = max(sizes(vectors))
+        length = builder.mul(c_in, emitter.const(emitter.size))
         for size in sizes(vectors):
+            whole = size == max(sizes(vectors))  # not of the few pairs left over
             with emitter.loop(first, last, size, []) as pairs:
                 entries = [emitter.plus(pairs.number, row) for row in range(size)]
                 sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
                 targets = [emitter.load_row(out_rows, e, out, out_stride) for e in entries]
-                start = [emitter.load(target, v) for target in targets for v in range(vectors)]
-                if size == most:  # the rows of the next pairs arrive while these are multiplied
-                    following = emitter.plus(pairs.number, size)
-                    length = builder.mul(c_in, emitter.const(emitter.size))
-                    emitter.fetch_rows(in_rows, following, size, last, x, x_stride, length)
-                with emitter.loop(emitter.const(0), c_in, 1, start) as channels:
-                    block = emitter.plus(weight, channels.number, vectors * VECTOR_BYTES)
-                    columns = [emitter.load(block, vector) for vector in range(vectors)]
-                    totals = []
-                    for row, source in enumerate(sources):
-                        place = emitter.plus(source, channels.number, emitter.size)
-                        value = emitter.broadcast(place)
-                        for vector, column in enumerate(columns):
-                            total = channels.values[row * vectors + vector]
-                            totals.append(emitter.fma(value, column, total))
-                    channels.values = totals
-                for number, value in enumerate(channels.values):
+                totals = [emitter.load(target, v) for target in targets for v in range(vectors)]
+                coming = Coming(emitter, (in_rows, x, x_stride), pairs.number, size, last, length)
+                if whole and not spread:
+                    coming.fetch_short()
+                done = emitter.const(0)
+                for fetching in (True, False) if whole and spread else (False,):
+                    end = coming.steps if fetching else c_in
+                    with emitter.loop(done, end, 1, totals) as channels:
+                        if fetching:
+                            coming.fetch_line(channels.number)
+                        block = emitter.plus(weight, channels.number, vectors * VECTOR_BYTES)
+                        columns = [emitter.load(block, vector) for vector in range(vectors)]
+                        values = iter(channels.values)
+                        channels.values = [
+                            emitter.fma(value, column, next(values))
+                            for value in emitter.broadcasts(sources, channels.number)
+                            for column in columns
+                        ]
+                    done, totals = channels.number, channels.values
+                for number, value in enumerate(totals):
                     emitter.store(value, targets[number // vectors], number % vectors)
             first = pairs.number
 
@@ -114,6 +123,11 @@ def _multiply_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
 @intrinsic
 def _multiply_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
     return addresses(_emit_multiply(2), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+
+
+@intrinsic
+def _multiply_spread(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
+    return addresses(_emit_multiply(2, True), like, (x, xs, ir_, o, os, or_, w, c, first, last))
 
 
 @intrinsic
@@ -192,6 +206,7 @@ def scatter_tiles(
     scales = np.empty(tile if ordered and scaled else 0, factor.dtype)
     rows, places = in_rows.ctypes.data, out_places.ctypes.data
     xs, ys = features.strides[0], out.strides[0]
+    spread = enough_steps(c_in, size)
     for number in range(numbers[0], numbers[1]):
         begin, end = number * tile, min((number + 1) * tile, out.shape[0])
         total = held[: end - begin] if ordered else out[begin:end]
@@ -210,6 +225,8 @@ def scatter_tiles(
                     w = weight[cell, group, block].ctypes.data
                     if width * size == VECTOR_BYTES:
                         _multiply_one(features, x, xs, rows, y, ys, places, w, c_in, first, last)
+                    elif spread:
+                        _multiply_spread(features, x, xs, rows, y, ys, places, w, c_in, first, last)
                     else:
                         _multiply_two(features, x, xs, rows, y, ys, places, w, c_in, first, last)
         if scaled:
@@ -221,6 +238,8 @@ def scatter_tiles(
             start, added = total.ctypes.data, bias.ctypes.data
             for byte in range(0, groups * blocks * width * size, VECTOR_BYTES):
                 rescale(out, start + byte, ys, scale, added + byte, 0, end - begin)
+        if not (ordered or relu or other.shape[0] > 0):
+            continue
         for place in range(begin, end):
             row = order[place] if ordered else place
             result = total[place - begin]

@@ -164,6 +164,10 @@ class Emitter:
         pointer = self.builder.inttoptr(address, self.scalar.as_pointer())
         return self._everywhere(self.builder.load(pointer), self.vector)
 
+    def broadcasts(self, rows: list[Value], number: Value) -> list[Value]:
+        """Return the scalar ``number`` of each row, each in every lane of a vector."""
+        return [self.broadcast(self.plus(row, number, self.size)) for row in rows]
+
     def _everywhere(self, value: Value, kind: Any) -> Value:
         empty = ir.Constant(kind, ir.Undefined)
         single = self.builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
