@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from sparseconv.engines.numba_bits import number as number_in
 from sparseconv.engines.numba_bits import stored
 from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_multiply import emit_multiply, enough_steps
 from sparseconv.engines.numba_products import rescale
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
 
@@ -52,43 +53,10 @@ def _dot_of(emitter: Emitter) -> Value:
     return module.globals.get(name) or ir.Function(module, kind, name)
 
 
-def _emit_dots(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows."""
-
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = Emitter(builder, types.float32)
-        _, x, x_stride, in_rows, out, out_stride, out_rows, weight, steps, first, last = args
-        dot = _dot_of(emitter)
-        most = max(sizes(vectors))
-        for size in sizes(vectors):
-            with emitter.loop(first, last, size, []) as pairs:
-                entries = [emitter.plus(pairs.number, row) for row in range(size)]
-                sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
-                targets = [emitter.load_row(out_rows, e, out, out_stride) for e in entries]
-                start = [emitter.load(target, v) for target in targets for v in range(vectors)]
-                if size == most:  # the rows of the next pairs arrive while these are multiplied
-                    following = emitter.plus(pairs.number, size)
-                    length = builder.mul(steps, emitter.const(4))
-                    emitter.fetch_rows(in_rows, following, size, last, x, x_stride, length)
-                with emitter.loop(emitter.const(0), steps, 1, start) as channels:
-                    block = emitter.plus(weight, channels.number, vectors * VECTOR_BYTES)
-                    columns = [
-                        builder.bitcast(emitter.load(block, vector), _PAIRS)
-                        for vector in range(vectors)
-                    ]
-                    totals = []
-                    for row, source in enumerate(sources):
-                        place = emitter.plus(source, channels.number, 4)
-                        value = builder.bitcast(emitter.broadcast(place), _PAIRS)
-                        for vector, column in enumerate(columns):
-                            total = channels.values[row * vectors + vector]
-                            totals.append(builder.call(dot, [total, value, column]))
-                    channels.values = totals
-                for number, value in enumerate(channels.values):
-                    emitter.store(value, targets[number // vectors], number % vectors)
-            first = pairs.number
-
-    return emit
+def _dots(emitter: Emitter, value: Value, column: Value, total: Value) -> Value:
+    """Return the total and the products of pairs of numbers, as :func:`emit_multiply` asks."""
+    pairs = (emitter.builder.bitcast(entry, _PAIRS) for entry in (value, column))
+    return emitter.builder.call(_dot_of(emitter), [total, *pairs])
 
 
 def _emit_outer_dots(vectors: int) -> Callable[..., None]:
@@ -137,12 +105,22 @@ def _outer_two(typing, like, x, xs, g, w, c, half):
 
 @intrinsic
 def _dots_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
-    return addresses(_emit_dots(1), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+    return addresses(
+        emit_multiply(1, fused=_dots), like, (x, xs, ir_, o, os, or_, w, c, first, last)
+    )
 
 
 @intrinsic
 def _dots_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
-    return addresses(_emit_dots(2), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+    return addresses(
+        emit_multiply(2, fused=_dots), like, (x, xs, ir_, o, os, or_, w, c, first, last)
+    )
+
+
+@intrinsic
+def _dots_spread(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
+    places = x, xs, ir_, o, os, or_, w, c, first, last
+    return addresses(emit_multiply(2, True, _dots), like, places)
 
 
 @Kernel
@@ -181,7 +159,7 @@ def bfloat_tiles(
     scales = np.empty(tile if ordered and scaled else 0, factor.dtype)
     sums = np.empty((tile, groups, out.shape[2]), np.float32)
     xs, ys = features.strides[0], sums.strides[0]
-    rows, places = in_rows.ctypes.data, out_places.ctypes.data
+    rows, places, spread = in_rows.ctypes.data, out_places.ctypes.data, enough_steps(steps, 4)
     for number in range(numbers[0], numbers[1]):
         begin, end = number * tile, min((number + 1) * tile, out.shape[0])
         total = sums[: end - begin]
@@ -200,6 +178,8 @@ def bfloat_tiles(
                     w = weight[cell, group, block].ctypes.data
                     if width == LANES:
                         _dots_one(total, x, xs, rows, y, ys, places, w, steps, first, last)
+                    elif spread:
+                        _dots_spread(total, x, xs, rows, y, ys, places, w, steps, first, last)
                     else:
                         _dots_two(total, x, xs, rows, y, ys, places, w, steps, first, last)
         if scaled:

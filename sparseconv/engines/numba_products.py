@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
-from sparseconv.engines.numba_coming import Coming, enough_steps
 from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_multiply import emit_multiply, enough_steps
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
 
 Array = np.ndarray[Any, Any]
@@ -27,49 +27,6 @@ Array = np.ndarray[Any, Any]
 # input channels of a weight gradient taken at a time: the rows of a tile's pairs stay in the
 # first-level cache while the blocks of output channels are walked
 CHUNK = 64
-
-
-def _emit_multiply(vectors: int, spread: bool = False) -> Callable[..., None]:
-    """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows.
-
-    The rows of the next pairs arrive while these are multiplied: asked for at once, or where there
-    are enough channels, line by line.
-    """
-
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, x_stride, in_rows, out, out_stride, out_rows, weight, c_in, first, last = args
-        length = builder.mul(c_in, emitter.const(emitter.size))
-        for size in sizes(vectors):
-            whole = size == max(sizes(vectors))  # not of the few pairs left over
-            with emitter.loop(first, last, size, []) as pairs:
-                entries = [emitter.plus(pairs.number, row) for row in range(size)]
-                sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
-                targets = [emitter.load_row(out_rows, e, out, out_stride) for e in entries]
-                totals = [emitter.load(target, v) for target in targets for v in range(vectors)]
-                coming = Coming(emitter, (in_rows, x, x_stride), pairs.number, size, last, length)
-                if whole and not spread:
-                    coming.fetch_short()
-                done = emitter.const(0)
-                for fetching in (True, False) if whole and spread else (False,):
-                    end = coming.steps if fetching else c_in
-                    with emitter.loop(done, end, 1, totals) as channels:
-                        if fetching:
-                            coming.fetch_line(channels.number)
-                        block = emitter.plus(weight, channels.number, vectors * VECTOR_BYTES)
-                        columns = [emitter.load(block, vector) for vector in range(vectors)]
-                        values = iter(channels.values)
-                        channels.values = [
-                            emitter.fma(value, column, next(values))
-                            for value in emitter.broadcasts(sources, channels.number)
-                            for column in columns
-                        ]
-                    done, totals = channels.number, channels.values
-                for number, value in enumerate(totals):
-                    emitter.store(value, targets[number // vectors], number % vectors)
-            first = pairs.number
-
-    return emit
 
 
 def _emit_outer(vectors: int) -> Callable[..., None]:
@@ -117,17 +74,17 @@ def _emit_outer(vectors: int) -> Callable[..., None]:
 
 @intrinsic
 def _multiply_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
-    return addresses(_emit_multiply(1), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+    return addresses(emit_multiply(1), like, (x, xs, ir_, o, os, or_, w, c, first, last))
 
 
 @intrinsic
 def _multiply_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
-    return addresses(_emit_multiply(2), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+    return addresses(emit_multiply(2), like, (x, xs, ir_, o, os, or_, w, c, first, last))
 
 
 @intrinsic
 def _multiply_spread(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
-    return addresses(_emit_multiply(2, True), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+    return addresses(emit_multiply(2, True), like, (x, xs, ir_, o, os, or_, w, c, first, last))
 
 
 @intrinsic

@@ -20,7 +20,6 @@ _AVX512 = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 VECTOR_BYTES = 64 if _AVX512 else 32
 CACHE_LINE = 64
 STREAMED_BYTES = 2**23  # results from here on have left the cache when they are read
-FETCHED_BYTES = 256  # the longest rows that are fetched ahead of their use
 ROWS = 8 if _AVX512 else 4
 # Dot products of pairs of bfloat16 numbers, added to float32: AVX-512 BF16.
 BFLOAT_DOTS = _AVX512 and llvmlite.binding.get_host_cpu_features().get("avx512bf16", False)
@@ -119,28 +118,6 @@ class Emitter:
         function = module.globals.get(name) or ir.Function(module, kind, name)
         place = self.builder.inttoptr(address, pointer)
         self.builder.call(function, [place, *(ir.Constant(number, flag) for flag in (0, 3, 1))])
-
-    def fetch_rows(
-        self, rows: Value, first: Value, count: int, last: Value, x: Value, stride: Value, size: Any
-    ) -> None:
-        """Ask for the rows ``first`` to ``first + count`` of pairs, ``size`` bytes each.
-
-        Pairs from ``last`` on are not looked at: the row before it stands in. Long rows are left
-        alone: they would push what is in use out of the first-level cache.
-        """
-        end = self.builder.sub(last, self.const(1))
-        places = []
-        for row in range(count):
-            entry = self.plus(first, row)
-            inside = self.builder.icmp_signed("<", entry, end)
-            entry = self.builder.select(inside, entry, end)
-            places.append(self.load_row(rows, entry, x, stride))
-        lines = self.builder.sdiv(self.plus(size, CACHE_LINE - 1), self.const(CACHE_LINE))
-        short = self.builder.icmp_signed("<=", size, self.const(FETCHED_BYTES))
-        lines = self.builder.select(short, lines, self.const(0))
-        with self.loop(self.const(0), lines, 1, []) as line:
-            for place in places:
-                self.fetch(self.plus(place, line.number, CACHE_LINE))
 
     def load_shorts(self, address: Value, vector: int) -> Value:
         """Return as many int16 numbers as a vector has lanes, the ``vector``-th such lot."""

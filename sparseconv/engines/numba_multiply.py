@@ -1,0 +1,129 @@
+"""The innermost loops of the products: rows times a block of weight, added to other rows.
+
+While they multiply the rows of some pairs, those of the next ones are fetched into the cache. A
+core waits for about 24 cache lines at a time: where one is asked for in each of many steps, all are
+there when their turn comes; asked for at once they stop the core until most have come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+from sparseconv.engines.numba_vectors import CACHE_LINE, ROWS, VECTOR_BYTES, Emitter, Value, sizes
+
+Fused = Callable[[Emitter, Value, Value, Value], Value]  # value, column, total: the new total
+FETCHED_BYTES = 256  # the longest rows that are fetched at once
+
+
+class _Coming:
+    """The rows of the pairs behind some, which are multiplied in one step a channel.
+
+    Args:
+        emitter: of the code.
+        rows: addresses of int32 row numbers, one per pair, and of the rows, and their stride.
+        pair, count: the present pairs; as many follow.
+        last: the pair behind the last one of all; the one before it stands in for those behind.
+        length: bytes of a row that are read.
+    """
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        rows: tuple[Value, Value, Value],
+        pair: Value,
+        count: int,
+        last: Value,
+        length: Value,
+    ) -> None:
+        builder = emitter.builder
+        self._emitter, self._rows, self._count, self._length = emitter, rows, count, length
+        self._next, self._final = emitter.plus(pair, count), emitter.plus(last, -1)
+        self._lines = builder.sdiv(emitter.plus(length, CACHE_LINE - 1), emitter.const(CACHE_LINE))
+
+    @property
+    def steps(self) -> Value:
+        """The number of lines, and of the first steps in which one of them is fetched each."""
+        return self._emitter.builder.mul(self._lines, self._emitter.const(self._count))
+
+    def fetch_line(self, step: Value) -> None:
+        """Ask for the line of a step: the first of each row, then the second of each."""
+        emitter, builder = self._emitter, self._emitter.builder
+        row = builder.and_(step, emitter.const(self._count - 1))
+        line = builder.lshr(step, emitter.const(self._count.bit_length() - 1))
+        place = self._place(builder.add(self._next, row))
+        emitter.fetch(emitter.plus(place, line, CACHE_LINE))
+
+    def fetch_short(self) -> None:
+        """Ask for all lines, of rows that are short enough to leave the present ones in place."""
+        emitter, builder = self._emitter, self._emitter.builder
+        places = [self._place(emitter.plus(self._next, row)) for row in range(self._count)]
+        short = builder.icmp_signed("<=", self._length, emitter.const(FETCHED_BYTES))
+        lines = builder.select(short, self._lines, emitter.const(0))
+        with emitter.loop(emitter.const(0), lines, 1, []) as line:
+            for place in places:
+                emitter.fetch(emitter.plus(place, line.number, CACHE_LINE))
+
+    def _place(self, pair: Value) -> Value:
+        """Return the address of a pair's row."""
+        builder = self._emitter.builder
+        inside = builder.icmp_signed("<", pair, self._final)
+        rows, x, stride = self._rows
+        return self._emitter.load_row(rows, builder.select(inside, pair, self._final), x, stride)
+
+
+def _fma(emitter: Emitter, value: Value, column: Value, total: Value) -> Value:
+    return emitter.fma(value, column, total)
+
+
+def emit_multiply(vectors: int, spread: bool = False, fused: Fused = _fma) -> Callable[..., None]:
+    """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows.
+
+    Args:
+        vectors: of columns of the block.
+        spread: whether the rows of the next pairs are fetched line by line, not at once.
+        fused: what is done with what a row holds for one step.
+    """
+
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        emitter = Emitter(builder, signature.args[0].dtype)
+        _, x, x_stride, in_rows, out, out_stride, out_rows, weight, steps, first, last = args
+        length = builder.mul(steps, emitter.const(emitter.size))
+        for size in sizes(vectors):
+            whole = size == max(sizes(vectors))  # not of the few pairs left over
+            with emitter.loop(first, last, size, []) as pairs:
+                entries = [emitter.plus(pairs.number, row) for row in range(size)]
+                sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
+                targets = [emitter.load_row(out_rows, e, out, out_stride) for e in entries]
+                totals = [emitter.load(target, v) for target in targets for v in range(vectors)]
+                coming = _Coming(emitter, (in_rows, x, x_stride), pairs.number, size, last, length)
+                if whole and not spread:
+                    coming.fetch_short()
+                done = emitter.const(0)
+                for fetching in (True, False) if whole and spread else (False,):
+                    end = coming.steps if fetching else steps
+                    with emitter.loop(done, end, 1, totals) as step:
+                        if fetching:
+                            coming.fetch_line(step.number)
+                        block = emitter.plus(weight, step.number, vectors * VECTOR_BYTES)
+                        columns = [emitter.load(block, vector) for vector in range(vectors)]
+                        values = iter(step.values)
+                        step.values = [
+                            fused(emitter, value, column, next(values))
+                            for value in emitter.broadcasts(sources, step.number)
+                            for column in columns
+                        ]
+                    done, totals = step.number, step.values
+                for number, value in enumerate(totals):
+                    emitter.store(value, targets[number // vectors], number % vectors)
+            first = pairs.number
+
+    return emit
+
+
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+def enough_steps(steps: int, size: int) -> bool:
+    """Return whether the lines of ``ROWS`` rows take at most every second step; inside kernels."""
+    return 2 * ROWS * -(-steps * size // CACHE_LINE) <= steps
