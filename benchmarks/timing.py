@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 LONG = 4.0
+COLLECTED = 0.3  # seconds of a round from which garbage is collected after it
 
 
 def interleaved(
@@ -27,48 +28,48 @@ def interleaved(
     """Return the median time of each contender in milliseconds.
 
     Every round runs each contender once, so that a machine that slows down for a while slows all
-    of them, and begins with another one. Garbage is collected before a round and not within it: a
-    collection takes longer than most layers, leaves the caches without their code, and all threads
-    asleep. ``time.process_time`` as clock counts the processor's time instead, for a machine that
-    others work on.
+    of them, and begins with another one. The garbage collector stays off while the clock runs, and
+    between short rounds too: a collection takes longer than most layers and empties the caches of
+    what runs between them. ``time.process_time`` as clock counts the processor's time instead, for
+    a machine that others work on.
 
     After ``seconds`` no further round begins once three are there; two are enough of those that
     take ``LONG`` seconds. A round that takes a third of the time needs no warming up, and is
     counted from the first.
     """
+    gc.collect()
+    gc.disable()
+    try:
+        kept = _rounds(contenders, rounds, warm_up, clock, seconds)
+    finally:
+        gc.enable()
+    return {name: 1e3 * statistics.median(one[name] for one in kept) for name in contenders}
+
+
+def _rounds(
+    contenders: dict[str, Callable[[], Any]],
+    rounds: int,
+    warm_up: int,
+    clock: Callable[[], float],
+    seconds: float,
+) -> list[dict[str, float]]:
+    """Return what each contender took in the rounds that count."""
+    names = list(contenders)
     begin = time.perf_counter()
     measured: list[dict[str, float]] = []
     while len(measured) < warm_up + rounds:
-        measured.append(_round(contenders, len(measured), clock))
+        first = len(measured) % len(names)
+        order = names[first:] + names[:first]
+        measured.append({name: _time(contenders[name], clock) for name in order})
         spent = time.perf_counter() - begin
         if spent / len(measured) > seconds / 3:
             warm_up = 0
         least = 2 if spent / len(measured) > LONG else 3
         if spent > seconds and len(measured) >= warm_up + min(rounds, least):
             break
-    kept = measured[warm_up:]
-    return {name: 1e3 * statistics.median(one[name] for one in kept) for name in contenders}
-
-
-def _round(
-    contenders: dict[str, Callable[[], Any]], number: int, clock: Callable[[], float]
-) -> dict[str, float]:
-    names = list(contenders)
-    first = number % len(names)
-    gc.collect()
-    gc.disable()
-    _wake()
-    try:
-        return {name: _time(contenders[name], clock) for name in names[first:] + names[:first]}
-    finally:
-        gc.enable()
-
-
-def _wake() -> None:
-    """Keep all threads at work for some milliseconds."""
-    matrix = torch.ones(512, 512)
-    for _ in range(8):
-        matrix @ matrix
+        if spent / len(measured) > COLLECTED:
+            gc.collect()
+    return measured[warm_up:]
 
 
 def _time(run: Callable[[], Any], clock: Callable[[], float]) -> float:

@@ -28,6 +28,8 @@ def _emit_max(vectors: int, with_cells: bool) -> Callable[..., None]:
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
         _, x, stride, rows, out, past, cells, chosen, first, last = args
+        if vectors == WIDE:
+            row_ahead(emitter, rows, first, x, stride)
         source = emitter.load_row(rows, first, x, stride)
         start = [emitter.load(source, vector) for vector in range(vectors)]
         if with_cells:
