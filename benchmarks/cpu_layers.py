@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import sparseconv as sc
 from benchmarks import floors, peers
@@ -27,13 +27,15 @@ def forward(layer: nn.Module, x: sc.SparseTensor) -> Callable[[], object]:
     return run
 
 
-def backward(layer: nn.Module, x: sc.SparseTensor) -> Callable[[], object]:
+def backward(
+    layer: nn.Module, x: sc.SparseTensor, cotangent: Tensor | None = None
+) -> Callable[[], object]:
     """Return the backward pass alone: the gradients of the input and the weight."""
     leaf = x.replace(x.features.clone().requires_grad_())
     y = layer(leaf).features
-    cotangent = torch.ones_like(y)
+    given = torch.ones_like(y) if cotangent is None else cotangent
     inputs = [leaf.features, *layer.parameters()]
-    return lambda: torch.autograd.grad(y, inputs, cotangent, retain_graph=True)
+    return lambda: torch.autograd.grad(y, inputs, given, retain_graph=True)
 
 
 def with_channels(x: sc.SparseTensor, channels: int) -> sc.SparseTensor:

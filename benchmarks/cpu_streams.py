@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import sparseconv as sc
 from benchmarks import floors
@@ -18,7 +18,7 @@ from sparseconv.rulebook import Rulebook
 CHANNELS = 64
 ROW = 4 * CHANNELS
 BAR = 2.0
-Cases = dict[str, tuple[Callable[[], object], float]]
+Cases = dict[str, tuple[Callable[[], object], Tensor, float]]  # the layer, its input, bytes
 
 
 def rulebook_of(layer: nn.Module, x: sc.SparseTensor) -> Rulebook:
@@ -32,8 +32,9 @@ def rulebook_of(layer: nn.Module, x: sc.SparseTensor) -> Rulebook:
 def streams(setting: Setting) -> Iterator[Row]:
     """Yield every layer that does nothing but move bytes."""
     cases = _pooling(setting.x) | _features(setting.x)
-    for what, (run, size) in cases.items():
-        ms = setting.measure({"copy": floors.copy(size), "ours": run}, rounds=15, seconds=2)
+    for what, (run, given, size) in cases.items():
+        contenders = {"copy": floors.copy(size, given), "ours": run}
+        ms = setting.measure(contenders, rounds=15, seconds=2)
         yield setting.row("stream", what, ms["ours"], "copy", ms["copy"], BAR)
 
 
@@ -82,25 +83,28 @@ def _pooling(x: sc.SparseTensor) -> Cases:
     apart, overlapping = rulebook_of(small, y), rulebook_of(wide, y)
     size = ROW * (apart.n_in + apart.n_out) + 8 * apart.num_pairs
     windows = ROW * (overlapping.num_pairs + overlapping.n_out) + 8 * overlapping.num_pairs
+    x, grad = y.features, torch.ones(apart.n_out, CHANNELS)
     return {
-        f"max pooling, k=2, stride 2, {CHANNELS} channels": (forward(small, y), size),
-        f"the same, backward, {CHANNELS} channels": (backward(small, y), size),
-        f"average pooling, k=2, stride 2, {CHANNELS} channels": (forward(mean, y), size),
-        f"max pooling, k=3, stride 2, {CHANNELS} channels": (forward(wide, y), windows),
+        f"max pooling, k=2, stride 2, {CHANNELS} channels": (forward(small, y), x, size),
+        f"the same, backward, {CHANNELS} channels": (backward(small, y, grad), grad, size),
+        f"average pooling, k=2, stride 2, {CHANNELS} channels": (forward(mean, y), x, size),
+        f"max pooling, k=3, stride 2, {CHANNELS} channels": (forward(wide, y), x, windows),
     }
 
 
 def _features(x: sc.SparseTensor) -> Cases:
     y = with_channels(x, CHANNELS)
     z, size = y.replace(y.features.clone()), ROW * x.num_sites
+    own, grad = y.features, torch.ones(x.num_sites, CHANNELS)
     trained, fixed = nn.BatchNorm3d(CHANNELS), nn.BatchNorm3d(CHANNELS).eval()
+    norm, back = forward(trained, y), backward(trained, y, grad)
     return {
-        f"batch norm, eval, {CHANNELS} channels": (forward(fixed, y), 2 * size),
-        f"batch norm, train (reads twice), {CHANNELS} channels": (forward(trained, y), 3 * size),
-        f"batch norm, train, backward, {CHANNELS} channels": (backward(trained, y), 5 * size),
-        f"ReLU, {CHANNELS} channels": (forward(nn.ReLU(), y), 2 * size),
-        f"add, {CHANNELS} channels": (lambda: y + z, 3 * size),
-        f"cat, {CHANNELS} channels": (lambda: torch.cat([y, z], dim=1), 4 * size),
+        f"batch norm, eval, {CHANNELS} channels": (forward(fixed, y), own, 2 * size),
+        f"batch norm, train (reads twice), {CHANNELS} channels": (norm, own, 3 * size),
+        f"batch norm, train, backward, {CHANNELS} channels": (back, grad, 5 * size),
+        f"ReLU, {CHANNELS} channels": (forward(nn.ReLU(), y), own, 2 * size),
+        f"add, {CHANNELS} channels": (lambda: y + z, own, 3 * size),
+        f"cat, {CHANNELS} channels": (lambda: torch.cat([y, z], dim=1), own, 4 * size),
     }
 
 

@@ -97,11 +97,22 @@ def products(works: Sequence[Work], passes: Sequence[str] = FORWARD) -> Callable
     return run
 
 
-def copy(size: float) -> Callable[[], object]:
-    """Return a copy that reads and writes ``size`` bytes in all, into memory that exists."""
-    source = torch.ones(int(size) // 8)
-    target = torch.empty_like(source)
-    return lambda: target.copy_(source)
+def copy(size: float, given: Tensor | None = None) -> Callable[[], object]:
+    """Return a copy that reads and writes ``size`` bytes in all, into memory that exists.
+
+    It reads the layer's own input ``given`` where there is one, over again if that is shorter: what
+    the layer finds in the cache, or has pushed out of it, the copy does too.
+    """
+    count = int(size) // 8
+    source = torch.ones(count) if given is None else given.detach().flatten()
+    target = torch.empty(count)
+    parts = [(part, source[: len(part)]) for part in target.split(max(len(source), 1))]
+
+    def run() -> None:
+        for part, own in parts:
+            part.copy_(own)
+
+    return run
 
 
 def sort_and_write(keys: Tensor, rulebook: Rulebook) -> Callable[[], object]:

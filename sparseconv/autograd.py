@@ -245,11 +245,14 @@ class _WindowMax(Rule):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         _, ctx.rulebook, ctx.engine = inputs
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # it would be a gradient of zeros for what was chosen
         ctx.save_for_backward(output[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (chosen,) = ctx.saved_tensors
+        if grads[0] is None:
+            return None, None, None
         return _WindowScatter.call(grads[0], chosen, ctx.rulebook, ctx.engine), None, None
 
 

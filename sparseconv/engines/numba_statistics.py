@@ -50,25 +50,40 @@ def _emit_sums(vectors: int, moments: bool) -> Callable[..., None]:
 
 
 def _emit_squares(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: write the sums of ``(x - centre) ** 2`` over rows of a segment."""
+    """Return the emitter of: write the sums of ``(x - centre) ** 2`` over rows of a segment.
+
+    The rows are in the cache; meanwhile as many that follow them are fetched.
+    """
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         dtype = signature.args[0].dtype
         emitter = Emitter(builder, types.float32 if dtype == types.uint16 else dtype)
-        _, x, stride, order, centre, out, first, last = args
+        _, x, stride, order, centre, out, first, last, end = args
         middle = [emitter.load(centre, vector) for vector in range(vectors)]
+        count = builder.sub(last, first)
         with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as rows:
-            pointer = emitter.plus(order, rows.number, 8)
-            row = builder.load(builder.inttoptr(pointer, ir.IntType(64).as_pointer()))
-            values = _loaded(emitter, dtype, builder.add(x, builder.mul(row, stride)), vectors)
-            offs = [builder.fsub(*entry) for entry in zip(values, middle, strict=True)]
+            coming = builder.add(rows.number, count)
+            inside = builder.icmp_signed("<", coming, end)
+            place = _row(emitter, order, builder.select(inside, coming, rows.number), x, stride)
+            for vector in range(vectors):
+                emitter.fetch(emitter.plus(place, vector, VECTOR_BYTES))
+            values = _loaded(emitter, dtype, _row(emitter, order, rows.number, x, stride), vectors)
+            off = [builder.fsub(*entry) for entry in zip(values, middle, strict=True)]
             rows.values = [
-                emitter.fma(off, off, total) for off, total in zip(offs, rows.values, strict=True)
+                emitter.fma(entry, entry, total)
+                for entry, total in zip(off, rows.values, strict=True)
             ]
         for vector, value in enumerate(rows.values):
             emitter.store(value, out, vector)
 
     return emit
+
+
+def _row(emitter: Emitter, order: Value, entry: Value, x: Value, stride: Value) -> Value:
+    """Return the address of row ``order[entry]``; ``order`` are int64."""
+    builder = emitter.builder
+    pointer = builder.inttoptr(emitter.plus(order, entry, 8), ir.IntType(64).as_pointer())
+    return builder.add(x, builder.mul(builder.load(pointer), stride))
 
 
 def _loaded(emitter: Emitter, dtype: Any, address: Value, vectors: int) -> list[Value]:
@@ -99,13 +114,13 @@ def _moments_wide(typing, like, a, b, s, o, c, t, m, first, last):
 
 
 @intrinsic
-def _squares_one(typing, like, x, s, o, c, out, first, last):
-    return addresses(_emit_squares(1), like, (x, s, o, c, out, first, last))
+def _squares_one(typing, like, x, s, o, c, out, first, last, end):
+    return addresses(_emit_squares(1), like, (x, s, o, c, out, first, last, end))
 
 
 @intrinsic
-def _squares_wide(typing, like, x, s, o, c, out, first, last):
-    return addresses(_emit_squares(WIDE), like, (x, s, o, c, out, first, last))
+def _squares_wide(typing, like, x, s, o, c, out, first, last, end):
+    return addresses(_emit_squares(WIDE), like, (x, s, o, c, out, first, last, end))
 
 
 @Kernel
@@ -157,10 +172,10 @@ def segment_statistics(
         while done + lanes <= columns:
             a, c, t = x + done * size, middle + done * wide, out + done * wide
             if done + WIDE * lanes <= columns:
-                _squares_wide(values, a, stride, rows, c, t, begin, end)
+                _squares_wide(values, a, stride, rows, c, t, begin, end, len(order))
                 done += WIDE * lanes
             else:
-                _squares_one(values, a, stride, rows, c, t, begin, end)
+                _squares_one(values, a, stride, rows, c, t, begin, end, len(order))
                 done += lanes
         squares[segment, done:] = 0
         for column in range(done, columns):
@@ -183,26 +198,28 @@ def merge_statistics(
     numbers: Array,
 ) -> None:
     """Write sums, squares off the mean, and numbers of rows of some segments of segments."""
-    columns = sums.shape[1]
-    mean = np.empty(columns, sums.dtype)
+    mean = np.empty(sums.shape[1], sums.dtype)
     for segment in range(first, last):
         begin, end = starts[segment], starts[segment + 1]
-        total[segment] = 0
-        out[segment] = 0
+        sum_of_all, squares_of_all = total[segment], out[segment]
+        sum_of_all[:] = 0
+        squares_of_all[:] = 0
         number = 0
         for entry in range(begin, end):
             number += counts[order[entry]]
-            for column in range(columns):
-                total[segment, column] += sums[order[entry], column]
+            part = sums[order[entry]]
+            for column in range(len(mean)):
+                sum_of_all[column] += part[column]
         numbers[segment] = number
-        for column in range(columns):
-            mean[column] = total[segment, column] / max(number, 1)
+        for column in range(len(mean)):
+            mean[column] = sum_of_all[column] / max(number, 1)
         for entry in range(begin, end):
-            part = order[entry]
-            count = out.dtype.type(counts[part])
-            for column in range(columns):
-                off = sums[part, column] / max(count, 1) - mean[column]
-                out[segment, column] += squares[part, column] + count * off * off
+            part, squares_of_part = sums[order[entry]], squares[order[entry]]
+            count = out.dtype.type(counts[order[entry]])
+            share = 1 / max(count, out.dtype.type(1))
+            for column in range(len(mean)):
+                off = part[column] * share - mean[column]
+                squares_of_all[column] += squares_of_part[column] + count * off * off
 
 
 @Kernel
