@@ -70,6 +70,7 @@ def _emit_hits(vectors: int) -> Callable[..., None]:
         with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
             if vectors == WIDE:
                 row_ahead(emitter, rows, pairs.number, x, stride)
+                row_ahead(emitter, rows, pairs.number, chosen, chosen_stride, WIDE // 2)
             source = emitter.load_row(rows, pairs.number, x, stride)
             holders = emitter.load_row(rows, pairs.number, chosen, chosen_stride)
             cell = emitter.splat(cells, pairs.number)

@@ -79,10 +79,12 @@ def order_tile(
             place[row] += 1
 
 
-def row_ahead(emitter: Emitter, rows: Value, pair: Value, x: Value, stride: Value) -> None:
+def row_ahead(
+    emitter: Emitter, rows: Value, pair: Value, x: Value, stride: Value, lines: int = WIDE
+) -> None:
     """Fetch the row of a later pair into the cache."""
     place = emitter.load_row(rows, emitter.plus(pair, AHEAD), x, stride)
-    for line in range(WIDE):
+    for line in range(lines):
         emitter.fetch(emitter.plus(place, line, VECTOR_BYTES))
 
 
