@@ -12,7 +12,7 @@ from torch import Tensor
 from sparseconv.engines import numba_reach as reach
 from sparseconv.engines import numba_sites as kernels
 from sparseconv.engines import torch_engine
-from sparseconv.engines.numba_arrays import CHUNK_ROWS, SHARES, by_chunks
+from sparseconv.engines.numba_arrays import CHUNK_ROWS, LEAST_VALUES, SHARES, by_chunks, by_shares
 from sparseconv.engines.numba_sort import sort_by
 from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.protocol import Index
@@ -128,7 +128,11 @@ def _reached_on_axis(
     bases, places = empty_array(keys.size, np.int64), empty_array(keys.size, np.int64)
     phases = empty_array(keys.size, np.int64)
     arguments = step, radix[axis], packing.radix[axis], origin, divisor
-    by_chunks(keys.size, lambda s, e: reach.place(keys, *arguments, s, e, bases, places, phases))
+    by_shares(
+        keys.size,
+        lambda s, e: reach.place(keys, *arguments, s, e, bases, places, phases),
+        LEAST_VALUES,
+    )
     if factor > 1:
         places *= factor
     moves = np.ascontiguousarray(shifts, np.int64), np.ascontiguousarray(fits)

@@ -13,6 +13,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_sites import EXACT, quotient
 
 Array = np.ndarray[Any, Any]
 
@@ -38,22 +39,30 @@ def place(
     A key's place on the axis, ``key // step % radix``, plus ``origin`` is ``places * stride +
     phases``; ``bases`` is the key with that place 0, in keys that have ``new_radix`` places there.
     """
-    for entry in range(start, end):
-        rest = keys[entry]
-        low = np.int64(0)
-        if step != 1:
-            rest = rest // step
-            low = keys[entry] - rest * step
+    # a loop from 0 over slices becomes vector instructions
+    own, base, whole, phase = (
+        keys[start:end],
+        bases[start:end],
+        places[start:end],
+        phases[start:end],
+    )
+    if keys[-1] < EXACT and abs(origin) + radix < EXACT:
+        by_step, by_radix, by_stride = 1 / step, 1 / radix, 1 / stride
+        for entry in range(len(own)):
+            rest = quotient(own[entry], step, by_step)
+            high = quotient(rest, radix, by_radix)
+            position = rest - high * radix + origin
+            whole[entry] = quotient(position, stride, by_stride)
+            phase[entry] = position - whole[entry] * stride
+            base[entry] = high * (new_radix * step) + own[entry] - rest * step
+        return
+    for entry in range(len(own)):
+        rest = own[entry] // step
         high = rest // radix
         position = rest - high * radix + origin
-        whole = position
-        if stride == 2:  # by far the most common, and a shift is quicker than a division
-            whole = position >> 1
-        elif stride != 1:
-            whole = position // stride
-        places[entry] = whole
-        phases[entry] = position - whole * stride
-        bases[entry] = high * (new_radix * step) + low
+        whole[entry] = position // stride
+        phase[entry] = position - whole[entry] * stride
+        base[entry] = high * (new_radix * step) + own[entry] - rest * step
 
 
 @register_jitable

@@ -12,7 +12,14 @@ import torch
 from sparseconv.engines import numba_merge as kernels
 from sparseconv.engines import numba_products as products
 from sparseconv.engines import numba_sites, torch_engine
-from sparseconv.engines.numba_arrays import CHUNK_ROWS, by_chunks
+from sparseconv.engines.numba_arrays import (
+    CHUNK_ROWS,
+    LEAST,
+    LEAST_VALUES,
+    SHARES,
+    by_chunks,
+    by_shares,
+)
 from sparseconv.engines.numba_index import box, table
 from sparseconv.engines.numba_sort import sort_by
 from sparseconv.engines.numba_threads import in_parallel
@@ -154,7 +161,11 @@ def _project(index: Index, weights: Array, constant: int, out: Array) -> None:
     keys, (_, _, radix) = index.keys.numpy(), box(index.packing)
     wrapped = np.array([_wrapped(weight) for weight in weights], np.int64)
     start = _wrapped(constant)
-    by_chunks(keys.size, lambda s, e: numba_sites.project(keys, radix, wrapped, start, s, e, out))
+    by_shares(
+        keys.size,
+        lambda s, e: numba_sites.project(keys, radix, wrapped, start, s, e, out),
+        LEAST_VALUES,
+    )
 
 
 def _wrapped(value: int) -> int:
@@ -167,7 +178,9 @@ class _Block:
 
     def __init__(self, keys: Array, bases: Array, shifts: Array, geometry: Geometry) -> None:
         self.size = len(shifts)
-        chunks = -(-bases.size // CHUNK_ROWS)
+        shares = SHARES * torch.get_num_threads()
+        step = max(1, min(CHUNK_ROWS, max(LEAST, -(-bases.size // shares))))
+        chunks = -(-bases.size // step)
         self._scratch = empty_array((2, self.size, bases.size), np.int32)
         counts = np.zeros((chunks, self.size), np.int64)
         # cells whose keys follow each other are merged three at a time
@@ -178,8 +191,8 @@ class _Block:
         fine, coarse = self._scratch
 
         def search(chunk: int) -> None:
-            first = chunk * CHUNK_ROWS
-            bounds = np.array([first, min(first + CHUNK_ROWS, bases.size)], np.int64)
+            first = chunk * step
+            bounds = np.array([first, min(first + step, bases.size)], np.int64)
             near, rest = slice(3 * threes), slice(3 * threes, None)
             found = (fine[near], coarse[near], counts[chunk, near])
             kernels.merge_runs(keys, bases, runs, bounds, *found)
@@ -187,6 +200,7 @@ class _Block:
             kernels.merge_cells(keys, bases, cells, bounds, *found)
 
         in_parallel(search, chunks)
+        self._step = step
         self._counts = np.ascontiguousarray(counts.T)
         self.totals = counts.sum(axis=0).tolist()
 
@@ -197,7 +211,7 @@ class _Block:
             for side in (0, 1):
                 place = self._counts[cell], orders[side], starts[cell], rows[side]
                 again = mirror[cell], rows[1 - side]
-                kernels.collect(self._scratch[side, cell], CHUNK_ROWS, *place, *again)
+                kernels.collect(self._scratch[side, cell], self._step, *place, *again)
 
         in_parallel(put, self.size)
 
