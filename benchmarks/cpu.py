@@ -112,6 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     kept = not options.quick and not options.cpu_time
     known = files.read() if options.only or options.scene or options.threads else []
+    for _ in sc.tools.warm_up():  # no row but that of the first call pays for compilation
+        pass
     begin, rows = time.perf_counter(), []
     for row in measure(options):
         rows.append(row)

@@ -1,8 +1,8 @@
 """Elementwise functions of features: those between the layers of nearly every network.
 
 The values are those of PyTorch's own functions, which run where there is little to do, on other
-devices and in graphs. Where there is much, the engine's run: on its own threads, with results in
-memory that has been used before.
+devices and in graphs. Where there is much, the engine's run, with results in memory that has been
+used before.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from sparseconv.memory import empty, empty_array
 Array = np.ndarray[Any, Any]
 
 CHUNK_ROWS = 16384  # sites or segments that one task takes
-# What a task takes at least where rows are shared out by the number of threads. To wake a helper,
-# pass Python's lock to and fro and wait for the last takes 100 to 200 microseconds in all.
+# What a task takes at least where rows are shared out by the number of threads. To begin on another
+# thread, pass Python's lock to and fro and wait for the last takes some 50 microseconds in all.
 LEAST = 4096  # rows of windows or segments
 LEAST_VALUES = 2**19  # values that are copied, added, scaled
 SHARES = 8  # tasks of each thread then: fewer would leave some waiting for the last
@@ -73,7 +73,7 @@ def copy(source: Tensor, target: Tensor) -> None:
 
 
 def _copy(source: Array, target: Array) -> None:
-    """Copy on our own threads: PyTorch's would go on spinning beside the next kernel."""
+    """Copy on all threads, which NumPy alone does not."""
     least = -(-LEAST_VALUES // max(source[:1].size, 1))
     by_shares(
         len(source), lambda first, last: np.copyto(target[first:last], source[first:last]), least

@@ -45,13 +45,13 @@ class _OpenMP:
     """The team of PyTorch's OpenMP library, which takes one call at a time."""
 
     def __init__(self) -> None:
-        self._begin = _gomp_parallel()
+        self._begin, self._pause = _library()
         self._lock = threading.Lock()
         self._work: Work = _nothing
         self._raised: list[BaseException] = []
         self._entry = _ENTRY(self._enter)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
+            os.register_at_fork(before=self._dismiss, after_in_child=self._forget)
 
     def free(self) -> bool:
         """Return whether the team is here and without work; it is taken then, and must be run."""
@@ -75,9 +75,19 @@ class _OpenMP:
         except BaseException as error:  # C has no exceptions; run() raises it
             self._raised.append(error)
 
+    def _dismiss(self) -> None:
+        """Let the members go before a fork, so that a new team comes in both processes.
+
+        Else the library would wait for them in the new process, which has its notes of them and not
+        its threads: for ever, in PyTorch's functions too.
+        """
+        if self._pause is not None:
+            self._pause(_HARD)
+
     def _forget(self) -> None:
-        """Leave the team: a forked process has the library's notes of it, and not its threads."""
-        self._begin, self._lock = None, threading.Lock()
+        self._lock = threading.Lock()
+        if self._pause is None:  # nobody could be let go
+            self._begin = None
 
 
 class _Helpers:
@@ -114,21 +124,23 @@ class _Helpers:
 
 
 _ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_HARD = 2  # omp_pause_hard: keep nothing
 
 
-def _gomp_parallel() -> Callable[..., None] | None:
-    """Return ``GOMP_parallel(function, data, threads, flags)``, or None where PyTorch has none.
+def _library() -> tuple[Callable[..., None] | None, Callable[[int], int] | None]:
+    """Return ``GOMP_parallel`` and ``omp_pause_resource_all`` of PyTorch's OpenMP library, or None.
 
-    It begins a parallel region of compiled programs, in GNU's OpenMP library and in LLVM's and
-    Intel's on Linux.
+    ``GOMP_parallel(function, data, threads, flags)`` begins a parallel region of compiled programs,
+    in GNU's library and, on Linux, in LLVM's and Intel's. The other ends a thread's team.
     """
     try:
-        begin = ctypes.CDLL(torch._C.__file__).GOMP_parallel
+        library = ctypes.CDLL(torch._C.__file__)
+        begin = library.GOMP_parallel
     except (OSError, AttributeError):
-        return None
+        return None, None
     begin.argtypes = (_ENTRY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
     begin.restype = None
-    return begin
+    return begin, getattr(library, "omp_pause_resource_all", None)
 
 
 def _nothing() -> None:
