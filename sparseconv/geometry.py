@@ -224,7 +224,7 @@ def _entries(name: str, value: Any, axes: int) -> tuple[Any, ...]:
     if type(value) is int:
         return (value,) * axes
     if isinstance(value, tuple) and all(type(entry) is int for entry in value):
-        return value
+        return tuple(value)  # a torch.Size prints in another way
     given = entries_of(value)
     if given is None and (isinstance(value, int | float) or hasattr(value, "__index__")):
         given = (value,) * axes  # a float is refused later

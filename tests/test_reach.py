@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from cases import LAYERS, Layer, layers
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 import sparseconv as sc
 from sparseconv.engines import numba_index
+from sparseconv.engines.numba_sites import EXACT, quotient
 from sparseconv.geometry import Kind, make_geometry
 
 KINDS = {"conv": Kind.REGULAR, "transposed": Kind.TRANSPOSED}
@@ -53,3 +55,13 @@ def test_every_kind_of_layer_on_many_sites(name: str) -> None:
         patch.setattr(numba_index, "MERGED", 100)
         found = reached(layer, coords, "numba")
     assert torch.equal(found, reached(layer, coords, "torch"))
+
+
+@given(
+    whole=st.integers(-(2**25), 2**25),
+    off=st.integers(-2, 2),
+    divisor=st.one_of(st.integers(1, 50), st.integers(1, 2**26)),
+)
+def test_a_quotient_by_an_inverse_is_exact(whole: int, off: int, divisor: int) -> None:
+    number = min(max(whole * divisor + off, -EXACT), EXACT)
+    assert quotient(np.int64(number), np.int64(divisor), 1 / divisor) == number // divisor
