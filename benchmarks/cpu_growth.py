@@ -43,7 +43,7 @@ def growth(setting: Setting) -> Iterator[Row]:
     cost: dict[int, tuple[float, float]] = {}
     for side in (10, 30) if setting.quick else SIDES:
         x = surface(side)
-        ms = setting.measure({"ours": lambda x=x: step(x)}, rounds=3)["ours"]
+        ms = setting.measure({"ours": lambda x=x: step(x)}, rounds=3, seconds=12)["ours"]
         used = apart("benchmarks.cpu_growth", "peak", side, setting.threads)
         cost[x.num_sites] = (1e6 * ms / x.num_sites, used / x.num_sites)
     least = min(cost)

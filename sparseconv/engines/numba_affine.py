@@ -6,11 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.extending import intrinsic
+from numba import types
+from numba.extending import intrinsic, register_jitable
 
-from sparseconv.engines.numba_bits import number, stored
+from sparseconv.engines.numba_bits import (
+    emitter_of,
+    kept,
+    loaded,
+    number,
+    stored,
+    vector_bytes,
+)
 from sparseconv.engines.numba_compile import Kernel
-from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, large
+from sparseconv.engines.numba_vectors import VECTOR_BYTES, Value, addresses, large
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -21,15 +29,18 @@ def _emit_affine(terms: int) -> Callable[..., None]:
     """Return the code for a run of vectors of one row, of one term or two."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = Emitter(builder, signature.args[0].dtype)
+        dtype = signature.args[0].dtype
+        emitter = emitter_of(builder, dtype)
         _, *factors, shift, out, vectors, past = args
+        size = 2 if dtype == types.uint16 else emitter.size
         with emitter.loop(emitter.const(0), vectors, 1, []) as places:
-            offset = builder.mul(places.number, emitter.const(VECTOR_BYTES))
-            total = emitter.load(builder.add(shift, offset))
-            for term in reversed(range(terms)):
-                row, scale = (builder.add(place, offset) for place in factors[2 * term :][:2])
-                total = emitter.fma(emitter.load(row), emitter.load(scale), total)
-            emitter.write([total], builder.add(out, offset), past)
+            offset = builder.mul(places.number, emitter.const(emitter.lanes * size))
+            wide = builder.mul(places.number, emitter.const(VECTOR_BYTES))
+            total = emitter.load(builder.add(shift, wide))
+            for row, scale in reversed([factors[:2], factors[2:]][:terms]):
+                (value,) = loaded(emitter, dtype, builder.add(row, offset), 1)
+                total = emitter.fma(value, emitter.load(builder.add(scale, wide)), total)
+            kept(emitter, dtype, [total], builder.add(out, offset), past)
 
     return emit
 
@@ -42,6 +53,33 @@ def _one_term(typing, like, x, a, shift, out, vectors, past):
 @intrinsic
 def _two_terms(typing, like, x, a, y, b, shift, out, vectors, past):
     return addresses(_emit_affine(2), like, (x, a, y, b, shift, out, vectors, past))
+
+
+@register_jitable  # type: ignore[untyped-decorator]
+def _short_rows(
+    left: Array,
+    right: Array,
+    left_scale: Array,
+    right_scale: Array,
+    shift: Array,
+    segment: Array,
+    first: int,
+    last: int,
+    out: Array,
+) -> None:
+    """Do the same where a row is shorter than a vector."""
+    both, several = right.shape[0] > 0, segment.shape[0] > 0
+    for row in range(first, last):
+        own = segment[row] if several else 0
+        if both:
+            for column in range(left.shape[1]):
+                value = number(right[row, column]) * right_scale[own, column] + shift[own, column]
+                value = number(left[row, column]) * left_scale[own, column] + value
+                out[row, column] = stored(value, out)
+        else:
+            for column in range(left.shape[1]):
+                value = number(left[row, column]) * left_scale[own, column] + shift[own, column]
+                out[row, column] = stored(value, out)
 
 
 @Kernel
@@ -67,23 +105,26 @@ def affine(
     columns, step = left.shape[1], left.shape[1] * left.itemsize
     x, y, z = left.ctypes.data, right.ctypes.data, out.ctypes.data
     a, b, c = left_scale.ctypes.data, right_scale.ctypes.data, shift.ctypes.data
-    # the bits of bfloat16 are left to the compiler; rows past the cache begin with a cache line
-    vectors = step // VECTOR_BYTES if left.itemsize > 2 else 0
-    past = large(out) if step % VECTOR_BYTES == 0 else 0
-    done = vectors * VECTOR_BYTES // left.itemsize
+    vectors, length = step // vector_bytes(left), columns * shift.itemsize
+    past = large(out) if step % VECTOR_BYTES == 0 else 0  # rows that begin with a cache line
+    if vectors == 0:
+        _short_rows(left, right, left_scale, right_scale, shift, segment, first, last, out)
+        return
+    # where columns are left over, one more vector ends with the last of them
+    again = vectors > 0 and step % vector_bytes(left) != 0
+    end, wide_end = step - vector_bytes(left), length - VECTOR_BYTES
     for row in range(first, last):
         own = segment[row] if several else 0
-        place, line = row * step, own * step
+        f, g, h, i, j, k = (
+            x + row * step, a + own * length, y + row * step, b + own * length,
+            c + own * length, z + row * step,
+        )  # fmt: skip
         if both:
-            _two_terms(
-                left, x + place, a + line, y + place, b + line, c + line, z + place, vectors, past
-            )
-            for column in range(done, columns):
-                value = number(right[row, column]) * right_scale[own, column] + shift[own, column]
-                value = number(left[row, column]) * left_scale[own, column] + value
-                out[row, column] = stored(value, out)
+            _two_terms(left, f, g, h, i, j, k, vectors, past)
+            if again:
+                wide = g + wide_end, i + wide_end, j + wide_end
+                _two_terms(left, f + end, wide[0], h + end, wide[1], wide[2], k + end, 1, 0)
         else:
-            _one_term(left, x + place, a + line, c + line, z + place, vectors, past)
-            for column in range(done, columns):
-                value = number(left[row, column]) * left_scale[own, column] + shift[own, column]
-                out[row, column] = stored(value, out)
+            _one_term(left, f, g, j, k, vectors, past)
+            if again:
+                _one_term(left, f + end, g + wide_end, j + wide_end, k + end, 1, 0)

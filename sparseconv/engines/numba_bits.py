@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from numba import types
@@ -12,6 +13,7 @@ from numpy import float32, uint16, uint32
 from torch import Tensor
 
 from sparseconv.engines.numba_arrays import contiguous
+from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value
 
 Array = np.ndarray[Any, Any]
 
@@ -55,3 +57,30 @@ def _stored(value, out):  # type: ignore[no-untyped-def]
         return uint16(0x7FC0 if nan else nearest)
 
     return rounded
+
+
+def emitter_of(builder: Value, dtype: Any) -> Emitter:
+    """Return what computes with values of an array's dtype: bits of bfloat16 count as float32."""
+    return Emitter(builder, types.float32 if dtype == types.uint16 else dtype)
+
+
+def loaded(emitter: Emitter, dtype: Any, address: Value, vectors: int) -> list[Value]:
+    """Return vectors of numbers that lie side by side at ``address``, or their bits do."""
+    if dtype == types.uint16:
+        return [emitter.load_bfloat(address, vector) for vector in range(vectors)]
+    return [emitter.load(address, vector) for vector in range(vectors)]
+
+
+def kept(emitter: Emitter, dtype: Any, values: list[Value], address: Value, past: Value) -> None:
+    """Write vectors of numbers side by side at ``address``, or their bits, through the cache."""
+    if dtype != types.uint16:
+        emitter.write(values, address, past)
+        return
+    for vector, value in enumerate(values):
+        emitter.store_bfloat(value, address, vector)
+
+
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+def vector_bytes(values: Array) -> int:
+    """Return how many bytes of an array make a vector of numbers; inside of kernels."""
+    return VECTOR_BYTES // 2 if values.itemsize == 2 else VECTOR_BYTES

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 from numba.extending import intrinsic
 
-from sparseconv.engines.numba_bits import number
+from sparseconv.engines.numba_bits import emitter_of, loaded, number
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses
 
@@ -27,7 +26,7 @@ def _emit_sums(vectors: int, moments: bool) -> Callable[..., None]:
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         dtype = signature.args[0].dtype
-        emitter = Emitter(builder, types.float32 if dtype == types.uint16 else dtype)
+        emitter = emitter_of(builder, dtype)
         _, left, right, stride, order, centre, sums, out, first, last = args
         middle = [emitter.load(centre, vector) for vector in range(vectors)] if moments else []
         start = [emitter.zeros()] * (2 * vectors if moments else vectors)
@@ -35,10 +34,10 @@ def _emit_sums(vectors: int, moments: bool) -> Callable[..., None]:
             pointer = emitter.plus(order, rows.number, 8)
             row = builder.load(builder.inttoptr(pointer, ir.IntType(64).as_pointer()))
             offset = builder.mul(row, stride)
-            values = _loaded(emitter, dtype, builder.add(right, offset), vectors)
+            values = loaded(emitter, dtype, builder.add(right, offset), vectors)
             added = [builder.fadd(*entry) for entry in zip(rows.values, values, strict=False)]
             if moments:
-                others = _loaded(emitter, dtype, builder.add(left, offset), vectors)
+                others = loaded(emitter, dtype, builder.add(left, offset), vectors)
                 for vector, value in enumerate(values):
                     off = builder.fsub(others[vector], middle[vector])
                     added.append(emitter.fma(off, value, rows.values[vectors + vector]))
@@ -57,7 +56,7 @@ def _emit_squares(vectors: int) -> Callable[..., None]:
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         dtype = signature.args[0].dtype
-        emitter = Emitter(builder, types.float32 if dtype == types.uint16 else dtype)
+        emitter = emitter_of(builder, dtype)
         _, x, stride, order, centre, out, first, last, end = args
         middle = [emitter.load(centre, vector) for vector in range(vectors)]
         count = builder.sub(last, first)
@@ -67,7 +66,7 @@ def _emit_squares(vectors: int) -> Callable[..., None]:
             place = _row(emitter, order, builder.select(inside, coming, rows.number), x, stride)
             for vector in range(vectors):
                 emitter.fetch(emitter.plus(place, vector, VECTOR_BYTES))
-            values = _loaded(emitter, dtype, _row(emitter, order, rows.number, x, stride), vectors)
+            values = loaded(emitter, dtype, _row(emitter, order, rows.number, x, stride), vectors)
             off = [builder.fsub(*entry) for entry in zip(values, middle, strict=True)]
             rows.values = [
                 emitter.fma(entry, entry, total)
@@ -84,13 +83,6 @@ def _row(emitter: Emitter, order: Value, entry: Value, x: Value, stride: Value) 
     builder = emitter.builder
     pointer = builder.inttoptr(emitter.plus(order, entry, 8), ir.IntType(64).as_pointer())
     return builder.add(x, builder.mul(builder.load(pointer), stride))
-
-
-def _loaded(emitter: Emitter, dtype: Any, address: Value, vectors: int) -> list[Value]:
-    """Return vectors of a row, of numbers or of the bits of bfloat16."""
-    if dtype == types.uint16:
-        return [emitter.load_bfloat(address, vector) for vector in range(vectors)]
-    return [emitter.load(address, vector) for vector in range(vectors)]
 
 
 @intrinsic

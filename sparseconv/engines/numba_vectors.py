@@ -76,6 +76,22 @@ class Emitter:
         shift = ir.Constant(self._integers, [16] * self.lanes)
         return builder.bitcast(builder.shl(builder.zext(bits, self._integers), shift), self.vector)
 
+    def store_bfloat(self, value: Value, address: Value, vector: int) -> None:
+        """Write the ``vector``-th vector at ``address`` as bfloat16 numbers, to nearest even."""
+        builder, lanes = self.builder, self.lanes
+
+        def everywhere(number: int) -> Value:
+            return ir.Constant(self._integers, [number] * lanes)
+
+        bits = builder.bitcast(value, self._integers)
+        odd = builder.and_(builder.lshr(bits, everywhere(16)), everywhere(1))
+        nearest = builder.add(builder.add(bits, everywhere(0x7FFF)), odd)
+        nan = builder.fcmp_unordered("uno", value, value)
+        word = builder.select(nan, everywhere(0x7FC0), builder.lshr(nearest, everywhere(16)))
+        place = self.plus(address, vector * lanes, 2)
+        pointer = builder.inttoptr(place, self._shorts.as_pointer())
+        builder.store(builder.trunc(word, self._shorts), pointer, align=2)
+
     def store(self, value: Value, address: Value, vector: int = 0) -> None:
         """Write the ``vector``-th vector at ``address``."""
         place = self.plus(address, vector, VECTOR_BYTES)
