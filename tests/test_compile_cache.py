@@ -33,8 +33,9 @@ coords = coords[torch.randperm(len(coords))]
 net = sc.models.UNet(4, 3, partial={partial}).to({dtype})
 for step in range(2):
     x = sc.SparseTensor(torch.rand(len(coords), 4, dtype={dtype}), coords, (20, 20, 20))
-    y = torch.nn.functional.max_pool3d(net(x), 2)
-    y.features.float().sum().backward()
+    y = net(x)
+    for pool in (torch.nn.functional.max_pool3d, torch.nn.functional.avg_pool3d):
+        pool(y, 2).features.float().sum().backward(retain_graph=True)
 with torch.no_grad():
     net.eval()(x)
 print(sum(kernel.compilations() for kernel in numba_compile.KERNELS))

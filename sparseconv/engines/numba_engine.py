@@ -181,7 +181,7 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
 def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     """Return each window's largest value per column."""
     x, out = _rows_and_target(features, rulebook.n_out)
-    own, target = window_rows(rulebook), out.numpy()
+    own, target = window_rows(rulebook), bits_or_numbers(out)
     pairs = own.rows, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: largest.max_rows(x, *pairs, s, e, target), LEAST)
     return without_padding(out, features.shape[1]).to(features.dtype)
@@ -193,7 +193,7 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
         return torch_engine.window_argmax(features, rulebook)
     x, out = _rows_and_target(features, rulebook.n_out)
     chosen = empty(tuple(out.shape), torch.int16)
-    own, found = window_rows(rulebook), (out.numpy(), chosen.numpy())
+    own, found = window_rows(rulebook), (bits_or_numbers(out), chosen.numpy())
     pairs = own.rows, own.cells, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: largest.choose_rows(x, *pairs, s, e, *found), LEAST)
     values = without_padding(out, features.shape[1]).to(features.dtype)
@@ -201,17 +201,24 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
 
 
 def _rows_and_target(features: Tensor, count: int) -> tuple[Array, Tensor]:
-    """Return the features in whole vectors, and memory for ``count`` rows as long."""
-    x = array(padded(features, columns_of(features.shape[1], array(features[:0]).dtype)[0]))
-    return x, empty((count, x.shape[1]), torch.from_numpy(x[:0]).dtype)
+    """Return the features in whole vectors, and memory for ``count`` rows as long.
+
+    Of bfloat16 the bits, and of float16 numbers in float32.
+    """
+    columns = columns_of(features.shape[1], array(features[:0]).dtype)[0]
+    x = bits_or_numbers(padded(features, columns))
+    half = features.dtype == torch.float16
+    return x, empty((count, columns), torch.float32 if half else features.dtype)
 
 
 def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
     """Return each window's sum by the divisor."""
-    x, out = _rows_and_target(features, rulebook.n_out)
-    own, target = window_rows(rulebook), out.numpy()
     exact = abs(math.frexp(divisor)[0]) == 0.5  # a power of two has an exact inverse
-    by = np.array([1 / divisor, 1] if exact else [1, divisor], x.dtype)
+    if not exact and features.dtype == torch.bfloat16:  # a sum is not rounded before it is divided
+        return window_sum(features.float(), rulebook, divisor).to(features.dtype)
+    x, out = _rows_and_target(features, rulebook.n_out)
+    own, target = window_rows(rulebook), bits_or_numbers(out)
+    by = np.array([1 / divisor, 1] if exact else [1, divisor], array(features[:0]).dtype)
     pairs = own.rows, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: windows.sum_rows(x, *pairs, s, e, by, target), LEAST)
     return without_padding(out, features.shape[1]).to(features.dtype)
@@ -234,7 +241,7 @@ def window_pick(features: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
 def _hits(values: Tensor, chosen: Tensor, rulebook: Rulebook, of_pairs: bool) -> Tensor:
     x, out = _rows_and_target(values, rulebook.n_out)
     cells = padded(chosen.short(), x.shape[1]).contiguous().numpy()
-    own, target = window_rows(rulebook), out.numpy()
+    own, target = window_rows(rulebook), bits_or_numbers(out)
     pairs = own.rows, own.cells, own.starts, own.order, of_pairs
     by_shares(rulebook.n_out, lambda s, e: largest.add_hits(x, cells, *pairs, s, e, target), LEAST)
     return without_padding(out, values.shape[1]).to(values.dtype)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
+from sparseconv.engines.numba_bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba_compile import Kernel
-from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, large
-from sparseconv.engines.numba_windows import WIDE, row_ahead, row_at
+from sparseconv.engines.numba_vectors import Value, addresses, large
+from sparseconv.engines.numba_windows import WIDE, lines_of, row_ahead, row_at
 
 Array = np.ndarray[Any, Any]
 
@@ -26,21 +27,22 @@ def _emit_max(vectors: int, with_cells: bool) -> Callable[..., None]:
     """
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = Emitter(builder, signature.args[0].dtype)
+        dtype = signature.args[0].dtype
+        emitter = emitter_of(builder, dtype)
         _, x, stride, rows, out, past, cells, chosen, first, last = args
         if vectors == WIDE:
-            row_ahead(emitter, rows, first, x, stride)
+            row_ahead(emitter, rows, first, x, stride, lines_of(dtype))
         source = emitter.load_row(rows, first, x, stride)
-        start = [emitter.load(source, vector) for vector in range(vectors)]
+        start = loaded(emitter, dtype, source, vectors)
         if with_cells:
             start += [emitter.splat(cells, first)] * vectors
         with emitter.loop(emitter.plus(first, 1), last, 1, start) as pairs:
             if vectors == WIDE:
-                row_ahead(emitter, rows, pairs.number, x, stride)
+                row_ahead(emitter, rows, pairs.number, x, stride, lines_of(dtype))
             source = emitter.load_row(rows, pairs.number, x, stride)
             held, holders = pairs.values[:vectors], pairs.values[vectors:]
             cell = emitter.splat(cells, pairs.number) if with_cells else None
-            values = [emitter.load(source, vector) for vector in range(vectors)]
+            values = loaded(emitter, dtype, source, vectors)
             better = [
                 builder.or_(
                     builder.fcmp_ordered(">", value, old),
@@ -54,7 +56,7 @@ def _emit_max(vectors: int, with_cells: bool) -> Callable[..., None]:
             if with_cells:
                 changes = zip(better, holders, strict=True)
                 pairs.values += [builder.select(new, cell, old) for new, old in changes]
-        emitter.write(pairs.values[:vectors], out, past)
+        kept(emitter, dtype, pairs.values[:vectors], out, past)
         for vector, holder in enumerate(pairs.values[vectors:]):
             emitter.store_shorts(holder, chosen, vector)
 
@@ -65,22 +67,24 @@ def _emit_hits(vectors: int) -> Callable[..., None]:
     """Return the emitter of: write the sum of rows of ``x`` where their pair's cell was chosen."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = Emitter(builder, signature.args[0].dtype)
+        dtype = signature.args[0].dtype
+        emitter = emitter_of(builder, dtype)
         _, x, stride, rows, out, past, cells, chosen, chosen_stride, first, last = args
         with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
             if vectors == WIDE:
-                row_ahead(emitter, rows, pairs.number, x, stride)
+                row_ahead(emitter, rows, pairs.number, x, stride, lines_of(dtype))
                 row_ahead(emitter, rows, pairs.number, chosen, chosen_stride, WIDE // 2)
             source = emitter.load_row(rows, pairs.number, x, stride)
             holders = emitter.load_row(rows, pairs.number, chosen, chosen_stride)
             cell = emitter.splat(cells, pairs.number)
             totals = []
+            values = loaded(emitter, dtype, source, vectors)
             for vector, total in enumerate(pairs.values):
                 hit = builder.icmp_signed("==", emitter.load_shorts(holders, vector), cell)
-                value = builder.select(hit, emitter.load(source, vector), emitter.zeros())
+                value = builder.select(hit, values[vector], emitter.zeros())
                 totals.append(builder.fadd(total, value))
             pairs.values = totals
-        emitter.write(pairs.values, out, past)
+        kept(emitter, dtype, pairs.values, out, past)
 
     return emit
 
@@ -125,19 +129,19 @@ def max_rows(
     """
     width = x.shape[1] * x.itemsize
     a, y, r = x.ctypes.data, out.ctypes.data, rows.ctypes.data
-    past = large(out)
+    past, step = large(out), vector_bytes(x)
     for place in range(begin, end):
         row, first, last = row_at(place, order), starts[place], starts[place + 1]
         if first == last:
             out[row] = 0
             continue
         done, target = 0, y + row * width
-        while done + WIDE * VECTOR_BYTES <= width:
+        while done + WIDE * step <= width:
             _max_wide(x, a + done, width, r, target + done, past, 0, 0, first, last)
-            done += WIDE * VECTOR_BYTES
+            done += WIDE * step
         while done < width:
             _max_one(x, a + done, width, r, target + done, past, 0, 0, first, last)
-            done += VECTOR_BYTES
+            done += step
 
 
 @Kernel
@@ -164,7 +168,7 @@ def choose_rows(
         rows.ctypes.data,
         cells.ctypes.data,
     )
-    past = large(out)
+    past, step = large(out), vector_bytes(x)
     for place in range(begin, end):
         row, first, last = row_at(place, order), starts[place], starts[place + 1]
         if first == last:
@@ -174,12 +178,12 @@ def choose_rows(
         done, target, holder = 0, y + row * width, h + row * half
         while done < width:
             own, written = holder + done // x.itemsize * 2, target + done
-            if done + WIDE * VECTOR_BYTES <= width:
+            if done + WIDE * step <= width:
                 _choose_wide(x, a + done, width, r, written, past, c, own, first, last)
-                done += WIDE * VECTOR_BYTES
+                done += WIDE * step
             else:
                 _choose_one(x, a + done, width, r, written, past, c, own, first, last)
-                done += VECTOR_BYTES
+                done += step
 
 
 @Kernel
@@ -209,16 +213,16 @@ def add_hits(
         rows.ctypes.data,
         cells.ctypes.data,
     )
-    past, step = large(out), half if of_pairs else 0
+    past, step, apart = large(out), vector_bytes(values), half if of_pairs else 0
     for place in range(begin, end):
         row, first, last = row_at(place, order), starts[place], starts[place + 1]
         done, target = 0, y + row * width
         own = h if of_pairs else h + row * half
         while done < width:
             held, written = own + done // values.itemsize * 2, target + done
-            if done + WIDE * VECTOR_BYTES <= width:
-                _hits_wide(values, a + done, width, r, written, past, c, held, step, first, last)
-                done += WIDE * VECTOR_BYTES
+            if done + WIDE * step <= width:
+                _hits_wide(values, a + done, width, r, written, past, c, held, apart, first, last)
+                done += WIDE * step
             else:
-                _hits_one(values, a + done, width, r, written, past, c, held, step, first, last)
-                done += VECTOR_BYTES
+                _hits_one(values, a + done, width, r, written, past, c, held, apart, first, last)
+                done += step

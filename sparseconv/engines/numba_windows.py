@@ -13,8 +13,10 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import types
 from numba.extending import intrinsic
 
+from sparseconv.engines.numba_bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, large
 
@@ -88,6 +90,11 @@ def row_ahead(
         emitter.fetch(emitter.plus(place, line, VECTOR_BYTES))
 
 
+def lines_of(dtype: Any) -> int:
+    """Return the cache lines that ``WIDE`` vectors of a row lie in."""
+    return WIDE // 2 if dtype == types.uint16 else WIDE
+
+
 def _emit_scale(vectors: int) -> Callable[..., None]:
     """Return the emitter of: write the sum of rows, each times its cell's row of weight."""
 
@@ -112,18 +119,20 @@ def _emit_sum(vectors: int) -> Callable[..., None]:
     """Return the emitter of: write the sum of rows, times a number."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = Emitter(builder, signature.args[0].dtype)
+        dtype = signature.args[0].dtype
+        emitter = emitter_of(builder, dtype)
         _, x, stride, rows, factor, out, past, first, last = args
         with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
             if vectors == WIDE:
-                row_ahead(emitter, rows, pairs.number, x, stride)
+                row_ahead(emitter, rows, pairs.number, x, stride, lines_of(dtype))
             source = emitter.load_row(rows, pairs.number, x, stride)
+            values = loaded(emitter, dtype, source, vectors)
             pairs.values = [
-                builder.fadd(emitter.load(source, vector), total)
-                for vector, total in enumerate(pairs.values)
+                builder.fadd(*entry) for entry in zip(values, pairs.values, strict=True)
             ]
         times = emitter.broadcast(factor)
-        emitter.write([builder.fmul(total, times) for total in pairs.values], out, past)
+        sums = [builder.fmul(total, times) for total in pairs.values]
+        kept(emitter, dtype, sums, out, past)
 
     return emit
 
@@ -191,22 +200,22 @@ def sum_rows(
 ) -> None:
     """Write the rows at places ``begin`` to ``end`` of ``out`` ``[n_out, C]``: sums of input rows.
 
-    ``by`` ``[2]``: what they are multiplied by, and then divided by; a division takes as long as
-    all the rest.
+    Rows are numbers or bits of bfloat16. ``by`` ``[2]``: what the sums are multiplied by, and then
+    divided by; a division takes as long as all the rest, and bits are not divided.
     """
-    width = x.shape[1] * x.itemsize
+    width, step = x.shape[1] * x.itemsize, vector_bytes(x)
     a, y, r, f = x.ctypes.data, out.ctypes.data, rows.ctypes.data, by.ctypes.data
     past = large(out) if by[1] == 1 else 0  # what is divided is read again
     for place in range(begin, end):
         row, first, last = row_at(place, order), starts[place], starts[place + 1]
         done, target = 0, y + row * width
-        while done + WIDE * VECTOR_BYTES <= width:
+        while done + WIDE * step <= width:
             _sum_wide(x, a + done, width, r, f, target + done, past, first, last)
-            done += WIDE * VECTOR_BYTES
+            done += WIDE * step
         while done < width:
             _sum_one(x, a + done, width, r, f, target + done, past, first, last)
-            done += VECTOR_BYTES
+            done += step
         if by[1] != 1:
             own = out[row]
             for column in range(len(own)):
-                own[column] /= by[1]
+                own[column] = own[column] / by[1]

@@ -70,7 +70,7 @@ def _network(dtype: torch.dtype) -> None:
     y = norms(depthwise(first(x))).relu()
     y = y + subm_partial_conv(y, partial, first.bias)
     y = torch.cat([y, y], dim=1)
-    pooled = nn.functional.max_pool3d(y, 3, 2, 1), nn.functional.avg_pool3d(y, 3, 2, 1)
-    (pooled[0] + pooled[1]).sum().backward()
+    largest, mean = nn.functional.max_pool3d(y, 3, 2, 1), nn.functional.avg_pool3d(y, 2)
+    (largest.sum() + mean.sum()).backward()
     with torch.no_grad():
         nn.functional.max_pool3d(norms.eval()(first(x)), 2)
