@@ -19,6 +19,7 @@ from sparseconv.engines import numba_products as products
 from sparseconv.engines import numba_windows as windows
 from sparseconv.engines.numba_arrays import (
     LEAST,
+    LEAST_VALUES,
     array,
     by_shares,
     columns_of,
@@ -32,12 +33,12 @@ from sparseconv.engines.numba_rulebook import TILE_ROWS, TiledPairs, tiled_pairs
 from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.numba_vectors import BFLOAT_DOTS, VECTOR_BYTES
 from sparseconv.engines.protocol import Finish
-from sparseconv.memory import empty
+from sparseconv.memory import empty, empty_array
 from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
 
-REDUCE_TASKS = 16  # tasks that a weight gradient is split into
+REDUCE_TASKS = 32  # tasks that a weight gradient is split into
 REDUCE_TILES = 8  # tiles that a partial sum covers at least
 REDUCE_BYTES = 2**26  # most memory for partial sums
 
@@ -293,7 +294,7 @@ def _reduced(
     tiled = tiled_pairs(rulebook)
     shape = (rulebook.num_cells, *shape)
     parts, cell_groups = _reduce_tasks(tiled, math.prod(shape) * dtype.itemsize)
-    partial = np.empty((len(parts), *shape), dtype)
+    partial = empty_array((len(parts), *shape), dtype)
     pairs = tiled.in_rows, tiled.out_rows, tiled.starts
 
     def task(number: int) -> None:
@@ -302,10 +303,16 @@ def _reduced(
         run(pairs, parts[part], cell_groups[cells], partial[part, first:last])
 
     in_parallel(task, len(parts) * len(cell_groups))
-    total = np.zeros(shape, dtype)
-    for part in partial:
-        total += part
-    return total
+    sums = partial.reshape(len(parts), -1)
+    total = empty_array(sums.shape[1], dtype)
+
+    def add(first: int, last: int) -> None:
+        total[first:last] = 0
+        for part in sums:
+            total[first:last] += part[first:last]
+
+    by_shares(total.size, add, LEAST_VALUES // max(len(parts), 1))
+    return total.reshape(shape)
 
 
 def _reduce_tasks(tiled: TiledPairs, size: int) -> tuple[Array, Array]:
