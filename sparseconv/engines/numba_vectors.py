@@ -125,15 +125,20 @@ class Emitter:
             with through:
                 store_all()
 
-    def fetch(self, address: Value) -> None:
-        """Ask for the cache line at ``address``, which any address may be, for a later read."""
+    def fetch(self, address: Value, near: bool = True) -> None:
+        """Ask for the cache line at ``address``, which any address may be, for a later read.
+
+        Into the first-level cache, or where not ``near``, the second: a core waits for about 24
+        lines of the first, and for more of the second.
+        """
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
         name = "llvm.prefetch.p0"
         module = self.builder.module
         function = module.globals.get(name) or ir.Function(module, kind, name)
         place = self.builder.inttoptr(address, pointer)
-        self.builder.call(function, [place, *(ir.Constant(number, flag) for flag in (0, 3, 1))])
+        flags = (0, 3 if near else 2, 1)  # to read, how near, of data
+        self.builder.call(function, [place, *(ir.Constant(number, flag) for flag in flags)])
 
     def load_shorts(self, address: Value, vector: int) -> Value:
         """Return as many int16 numbers as a vector has lanes, the ``vector``-th such lot."""

@@ -18,12 +18,19 @@ from numba.extending import intrinsic
 
 from sparseconv.engines.numba_bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba_compile import Kernel
-from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, large
+from sparseconv.engines.numba_vectors import (
+    CACHE_LINE,
+    VECTOR_BYTES,
+    Emitter,
+    Value,
+    addresses,
+    large,
+)
 
 Array = np.ndarray[Any, Any]
 
 WIDE = 4  # vectors of the wide block
-AHEAD = 12  # pairs by which rows are fetched into the cache ahead of their use
+AHEAD = 32  # pairs by which rows are fetched into the cache ahead of their use
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +94,7 @@ def row_ahead(
     """Fetch the row of a later pair into the cache."""
     place = emitter.load_row(rows, emitter.plus(pair, AHEAD), x, stride)
     for line in range(lines):
-        emitter.fetch(emitter.plus(place, line, VECTOR_BYTES))
+        emitter.fetch(emitter.plus(place, line, CACHE_LINE), near=False)
 
 
 def lines_of(dtype: Any) -> int:
