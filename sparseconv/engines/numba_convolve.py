@@ -38,7 +38,8 @@ from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
 
-REDUCE_TASKS = 32  # tasks that a weight gradient is split into
+REDUCE_PARTS = 16  # parts of the tiles whose weight gradients are summed apart
+REDUCE_TASKS = 32  # tasks where there are fewer parts, so that none waits long for the last
 REDUCE_TILES = 8  # tiles that a partial sum covers at least
 REDUCE_BYTES = 2**26  # most memory for partial sums
 
@@ -322,6 +323,6 @@ def _reduce_tasks(tiled: TiledPairs, size: int) -> tuple[Array, Array]:
     additions. Few rows are split by cell, many by tile; partial sums take ``REDUCE_BYTES`` at most.
     """
     cells, tiles = tiled.starts.shape[0], tiled.starts.shape[1] - 1
-    parts = max(1, min(REDUCE_TASKS, tiles // REDUCE_TILES, REDUCE_BYTES // size))
-    groups = min(cells, -(-REDUCE_TASKS // parts))
+    parts = max(1, min(REDUCE_PARTS, tiles // REDUCE_TILES, REDUCE_BYTES // size))
+    groups = min(cells, -(-REDUCE_TASKS // parts)) if parts < REDUCE_PARTS else 1
     return ranges(tiles, parts), ranges(cells, groups)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseconv.engines import numba_deform as deform
 from sparseconv.engines.numba_arrays import array, columns_of, padded, ranges
-from sparseconv.engines.numba_convolve import REDUCE_BYTES, REDUCE_TASKS
+from sparseconv.engines.numba_convolve import REDUCE_BYTES, REDUCE_PARTS
 from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.rulebook import Taps
 
@@ -110,6 +110,6 @@ def _sampleranges(taps: Taps, size: int) -> Array:
     A sample is never split, so that each input row is written to from one range alone.
     """
     count = len(taps.splits) - 1
-    parts = max(1, min(REDUCE_TASKS, count, REDUCE_BYTES // size))
+    parts = max(1, min(REDUCE_PARTS, count, REDUCE_BYTES // size))
     splits = np.array(taps.splits)
     return splits[ranges(count, parts)]
