@@ -15,6 +15,7 @@ import numba
 from sparseconv.engines.numba_vectors import CACHE_LINE, ROWS, VECTOR_BYTES, Emitter, Value, sizes
 
 Fused = Callable[[Emitter, Value, Value, Value], Value]  # value, column, total: the new total
+AHEAD = 3  # lots of pairs by which rows are fetched into the second-level cache
 FETCHED_BYTES = 256  # the longest rows that are fetched at once
 
 
@@ -49,12 +50,17 @@ class _Coming:
         return self._emitter.builder.mul(self._lines, self._emitter.const(self._count))
 
     def fetch_line(self, step: Value) -> None:
-        """Ask for the line of a step: the first of each row, then the second of each."""
+        """Ask for the line of a step: the first of each row, then the second of each.
+
+        Those of pairs further on come as far as the second-level cache.
+        """
         emitter, builder = self._emitter, self._emitter.builder
         row = builder.and_(step, emitter.const(self._count - 1))
         line = builder.lshr(step, emitter.const(self._count.bit_length() - 1))
-        place = self._place(builder.add(self._next, row))
-        emitter.fetch(emitter.plus(place, line, CACHE_LINE))
+        pair = builder.add(self._next, row)
+        for ahead, near in ((0, True), (AHEAD * self._count, False)):
+            place = self._place(emitter.plus(pair, ahead))
+            emitter.fetch(emitter.plus(place, line, CACHE_LINE), near)
 
     def fetch_short(self) -> None:
         """Ask for all lines, of rows that are short enough to leave the present ones in place."""
