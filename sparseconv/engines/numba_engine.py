@@ -46,7 +46,6 @@ from sparseconv.engines.numba_rulebook import build_rulebook as build_rulebook
 from sparseconv.engines.numba_rulebook import window_rows
 from sparseconv.engines.numba_sample import sample_gemm as sample_gemm
 from sparseconv.engines.numba_sample import sample_gemm_grads as sample_gemm_grads
-from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.protocol import wider
 from sparseconv.memory import empty
 from sparseconv.rulebook import Rulebook
@@ -79,11 +78,10 @@ def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     target = out.numpy()
     chunks = range(0, len(x), SUM_ROWS)
     sums = np.zeros((len(chunks), columns), x.dtype)
-    in_parallel(
-        lambda number: segments.scale_and_sum(
-            x, scale, chunks[number], min(chunks[number] + SUM_ROWS, len(x)), target, sums[number]
-        ),
+    by_shares(
         len(chunks),
+        lambda s, e: segments.scale_and_sum(x, scale, SUM_ROWS, s, e, target, sums),
+        LEAST // SUM_ROWS,
     )
     total = torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).to(rows.dtype)
     return without_padding(out, channels), total[:channels]

@@ -60,18 +60,20 @@ def _scale_and_sum(typing, like, x, stride, factor, out, past, total, first, las
 
 @Kernel
 def scale_and_sum(
-    values: Array, factor: Array, first: int, last: int, out: Array, total: Array
+    values: Array, factor: Array, chunk: int, first: int, last: int, out: Array, sums: Array
 ) -> None:
-    """Write rows ``first`` to ``last`` times their factors to ``out``, and their sum to ``total``.
+    """Write the rows of some chunks times their factors to ``out``, and each chunk's sum.
 
-    ``values`` and ``out`` are ``[N, C]`` in whole vectors, ``factor`` ``[N, 1]``, ``total``
-    ``[C]``.
+    ``values`` and ``out`` are ``[N, C]`` in whole vectors, ``factor`` ``[N, 1]``, ``chunk`` the
+    number of rows of a chunk, ``first`` and ``last`` chunks, ``sums`` ``[chunks, C]``.
     """
-    x, y, sums = values.ctypes.data, out.ctypes.data, total.ctypes.data
-    step, scale, past = values.strides[0], factor.ctypes.data, large(out)
-    for byte in range(0, values.shape[1] * values.itemsize, VECTOR_BYTES):
-        place = sums + byte
-        _scale_and_sum(values, x + byte, step, scale, y + byte, past, place, first, last)
+    x, y, scale, past = values.ctypes.data, out.ctypes.data, factor.ctypes.data, large(out)
+    step, width = values.strides[0], values.shape[1] * values.itemsize
+    for place in range(first, last):
+        begin, end = place * chunk, min((place + 1) * chunk, values.shape[0])
+        total = sums.ctypes.data + place * width
+        for byte in range(0, width, VECTOR_BYTES):
+            _scale_and_sum(values, x + byte, step, scale, y + byte, past, total + byte, begin, end)
 
 
 @Kernel
