@@ -8,7 +8,8 @@
 
 A row's contenders take turns in one process, and the medians are compared. Floors: ``mm`` is
 ``torch.mm`` alone, one product per kernel cell, on contiguous operands that exist; ``copy`` moves
-the bytes that must move between buffers that exist, while a layer also makes its result's memory;
+the bytes that must move from the layer's input to a buffer that exists, while a layer also makes
+its result's memory;
 ``sort + write`` is one ``np.argsort`` of the packed keys and one writing of the pairs.
 """
 

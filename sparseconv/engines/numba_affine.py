@@ -111,7 +111,7 @@ def affine(
         _short_rows(left, right, left_scale, right_scale, shift, segment, first, last, out)
         return
     # where columns are left over, one more vector ends with the last of them
-    again = vectors > 0 and step % vector_bytes(left) != 0
+    again = step % vector_bytes(left) != 0
     end, wide_end = step - vector_bytes(left), length - VECTOR_BYTES
     for row in range(first, last):
         own = segment[row] if several else 0

@@ -72,7 +72,10 @@ def loaded(emitter: Emitter, dtype: Any, address: Value, vectors: int) -> list[V
 
 
 def kept(emitter: Emitter, dtype: Any, values: list[Value], address: Value, past: Value) -> None:
-    """Write vectors of numbers side by side at ``address``, or their bits, through the cache."""
+    """Write vectors of numbers side by side at ``address``, or their bits, through the cache.
+
+    Numbers go past it unless ``past`` is 0; bits fill half a cache line at a time.
+    """
     if dtype != types.uint16:
         emitter.write(values, address, past)
         return

@@ -1,8 +1,8 @@
 """Tasks on the threads that PyTorch computes with, or where it has none that we know, on our own.
 
 PyTorch's functions run on the team of an OpenMP library, and its members spin for some milliseconds
-after each, waiting for the next. Threads of our own would share the processor with them, and take
-50 to 200 microseconds to wake up; as a task of the same team ours begins within a few.
+after each, waiting for the next. Threads of our own would share the processor with them, and would
+have to be woken up; the team's members are awake.
 """
 
 from __future__ import annotations
