@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd import Rule
+from sparseconv.autograd.rule import Rule
 from sparseconv.memory import empty
 
 MUCH = 32768  # values, from which PyTorch's functions use several threads

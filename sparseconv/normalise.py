@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd import Rule, derived
+from sparseconv.autograd.rule import Rule, derived
 from sparseconv.samples import (
     AnySamples,
     TracedSamples,

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd import Rule, segment_argmax
+from sparseconv.autograd.rule import Rule
+from sparseconv.autograd.segments import segment_argmax
 from sparseconv.engines import Engine
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.segments import place_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparseconv.autograd import segment_argmax, segment_gather, segment_sum
+from sparseconv.autograd.segments import segment_argmax, segment_gather, segment_sum
 from sparseconv.coordinates import Groups
 from sparseconv.errors import SparseConvValueError
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import traced
-from sparseconv.autograd import sample_gemm
+from sparseconv.autograd.sampling import sample_gemm
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_convolution, check_input

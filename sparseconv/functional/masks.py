@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd import window_sum
+from sparseconv.autograd.windows import window_sum
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.products import DENSE
 from sparseconv.geometry import Geometry, Kind

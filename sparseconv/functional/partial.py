@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd import scaled_gather_gemm_scatter
+from sparseconv.autograd.products import scaled_gather_gemm_scatter
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.functional import masks
 from sparseconv.functional.checks import check_convolution

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd import window_max, window_sum
+from sparseconv.autograd.windows import window_max, window_sum
 from sparseconv.dispatch import dispatched, implements
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional import masks

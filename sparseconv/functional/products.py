@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd import gather_gemm_scatter, scaled_gather_gemm_scatter
+from sparseconv.autograd.products import gather_gemm_scatter, scaled_gather_gemm_scatter
 from sparseconv.functional.conv4d import dense_conv4d, dense_conv_transpose4d
 from sparseconv.functional.precision import lowered
 from sparseconv.rulebook import Rulebook

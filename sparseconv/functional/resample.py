@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd import segment_gather, segment_sum
+from sparseconv.autograd.segments import segment_gather, segment_sum
 from sparseconv.coordinates import INT32, grouped_sites
 from sparseconv.dispatch import implements
 from sparseconv.errors import (

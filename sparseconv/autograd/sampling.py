@@ -1,0 +1,95 @@
+"""The rules of the deformable product: linear in the features, the shares and the weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from sparseconv import engines, traced
+from sparseconv.autograd.rule import Rule, own
+from sparseconv.engines import Engine
+from sparseconv.rulebook import Taps
+
+
+class _SampleGemm(Rule):
+    """``out[o] = sum of shares[h, k, q, o] * features[i] @ weight[k]``, i the row of each tap."""
+
+    @staticmethod
+    def forward(
+        features: Tensor, shares: Tensor, weight: Tensor, taps: Taps, engine: Engine
+    ) -> Tensor:
+        return own(engine.sample_gemm(features, shares, weight, taps))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        features, shares, weight, taps, engine = inputs
+        ctx.save_for_backward(features, shares, weight)
+        ctx.taps, ctx.engine = taps, engine
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        parts = _SampleGemmGrads.results(*ctx.saved_tensors, grads[0], ctx.taps, ctx.engine)
+        return *parts, None, None
+
+
+class _SampleGemmGrads(Rule):
+    """The three gradients of the product above.
+
+    The product is linear in each of its three factors. So the derivative of its gradients in a
+    direction is the sum, over the factors, of the gradients with that factor replaced by the
+    direction, and these two rules give derivatives of any order.
+    """
+
+    @staticmethod
+    def forward(
+        features: Tensor,
+        shares: Tensor,
+        weight: Tensor,
+        grad: Tensor,
+        taps: Taps,
+        engine: Engine,
+    ) -> tuple[Tensor, ...]:
+        return engine.sample_gemm_grads(features, shares, weight, grad, taps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        features, shares, weight, grad, taps, engine = inputs
+        ctx.save_for_backward(features, shares, weight, grad)
+        ctx.taps, ctx.engine = taps, engine
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        *factors, grad = ctx.saved_tensors
+        totals: list[Tensor | None] = [None] * 4
+        for place, direction in enumerate(grads):
+            if direction is None:
+                continue
+            moved = [*factors[:place], direction, *factors[place + 1 :]]
+            parts = [
+                *_SampleGemmGrads.results(*moved, grad, ctx.taps, ctx.engine),
+                _SampleGemm.call(*moved, ctx.taps, ctx.engine),
+            ]
+            for other, part in enumerate(parts):
+                if other != place:
+                    known = totals[other]
+                    totals[other] = part if known is None else known + part
+        return *totals, None, None
+
+
+def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:
+    """Return the deformable product, differentiable any number of times.
+
+    Args:
+        features: ``[n_in, G * c_in]``.
+        shares: ``[H, K, Q, n_out]``, what each tap contributes.
+        weight: ``[K, G, c_in, c_out]``.
+        taps: the rows that are read.
+
+    Returns:
+        ``[n_out, G * c_out]``.
+    """
+    if isinstance(taps, traced.TracedTaps):
+        return traced.sample_gemm(features, shares, weight, taps)
+    return _SampleGemm.call(features, shares, weight, taps, engines.for_tensor(features))
