@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -26,9 +28,14 @@ SHAPES = st.sampled_from(
 
 @st.composite
 def rulebooks(draw: st.DrawFn) -> Rulebook:
-    """Return pairs of random rows, each at most once per cell and side; some in a known order."""
+    """Return pairs of random rows, each at most once per cell and side; some in a known order.
+
+    Of some, no output row has more than one pair.
+    """
     n_in, n_out = draw(st.integers(0, 40)), draw(st.integers(0, 1100))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    if draw(st.booleans()):
+        return single_pairs(n_out, draw(st.integers(1, 4)), generator)
     order = torch.randperm(n_out, generator=generator) if draw(st.booleans()) else None
     in_rows, out_rows, splits = [], [], [0]
     for _ in range(draw(st.integers(1, 4))):
@@ -39,6 +46,19 @@ def rulebooks(draw: st.DrawFn) -> Rulebook:
         splits.append(splits[-1] + count)
     layouts = {} if order is None else {ORDER: order.numpy()}
     return Rulebook(torch.cat(in_rows), torch.cat(out_rows), tuple(splits), n_in, n_out, layouts)
+
+
+def single_pairs(n_out: int, cells: int, generator: torch.Generator) -> Rulebook:
+    """Return random pairs, one for most output rows and none for the others."""
+    parts = torch.randint(cells, (n_out,), generator=generator)
+    parts[torch.rand(n_out, generator=generator) < 0.1] = cells
+    counts = torch.bincount(parts, minlength=cells)[:cells].tolist()
+    n_in = max(counts) + 3
+    in_rows = [torch.randperm(n_in, generator=generator)[:count] for count in counts]
+    shuffled = torch.randperm(n_out, generator=generator)
+    out_rows = [shuffled[parts[shuffled] == cell] for cell in range(cells)]
+    splits = (0, *itertools.accumulate(counts))
+    return Rulebook(torch.cat(in_rows).int(), torch.cat(out_rows).int(), splits, n_in, n_out)
 
 
 @pytest.mark.parametrize("name", engines.ENGINES)
@@ -128,6 +148,28 @@ def test_a_finished_product_is_the_product_finished_step_by_step(
     scale = exact.abs().amax().item() if exact.numel() else 0.0
     error = (got.double() - exact).abs()
     assert bool((error <= TOLERANCE[dtype] * (exact.abs() + scale) + 1e-12).all())
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+@pytest.mark.parametrize(("count", "c_in", "c_out"), [(140_001, 3, 16), (70_001, 33, 35)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_one_pair_a_row_with_rows_too_many_for_the_cache(
+    name: str, count: int, c_in: int, c_out: int, relu: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rulebook = single_pairs(count, 3, generator)
+    x, bias = (
+        torch.randn(*size, generator=generator) for size in ((rulebook.n_in, c_in), (c_out,))
+    )
+    weight = torch.randn(3, 1, c_in, c_out, generator=generator)
+    x[5], x[7, 0] = torch.nan, -torch.inf
+    engine = engines.get(name)
+    got = engine.finished_product(x, engine.pack(weight), rulebook, Finish(bias, relu=relu))
+    exact = torch_engine.gather_gemm_scatter(x.double(), weight.double(), rulebook)
+    wanted = Finish(bias.double(), relu=relu).apply(exact)
+    assert bool(wanted.isnan().any())
+    assert torch.equal(got.isnan(), wanted.isnan())
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-4, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", engines.ENGINES)

@@ -339,6 +339,22 @@ MUTANTS = (
         "numba",
     ),
     Mutant(
+        "rows-without-a-pair-stay-unset",
+        "engines/numba_products.py",
+        "for row in unreached[ends[0] : ends[1]]:",
+        "for row in unreached[ends[0] : ends[0]]:",
+        ("test_products", "test_products or step_by_step"),
+        "numba",
+    ),
+    Mutant(
+        "rows-with-two-pairs-are-written-once",
+        "engines/numba_rulebook.py",
+        "return missing if missing.size == count - rows.size else None",
+        "return missing",
+        ("test_products", "test_products"),
+        "numba",
+    ),
+    Mutant(
         "the-first-cell-is-chosen",
         "engines/numba_largest.py",
         "cell = emitter.splat(cells, pairs.number) if with_cells else None",

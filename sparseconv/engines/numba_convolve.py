@@ -123,15 +123,26 @@ def finished_product(
     rows = empty((rulebook.n_out, groups * columns), dtype)
     out = rows.view(rulebook.n_out, groups, columns)
     tiled = tiled_pairs(rulebook)
-    pairs = tiled.in_rows, tiled.out_places, tiled.starts, tiled.order
-    arrays = _own(features.dtype)(x), packed.blocks, *pairs
+    own = _own(features.dtype)(x)
     extras = _extras(finish, (groups, c_out), columns, out.dtype)
     target = out.view(torch.uint16).numpy() if dots else out.numpy()
-    kernel = bfloat.bfloat_tiles if dots else products.scatter_tiles
-    by_shares(
-        tiled.starts.shape[1] - 1,
-        lambda first, last: kernel(*arrays, TILE_ROWS, (first, last), *extras, target),
-    )
+    tiles = tiled.starts.shape[1] - 1
+    single = tiled.unreached is not None and finish.factor is None and finish.other is None
+    if single and not dots:
+        pairs = tiled.in_rows, tiled.out_rows, tiled.starts, tiled.unreached, TILE_ROWS
+        _, bias, _, relu = extras
+        by_shares(
+            tiles,
+            lambda first, last: products.single_tiles(
+                own, packed.blocks, *pairs, (first, last), bias, relu, target
+            ),
+        )
+    else:
+        arrays = own, packed.blocks, tiled.in_rows, tiled.out_places, tiled.starts, tiled.order
+        kernel = bfloat.bfloat_tiles if dots else products.scatter_tiles
+        by_shares(
+            tiles, lambda first, last: kernel(*arrays, TILE_ROWS, (first, last), *extras, target)
+        )
     if columns > c_out:
         rows = empty((rulebook.n_out, groups * c_out), dtype)
         copy(out[:, :, :c_out], rows.view(-1, groups, c_out))

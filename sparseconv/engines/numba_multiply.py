@@ -84,18 +84,33 @@ def _fma(emitter: Emitter, value: Value, column: Value, total: Value) -> Value:
     return emitter.fma(value, column, total)
 
 
-def emit_multiply(vectors: int, spread: bool = False, fused: Fused = _fma) -> Callable[..., None]:
+def _bounded(emitter: Emitter, value: Value, relu: Value) -> Value:
+    """Return the value, or where ``relu`` is not 0 and it is negative, 0; a NaN stays one."""
+    builder = emitter.builder
+    lowest = builder.select(
+        builder.icmp_signed("!=", relu, emitter.const(0)), emitter.zeros(), emitter.lowest()
+    )
+    return builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
+
+
+def emit_multiply(
+    vectors: int, spread: bool = False, fused: Fused = _fma, single: bool = False
+) -> Callable[..., None]:
     """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows.
 
     Args:
         vectors: of columns of the block.
         spread: whether the rows of the next pairs are fetched line by line, not at once.
         fused: what is done with what a row holds for one step.
+        single: whether a row has one pair only: it is written and never read, and three more
+            arguments say what is added (an address), whether negative results become 0, and
+            whether rows are written past the cache.
     """
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, x_stride, in_rows, out, out_stride, out_rows, weight, steps, first, last = args
+        _, x, x_stride, in_rows, out, out_stride, out_rows, weight, steps, *given = args
+        first, last, *ending = given
         length = builder.mul(steps, emitter.const(emitter.size))
         for size in sizes(vectors):
             whole = size == max(sizes(vectors))  # not of the few pairs left over
@@ -103,7 +118,8 @@ def emit_multiply(vectors: int, spread: bool = False, fused: Fused = _fma) -> Ca
                 entries = [emitter.plus(pairs.number, row) for row in range(size)]
                 sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
                 targets = [emitter.load_row(out_rows, e, out, out_stride) for e in entries]
-                totals = [emitter.load(target, v) for target in targets for v in range(vectors)]
+                origins = [ending[0]] * size if single else targets
+                totals = [emitter.load(origin, v) for origin in origins for v in range(vectors)]
                 coming = _Coming(emitter, (in_rows, x, x_stride), pairs.number, size, last, length)
                 if whole and not spread:
                     coming.fetch_short()
@@ -122,8 +138,14 @@ def emit_multiply(vectors: int, spread: bool = False, fused: Fused = _fma) -> Ca
                             for column in columns
                         ]
                     done, totals = step.number, step.values
-                for number, value in enumerate(totals):
-                    emitter.store(value, targets[number // vectors], number % vectors)
+                for row, target in enumerate(targets):
+                    results = totals[row * vectors : (row + 1) * vectors]
+                    if single:
+                        results = [_bounded(emitter, value, ending[1]) for value in results]
+                        emitter.write(results, target, ending[2])
+                        continue
+                    for vector, value in enumerate(results):
+                        emitter.store(value, target, vector)
             first = pairs.number
 
     return emit

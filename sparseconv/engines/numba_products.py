@@ -20,7 +20,15 @@ from numba.extending import intrinsic
 
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_multiply import emit_multiply, enough_steps
-from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
+from sparseconv.engines.numba_vectors import (
+    CACHE_LINE,
+    VECTOR_BYTES,
+    Emitter,
+    Value,
+    addresses,
+    large,
+    sizes,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -85,6 +93,24 @@ def _multiply_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
 @intrinsic
 def _multiply_spread(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
     return addresses(emit_multiply(2, True), like, (x, xs, ir_, o, os, or_, w, c, first, last))
+
+
+@intrinsic
+def _single_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past):
+    places = (x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past)
+    return addresses(emit_multiply(1, single=True), like, places)
+
+
+@intrinsic
+def _single_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past):
+    places = (x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past)
+    return addresses(emit_multiply(2, single=True), like, places)
+
+
+@intrinsic
+def _single_spread(typing, like, x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past):
+    places = (x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past)
+    return addresses(emit_multiply(2, True, single=True), like, places)
 
 
 @intrinsic
@@ -214,6 +240,67 @@ def scatter_tiles(
                 for group in range(groups):
                     for column in range(out.shape[2]):
                         out[row, group, column] = result[group, column]
+
+
+@Kernel
+def single_tiles(
+    features: Array,
+    weight: Array,
+    in_rows: Array,
+    out_rows: Array,
+    starts: Array,
+    unreached: Array,
+    tile: int,
+    numbers: tuple[int, int],
+    bias: Array,
+    relu: bool,
+    out: Array,
+) -> None:
+    """Compute the output rows of some tiles, where no row of the output has more than one pair.
+
+    So no row is read before it is written, nor written twice, and large results go past the cache.
+
+    Args:
+        features, weight, in_rows, starts, tile, numbers, bias, relu, out: as of
+            :func:`scatter_tiles`.
+        out_rows: int32 ``[P]``.
+        unreached: ascending, the rows without a pair; those of the tiles are written here, too.
+    """
+    cells, groups, blocks, c_in, width = weight.shape
+    size, negatives = features.itemsize, 1 if relu else 0
+    rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
+    xs, ys = features.strides[0], out.strides[0]
+    past = large(out) if (out.ctypes.data | ys) % CACHE_LINE == 0 else 0
+    spread = enough_steps(c_in, size)
+    ends = np.searchsorted(unreached, np.array([numbers[0] * tile, numbers[1] * tile]))
+    for row in unreached[ends[0] : ends[1]]:
+        for group in range(groups):
+            for column in range(out.shape[2]):
+                value = bias[group, column]
+                out[row, group, column] = out.dtype.type(0) if relu and value < 0 else value
+    for number in range(numbers[0], numbers[1]):
+        for cell in range(cells):
+            s, e = starts[cell, number], starts[cell, number + 1]
+            if s == e:
+                continue
+            for group in range(groups):
+                x = features.ctypes.data + group * c_in * size
+                for block in range(blocks):
+                    byte = (group * blocks + block) * width * size
+                    y, b = out.ctypes.data + byte, bias.ctypes.data + byte
+                    w = weight[cell, group, block].ctypes.data
+                    if width * size == VECTOR_BYTES:
+                        _single_one(
+                            features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
+                        )
+                    elif spread:
+                        _single_spread(
+                            features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
+                        )
+                    else:
+                        _single_two(
+                            features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
+                        )
 
 
 @Kernel

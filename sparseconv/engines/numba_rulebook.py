@@ -48,6 +48,8 @@ class TiledPairs:
         in_rows, out_rows, out_places: int32 ``[P]``.
         starts: int64 ``[K, T + 1]``.
         order: int64 ``[n_out]``, the row at each place; without entries where that is the place.
+        unreached: int64, ascending: the rows of the output without a pair, where no row has more
+            than one; else None.
     """
 
     in_rows: Array
@@ -55,6 +57,7 @@ class TiledPairs:
     out_places: Array
     starts: Array
     order: Array
+    unreached: Array | None
 
 
 def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
@@ -257,7 +260,19 @@ def _tile(rulebook: Rulebook) -> TiledPairs:
         lambda cell: products.tile_starts(places, *ranges[cell], TILE_ROWS, starts[cell]),
         len(ranges),
     )
-    return TiledPairs(in_rows, out_rows, places, starts, order)
+    return TiledPairs(
+        in_rows, out_rows, places, starts, order, _unreached(out_rows, rulebook.n_out)
+    )
+
+
+def _unreached(rows: Array, count: int) -> Array | None:
+    """Return which of ``count`` rows are not in ``rows``, where none occurs twice; else None."""
+    if rows.size > count:
+        return None
+    reached = np.zeros(count, bool)
+    reached[rows] = True
+    missing: Array = np.flatnonzero(~reached)
+    return missing if missing.size == count - rows.size else None
 
 
 def _places(rows: Array, order: Array) -> Array:

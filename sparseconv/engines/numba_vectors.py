@@ -49,6 +49,10 @@ class Emitter:
         """Return a vector of zeros."""
         return ir.Constant(self._integers if integers else self.vector, [0] * self.lanes)
 
+    def lowest(self) -> Value:
+        """Return a vector of negative infinities."""
+        return ir.Constant(self.vector, [ir.Constant(self.scalar, float("-inf"))] * self.lanes)
+
     def plus(self, address: Value, count: Value | int, size: int = 1) -> Value:
         """Return ``address + count * size``."""
         if isinstance(count, int):
