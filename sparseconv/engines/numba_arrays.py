@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.numba_vectors import VECTOR_BYTES
+from sparseconv.engines.protocol import wider
 from sparseconv.memory import empty, empty_array
 
 Array = np.ndarray[Any, Any]
@@ -54,8 +55,13 @@ def by_segments(rows: tuple[Array, Array], task: Any) -> None:
 
 def array(x: Tensor) -> Array:
     """Return a contiguous array in a dtype to compute in: halves become float32."""
+    return contiguous(converted(x, wider(x.dtype)).numpy())
+
+
+def converted(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``x`` in a dtype, outside autograd; a copy lies in memory that was used before."""
     x = x.detach()
-    return contiguous((x.float() if x.dtype in (torch.float16, torch.bfloat16) else x).numpy())
+    return x if x.dtype == dtype else empty(tuple(x.shape), dtype).copy_(x)
 
 
 def contiguous(x: Array) -> Array:

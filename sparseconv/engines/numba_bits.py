@@ -12,7 +12,7 @@ from numba.extending import overload
 from numpy import float32, uint16, uint32
 from torch import Tensor
 
-from sparseconv.engines.numba_arrays import contiguous
+from sparseconv.engines.numba_arrays import array, contiguous
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value
 
 Array = np.ndarray[Any, Any]
@@ -20,10 +20,9 @@ Array = np.ndarray[Any, Any]
 
 def bits_or_numbers(x: Tensor) -> Array:
     """Return a contiguous array: bits of bfloat16, float32 for float16, and others as they are."""
-    x = x.detach()
     if x.dtype == torch.bfloat16:
-        return contiguous(x.view(torch.uint16).numpy())
-    return contiguous((x.float() if x.dtype == torch.float16 else x).numpy())
+        return contiguous(x.detach().view(torch.uint16).numpy())
+    return array(x)
 
 
 def number(value: Any) -> Any:

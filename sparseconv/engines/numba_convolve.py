@@ -24,15 +24,17 @@ from sparseconv.engines.numba_arrays import (
     by_shares,
     columns_of,
     contiguous,
+    converted,
     copy,
     padded,
     ranges,
     without_padding,
 )
+from sparseconv.engines.numba_bits import bits_or_numbers
 from sparseconv.engines.numba_rulebook import TILE_ROWS, TiledPairs, tiled_pairs, window_rows
 from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.numba_vectors import BFLOAT_DOTS, VECTOR_BYTES
-from sparseconv.engines.protocol import Finish
+from sparseconv.engines.protocol import Finish, wider
 from sparseconv.memory import empty, empty_array
 from sparseconv.rulebook import Rulebook
 
@@ -146,7 +148,7 @@ def finished_product(
     if columns > c_out:
         rows = empty((rulebook.n_out, groups * c_out), dtype)
         copy(out[:, :, :c_out], rows.view(-1, groups, c_out))
-    return rows.to(features.dtype)
+    return converted(rows, features.dtype)
 
 
 def _narrow_product(
@@ -166,7 +168,7 @@ def _narrow_product(
         lambda s, e: narrow.narrow_rows(x, blocks, *pairs, s, e, *extras, target),
         LEAST,
     )
-    return without_padding(out, c_out).to(features.dtype)
+    return converted(without_padding(out, c_out), features.dtype)
 
 
 def _bits(x: Tensor) -> Array:
@@ -213,16 +215,9 @@ def _own(dtype: torch.dtype) -> Callable[[Tensor], Array]:
 
 
 def _joined(weight: Tensor) -> Tensor:
-    """Return the weight with groups that are narrower than a vector joined, block-diagonally.
-
-    A narrow group would fill its vector with zeros; so its neighbours' zeros fill it instead, and
-    rows of the output need no padding.
-    """
+    """Return the weight with groups that are narrower than a vector joined, block-diagonally."""
     cells, groups, c_in, c_out = weight.shape
-    fitting = [
-        n for n in range(1, groups + 1) if groups % n == 0 and n * c_out <= VECTOR_BYTES // 4
-    ]
-    count = max(fitting, default=1)
+    count = _joinable(groups, c_out)
     if count == 1:
         return weight
     joined = weight.new_zeros(cells, groups // count, count, c_in, count, c_out)
@@ -232,9 +227,28 @@ def _joined(weight: Tensor) -> Tensor:
     return joined.flatten(4).flatten(2, 3)
 
 
-def _repeated(x: Tensor, times: int) -> Tensor:
-    """Return ``x`` with each channel so many times over, side by side."""
-    return x.detach().repeat_interleave(times, dim=1) if times > 1 else x.detach()
+def _joinable(groups: int, c_out: int) -> int:
+    """Return how many groups side by side are taken for one.
+
+    A narrow group would fill its vector with zeros; so its neighbours' zeros fill it instead, and
+    rows of the output need no padding.
+    """
+    fitting = [
+        n for n in range(1, groups + 1) if groups % n == 0 and n * c_out <= VECTOR_BYTES // 4
+    ]
+    return max(fitting, default=1)
+
+
+def _repeated(rows: Tensor, times: int, lanes: int) -> Array:
+    """Return each channel so many times over, side by side, and zeros up to ``lanes`` columns."""
+    if times == 1:
+        return bits_or_numbers(padded(rows, lanes))
+    x = bits_or_numbers(rows)
+    out = empty_array((len(x), lanes), x.dtype)
+    by_shares(
+        len(x), lambda s, e: depthwise.repeat_columns(x, times, s, e, out), LEAST_VALUES // lanes
+    )
+    return out
 
 
 def depthwise_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
@@ -244,20 +258,23 @@ def depthwise_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> T
         features, weight, rulebook: as of :func:`gather_gemm_scatter`; groups of one channel in, or
             one out.
     """
-    cells, groups, c_in, c_out = weight.shape
+    dtype, (cells, groups, c_in, c_out) = features.dtype, weight.shape
+    if c_in > 1:  # what a group's channels add up to is rounded once
+        features = converted(features, wider(dtype))
     channels = groups * max(c_in, c_out)
     lanes = columns_of(channels, array(features[:0]).dtype)[0]
-    x = array(padded(_repeated(features, c_out), lanes))
     w = array(padded(weight.detach().reshape(cells, channels), lanes))
-    out = empty((rulebook.n_out, lanes), torch.from_numpy(x[:0]).dtype)
-    own, target = window_rows(rulebook), out.numpy()
+    x = _repeated(features, c_out, lanes)
+    kept = torch.float32 if features.dtype == torch.float16 else features.dtype
+    out = empty((rulebook.n_out, lanes), kept)
+    own, target = window_rows(rulebook), bits_or_numbers(out)
     pairs = own.rows, own.cells, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: windows.scale_rows(x, w, *pairs, s, e, target), LEAST)
     result = without_padding(out, channels)
     if c_in > 1:
         parts: tuple[Tensor, ...] = result.unflatten(1, (groups, c_in)).unbind(2)
         result = functools.reduce(torch.add, parts)
-    return result.to(features.dtype)
+    return converted(result, dtype)
 
 
 def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
@@ -265,6 +282,11 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
     c_in, c_out = features.shape[1] // groups, grad.shape[1] // groups
     if groups > 1 and min(c_in, c_out) == 1:
         return _depthwise_reduce(features, grad, rulebook, groups)
+    count = _joinable(groups, c_out)
+    if count > 1:  # on the diagonal of what the joined groups have
+        joined = gather_gemm_reduce(features, grad, rulebook, groups // count)
+        blocks = joined.reshape(-1, groups // count, count, c_in, count, c_out)
+        return blocks.diagonal(dim1=2, dim2=4).movedim(-1, 2).flatten(1, 2).contiguous()
     dots = _dots(features.dtype)
     own, kernel = _own(features.dtype), bfloat.bfloat_reduce if dots else products.reduce_tiles
     x = own(features).reshape(rulebook.n_in, groups, c_in)
@@ -285,14 +307,14 @@ def _depthwise_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups
     """Return the weight gradient of groups with one channel on one side."""
     c_in, c_out = features.shape[1] // groups, grad.shape[1] // groups
     channels = groups * max(c_in, c_out)
-    lanes = columns_of(channels, array(features[:0]).dtype)[0]
-    x = array(padded(_repeated(features, c_out), lanes))
-    g = array(padded(_repeated(grad, c_in), lanes))
+    dtype = array(features[:0]).dtype
+    lanes = columns_of(channels, dtype)[0]
+    x, g = _repeated(features, c_out, lanes), _repeated(grad, c_in, lanes)
 
     def run(pairs: tuple[Array, ...], tiles: Array, cells: Array, target: Array) -> None:
         depthwise.dot_tiles(x, g, *pairs, tiles, cells, target)
 
-    weight = torch.from_numpy(_reduced(run, rulebook, (lanes,), x.dtype))[:, :channels]
+    weight = torch.from_numpy(_reduced(run, rulebook, (lanes,), dtype))[:, :channels]
     return weight.reshape(-1, groups, c_in, c_out).to(features.dtype).contiguous()
 
 

@@ -24,6 +24,7 @@ from sparseconv.engines.numba_arrays import (
     by_segments,
     by_shares,
     columns_of,
+    converted,
     padded,
     without_padding,
 )
@@ -164,7 +165,7 @@ def affine_rows(
         lambda s, e: affine(*arrays, *numbers, own, s, e, target),
         -(-LEAST_VALUES // max(out.shape[1], 1)),
     )
-    return out.to(rows[0].dtype)
+    return converted(out, rows[0].dtype)
 
 
 def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
@@ -182,7 +183,7 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     own, target = window_rows(rulebook), bits_or_numbers(out)
     pairs = own.rows, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: largest.max_rows(x, *pairs, s, e, target), LEAST)
-    return without_padding(out, features.shape[1]).to(features.dtype)
+    return converted(without_padding(out, features.shape[1]), features.dtype)
 
 
 def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]:
@@ -194,7 +195,7 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
     own, found = window_rows(rulebook), (bits_or_numbers(out), chosen.numpy())
     pairs = own.rows, own.cells, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: largest.choose_rows(x, *pairs, s, e, *found), LEAST)
-    values = without_padding(out, features.shape[1]).to(features.dtype)
+    values = converted(without_padding(out, features.shape[1]), features.dtype)
     return values, without_padding(chosen, features.shape[1])
 
 
@@ -213,13 +214,14 @@ def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
     """Return each window's sum by the divisor."""
     exact = abs(math.frexp(divisor)[0]) == 0.5  # a power of two has an exact inverse
     if not exact and features.dtype == torch.bfloat16:  # a sum is not rounded before it is divided
-        return window_sum(features.float(), rulebook, divisor).to(features.dtype)
+        total = window_sum(converted(features, torch.float32), rulebook, divisor)
+        return converted(total, features.dtype)
     x, out = _rows_and_target(features, rulebook.n_out)
     own, target = window_rows(rulebook), bits_or_numbers(out)
     by = np.array([1 / divisor, 1] if exact else [1, divisor], array(features[:0]).dtype)
     pairs = own.rows, own.starts, own.order
     by_shares(rulebook.n_out, lambda s, e: windows.sum_rows(x, *pairs, s, e, by, target), LEAST)
-    return without_padding(out, features.shape[1]).to(features.dtype)
+    return converted(without_padding(out, features.shape[1]), features.dtype)
 
 
 def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
@@ -242,4 +244,4 @@ def _hits(values: Tensor, chosen: Tensor, rulebook: Rulebook, of_pairs: bool) ->
     own, target = window_rows(rulebook), bits_or_numbers(out)
     pairs = own.rows, own.cells, own.starts, own.order, of_pairs
     by_shares(rulebook.n_out, lambda s, e: largest.add_hits(x, cells, *pairs, s, e, target), LEAST)
-    return without_padding(out, values.shape[1]).to(values.dtype)
+    return converted(without_padding(out, values.shape[1]), values.dtype)

@@ -106,18 +106,19 @@ def _emit_scale(vectors: int) -> Callable[..., None]:
     """Return the emitter of: write the sum of rows, each times its cell's row of weight."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, stride, rows, cells, weight, out, past, first, last = args
+        dtype = signature.args[0].dtype
+        emitter = emitter_of(builder, dtype)
+        _, x, stride, rows, cells, weight, weight_stride, out, past, first, last = args
         with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
             if vectors == WIDE:
-                row_ahead(emitter, rows, pairs.number, x, stride)
+                row_ahead(emitter, rows, pairs.number, x, stride, lines_of(dtype))
             source = emitter.load_row(rows, pairs.number, x, stride)
-            factors = emitter.load_row(cells, pairs.number, weight, stride)
+            factors = emitter.load_row(cells, pairs.number, weight, weight_stride)
             pairs.values = [
-                emitter.fma(emitter.load(source, vector), emitter.load(factors, vector), total)
-                for vector, total in enumerate(pairs.values)
+                emitter.fma(value, emitter.load(factors, vector), pairs.values[vector])
+                for vector, value in enumerate(loaded(emitter, dtype, source, vectors))
             ]
-        emitter.write(pairs.values, out, past)
+        kept(emitter, dtype, pairs.values, out, past)
 
     return emit
 
@@ -145,13 +146,13 @@ def _emit_sum(vectors: int) -> Callable[..., None]:
 
 
 @intrinsic
-def _scale_one(typing, like, x, xs, r, c, w, o, p, first, last):
-    return addresses(_emit_scale(1), like, (x, xs, r, c, w, o, p, first, last))
+def _scale_one(typing, like, x, xs, r, c, w, ws, o, p, first, last):
+    return addresses(_emit_scale(1), like, (x, xs, r, c, w, ws, o, p, first, last))
 
 
 @intrinsic
-def _scale_wide(typing, like, x, xs, r, c, w, o, p, first, last):
-    return addresses(_emit_scale(WIDE), like, (x, xs, r, c, w, o, p, first, last))
+def _scale_wide(typing, like, x, xs, r, c, w, ws, o, p, first, last):
+    return addresses(_emit_scale(WIDE), like, (x, xs, r, c, w, ws, o, p, first, last))
 
 
 @intrinsic
@@ -184,21 +185,23 @@ def scale_rows(
 ) -> None:
     """Write the rows at places ``begin`` to ``end``: sums of rows times their cell's weight.
 
-    ``x`` ``[n_in, C]``, ``weight`` ``[K, C]``, ``out`` ``[n_out, C]``.
+    ``x`` ``[n_in, C]``, ``weight`` ``[K, C]``, ``out`` ``[n_out, C]``; x and out are numbers or
+    bits of bfloat16.
     """
-    width = x.shape[1] * x.itemsize
-    a, w, y = x.ctypes.data, weight.ctypes.data, out.ctypes.data
-    r, c = rows.ctypes.data, cells.ctypes.data
-    past = large(out)
+    width, step = x.shape[1] * x.itemsize, vector_bytes(x)
+    a, y, r, c = x.ctypes.data, out.ctypes.data, rows.ctypes.data, cells.ctypes.data
+    past, ws = large(out), weight.strides[0]
     for place in range(begin, end):
         row, first, last = row_at(place, order), starts[place], starts[place + 1]
-        done, target = 0, y + row * width
-        while done + WIDE * VECTOR_BYTES <= width:
-            _scale_wide(x, a + done, width, r, c, w + done, target + done, past, first, last)
-            done += WIDE * VECTOR_BYTES
+        done, target, w = 0, y + row * width, weight.ctypes.data
+        while done + WIDE * step <= width:
+            _scale_wide(x, a + done, width, r, c, w, ws, target + done, past, first, last)
+            done += WIDE * step
+            w += WIDE * VECTOR_BYTES
         while done < width:
-            _scale_one(x, a + done, width, r, c, w + done, target + done, past, first, last)
-            done += VECTOR_BYTES
+            _scale_one(x, a + done, width, r, c, w, ws, target + done, past, first, last)
+            done += step
+            w += VECTOR_BYTES
 
 
 @Kernel
