@@ -72,16 +72,19 @@ def axes(setting: Setting) -> Iterator[Row]:
         yield setting.row("shape", name, ms["ours"], against, reference, NO_CLIFF, work.gflop)
 
 
-def depthwise(setting: Setting) -> Iterator[Row]:
-    """Yield the depthwise layer against a copy of the rows that its pairs read and it writes."""
-    layer = sc.nn.SubmConv3d(64, 64, 3, groups=64, bias=False)
-    y = with_channels(setting.x, 64)
-    work = work_of(layer, y)
-    size = 4 * 64 * (work.pairs + 2 * y.num_sites) + 8 * work.pairs
-    contenders = {"copy": floors.copy(size), "ours": forward(layer, y)}
-    ms = setting.measure(contenders)
-    name = "submanifold k=3, depthwise, 64 channels, forward"
-    yield setting.row("shape", name, ms["ours"], "copy", ms["copy"], NO_CLIFF)
+def narrow(setting: Setting) -> Iterator[Row]:
+    """Yield groups of few channels against a copy of the rows that their pairs read and write."""
+    for groups, dtype in ((64, torch.float32), (64, torch.bfloat16), (16, torch.float32)):
+        layer = sc.nn.SubmConv3d(64, 64, 3, groups=groups, bias=False).to(dtype)
+        y = with_channels(setting.x, 64).to(dtype)
+        work = work_of(layer, y)
+        size = dtype.itemsize * 64 * (work.pairs + 2 * y.num_sites) + 8 * work.pairs
+        contenders = {"copy": floors.copy(size), "ours": forward(layer, y)}
+        ms = setting.measure(contenders)
+        kind = "depthwise" if groups == 64 else f"{groups} groups"
+        kind += "" if dtype == torch.float32 else f" in {dtype}".replace("torch.", "")
+        name = f"submanifold k=3, {kind}, 64 channels, forward"
+        yield setting.row("shape", name, ms["ours"], "copy", ms["copy"], NO_CLIFF)
 
 
 def _even(setting: Setting) -> tuple[nn.Module, sc.SparseTensor, float]:
@@ -106,4 +109,4 @@ def _seen_with(x: sc.SparseTensor, dimensions: int) -> sc.SparseTensor:
     return sc.SparseTensor(features, coords, shape, batch_size=x.batch_size)
 
 
-GROUPS = (shapes, dtypes, axes, depthwise)
+GROUPS = (shapes, dtypes, axes, narrow)

@@ -355,6 +355,14 @@ MUTANTS = (
         "numba",
     ),
     Mutant(
+        "lanes-take-the-first-of-their-group",
+        "engines/numba_vectors.py",
+        "chosen = [lane - lane % width + place for",
+        "chosen = [lane - lane % width for",
+        ("test_products", "test_products or step_by_step"),
+        "numba",
+    ),
+    Mutant(
         "the-first-cell-is-chosen",
         "engines/numba_largest.py",
         "cell = emitter.splat(cells, pairs.number) if with_cells else None",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +12,10 @@ import torch
 from torch import Tensor
 
 from sparseconv.engines import numba_bfloat as bfloat
-from sparseconv.engines import numba_depthwise as depthwise
 from sparseconv.engines import numba_narrow as narrow
 from sparseconv.engines import numba_products as products
-from sparseconv.engines import numba_windows as windows
 from sparseconv.engines.numba_arrays import (
     LEAST,
-    LEAST_VALUES,
     array,
     by_shares,
     columns_of,
@@ -27,23 +23,22 @@ from sparseconv.engines.numba_arrays import (
     converted,
     copy,
     padded,
-    ranges,
     without_padding,
 )
-from sparseconv.engines.numba_bits import bits_or_numbers
-from sparseconv.engines.numba_rulebook import TILE_ROWS, TiledPairs, tiled_pairs, window_rows
-from sparseconv.engines.numba_threads import in_parallel
+from sparseconv.engines.numba_groups import (
+    lane_by_lane,
+    lanes_of_weight,
+    product_by_lanes,
+    reduce_by_lanes,
+)
+from sparseconv.engines.numba_reduce import reduced
+from sparseconv.engines.numba_rulebook import TILE_ROWS, tiled_pairs, window_rows
 from sparseconv.engines.numba_vectors import BFLOAT_DOTS, VECTOR_BYTES
-from sparseconv.engines.protocol import Finish, wider
-from sparseconv.memory import empty, empty_array
+from sparseconv.engines.protocol import Finish
+from sparseconv.memory import empty
 from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
-
-REDUCE_PARTS = 16  # parts of the tiles whose weight gradients are summed apart
-REDUCE_TASKS = 32  # tasks where there are fewer parts, so that none waits long for the last
-REDUCE_TILES = 8  # tiles that a partial sum covers at least
-REDUCE_BYTES = 2**26  # most memory for partial sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,21 +48,23 @@ class PackedWeight:
     Attributes:
         weight: ``[K, G, c_in, c_out]``; narrow groups joined.
         blocks: the columns of a block in one run of memory: ``[K, G, blocks, c_in, block]``, or for
-            bfloat16 dot products ``[K, G, blocks, c_in / 2, block, 2]``; None for depthwise ones.
+            bfloat16 dot products ``[K, G, blocks, c_in / 2, block, 2]``.
         narrow: whether ``blocks`` is instead that of few columns, ``[K, vectors, columns, lanes]``.
+        by_lanes: whether it is instead :func:`~sparseconv.engines.numba_groups.lanes_of_weight`.
     """
 
     weight: Tensor
-    blocks: Array | None
+    blocks: Array
     narrow: bool = False
+    by_lanes: bool = False
 
 
 def pack(weight: Tensor) -> PackedWeight:
     """Return the weight, laid out for its kernel."""
     weight = weight.detach()
     _, groups, c_in, c_out = weight.shape
-    if groups > 1 and min(c_in, c_out) == 1:
-        return PackedWeight(weight, None)
+    if lane_by_lane(groups, c_in, c_out):
+        return PackedWeight(weight, lanes_of_weight(weight), by_lanes=True)
     weight = _joined(weight)
     cells, groups, c_in, c_out = weight.shape
     if not _dots(weight.dtype):
@@ -112,8 +109,8 @@ def finished_product(
     features: Tensor, packed: PackedWeight, rulebook: Rulebook, finish: Finish
 ) -> Tensor:
     """Return the convolution; a tile is finished while it is in the cache."""
-    if packed.blocks is None:
-        return finish.apply(depthwise_product(features, packed.weight, rulebook))
+    if packed.by_lanes:
+        return product_by_lanes(features, packed.weight, packed.blocks, rulebook, finish)
     if packed.narrow:
         return _narrow_product(features, packed, rulebook, finish)
     _, groups, c_in, c_out = packed.weight.shape
@@ -156,7 +153,6 @@ def _narrow_product(
 ) -> Tensor:
     """Return the product with few output columns, row by row."""
     blocks, c_out = packed.blocks, packed.weight.shape[3]
-    assert blocks is not None
     _, vectors, columns, lanes = blocks.shape
     x = array(padded(features, vectors * lanes))
     out = empty((rulebook.n_out, columns), torch.from_numpy(x[:0]).dtype)
@@ -239,49 +235,11 @@ def _joinable(groups: int, c_out: int) -> int:
     return max(fitting, default=1)
 
 
-def _repeated(rows: Tensor, times: int, lanes: int) -> Array:
-    """Return each channel so many times over, side by side, and zeros up to ``lanes`` columns."""
-    if times == 1:
-        return bits_or_numbers(padded(rows, lanes))
-    x = bits_or_numbers(rows)
-    out = empty_array((len(x), lanes), x.dtype)
-    by_shares(
-        len(x), lambda s, e: depthwise.repeat_columns(x, times, s, e, out), LEAST_VALUES // lanes
-    )
-    return out
-
-
-def depthwise_product(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
-    """Return the product of groups with one channel on one side: channel by channel.
-
-    Args:
-        features, weight, rulebook: as of :func:`gather_gemm_scatter`; groups of one channel in, or
-            one out.
-    """
-    dtype, (cells, groups, c_in, c_out) = features.dtype, weight.shape
-    if c_in > 1:  # what a group's channels add up to is rounded once
-        features = converted(features, wider(dtype))
-    channels = groups * max(c_in, c_out)
-    lanes = columns_of(channels, array(features[:0]).dtype)[0]
-    w = array(padded(weight.detach().reshape(cells, channels), lanes))
-    x = _repeated(features, c_out, lanes)
-    kept = torch.float32 if features.dtype == torch.float16 else features.dtype
-    out = empty((rulebook.n_out, lanes), kept)
-    own, target = window_rows(rulebook), bits_or_numbers(out)
-    pairs = own.rows, own.cells, own.starts, own.order
-    by_shares(rulebook.n_out, lambda s, e: windows.scale_rows(x, w, *pairs, s, e, target), LEAST)
-    result = without_padding(out, channels)
-    if c_in > 1:
-        parts: tuple[Tensor, ...] = result.unflatten(1, (groups, c_in)).unbind(2)
-        result = functools.reduce(torch.add, parts)
-    return converted(result, dtype)
-
-
 def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
     """Return the weight gradient: partial sums over groups of tiles, added in their order."""
     c_in, c_out = features.shape[1] // groups, grad.shape[1] // groups
-    if groups > 1 and min(c_in, c_out) == 1:
-        return _depthwise_reduce(features, grad, rulebook, groups)
+    if lane_by_lane(groups, c_in, c_out):
+        return reduce_by_lanes(features, grad, rulebook, groups)
     count = _joinable(groups, c_out)
     if count > 1:  # on the diagonal of what the joined groups have
         joined = gather_gemm_reduce(features, grad, rulebook, groups // count)
@@ -298,64 +256,6 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
     def run(pairs: tuple[Array, ...], tiles: Array, cells: Array, target: Array) -> None:
         kernel(x, g, *pairs, tiles, cells, target)
 
-    packed = _reduced(run, rulebook, shape, dtype)
+    packed = reduced(run, rulebook, shape, dtype)
     weight = contiguous(packed.transpose(0, 1, 3, 2, 4)).reshape(-1, groups, c_in, columns)
     return torch.from_numpy(weight[..., :c_out]).to(features.dtype).contiguous()
-
-
-def _depthwise_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
-    """Return the weight gradient of groups with one channel on one side."""
-    c_in, c_out = features.shape[1] // groups, grad.shape[1] // groups
-    channels = groups * max(c_in, c_out)
-    dtype = array(features[:0]).dtype
-    lanes = columns_of(channels, dtype)[0]
-    x, g = _repeated(features, c_out, lanes), _repeated(grad, c_in, lanes)
-
-    def run(pairs: tuple[Array, ...], tiles: Array, cells: Array, target: Array) -> None:
-        depthwise.dot_tiles(x, g, *pairs, tiles, cells, target)
-
-    weight = torch.from_numpy(_reduced(run, rulebook, (lanes,), dtype))[:, :channels]
-    return weight.reshape(-1, groups, c_in, c_out).to(features.dtype).contiguous()
-
-
-def _reduced(
-    run: Callable[[tuple[Array, ...], Array, Array, Array], None],
-    rulebook: Rulebook,
-    shape: tuple[int, ...],
-    dtype: Any,
-) -> Array:
-    """Return ``[K, *shape]``: what ``run`` sums over some tiles and cells, added up in order."""
-    tiled = tiled_pairs(rulebook)
-    shape = (rulebook.num_cells, *shape)
-    parts, cell_groups = _reduce_tasks(tiled, math.prod(shape) * dtype.itemsize)
-    partial = empty_array((len(parts), *shape), dtype)
-    pairs = tiled.in_rows, tiled.out_rows, tiled.starts
-
-    def task(number: int) -> None:
-        part, cells = divmod(number, len(cell_groups))
-        first, last = cell_groups[cells]
-        run(pairs, parts[part], cell_groups[cells], partial[part, first:last])
-
-    in_parallel(task, len(parts) * len(cell_groups))
-    sums = partial.reshape(len(parts), -1)
-    total = empty_array(sums.shape[1], dtype)
-
-    def add(first: int, last: int) -> None:
-        total[first:last] = 0
-        for part in sums:
-            total[first:last] += part[first:last]
-
-    by_shares(total.size, add, LEAST_VALUES // max(len(parts), 1))
-    return total.reshape(shape)
-
-
-def _reduce_tasks(tiled: TiledPairs, size: int) -> tuple[Array, Array]:
-    """Return the ranges of tiles and of cells that a weight gradient is summed over apart.
-
-    They depend on the shapes alone, never on the number of threads, and so does the order of
-    additions. Few rows are split by cell, many by tile; partial sums take ``REDUCE_BYTES`` at most.
-    """
-    cells, tiles = tiled.starts.shape[0], tiled.starts.shape[1] - 1
-    parts = max(1, min(REDUCE_PARTS, tiles // REDUCE_TILES, REDUCE_BYTES // size))
-    groups = min(cells, -(-REDUCE_TASKS // parts)) if parts < REDUCE_PARTS else 1
-    return ranges(tiles, parts), ranges(cells, groups)

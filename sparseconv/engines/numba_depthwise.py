@@ -1,7 +1,9 @@
-"""Kernel of the Numba engine for the weight gradient of depthwise products: no matrix.
+"""Kernels of the Numba engine for groups of few channels: no matrix, but lane by lane.
 
-A block of the weight, one vector or four of them, stays in registers while the pairs of a tile are
-walked. The product itself is a sum over windows: :mod:`numba_windows`.
+Groups of one, two or four channels lie side by side in a vector. For each input channel of a group
+one vector of weight holds what every output channel takes from it, and the row's vector is shuffled
+so that the channel stands in all lanes of its group. A product with one channel in each group is a
+product of vectors without a shuffle.
 """
 
 from __future__ import annotations
@@ -12,44 +14,174 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
-from sparseconv.engines.numba_bits import emitter_of, loaded, vector_bytes
+from sparseconv.engines.numba_bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba_compile import Kernel
-from sparseconv.engines.numba_vectors import VECTOR_BYTES, Value, addresses
+from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, large
+from sparseconv.engines.numba_windows import WIDE, lines_of, row_ahead, row_at
 
 Array = np.ndarray[Any, Any]
 
-WIDE = 4  # vectors of the wide block
+WIDTHS = (1, 2, 4)  # channels of a group, which divide the lanes of every vector
 
 
-def _emit_dot(vectors: int) -> Callable[..., None]:
+def _shuffled(emitter: Emitter, values: list[Value], width: int) -> list[Value]:
+    """Return each vector once per channel of a group, that channel in all lanes of the group."""
+    if width == 1:
+        return values
+    return [emitter.within(value, width, place) for value in values for place in range(width)]
+
+
+def _emit_scale(vectors: int, width: int) -> Callable[..., None]:
+    """Return the emitter of: write the sum of rows, each times its cell's row of weight."""
+
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        dtype = signature.args[0].dtype
+        emitter = emitter_of(builder, dtype)
+        _, x, stride, rows, cells, weight, weight_stride, bias, relu, out, past, *given = args
+        start = [emitter.load(bias, vector) for vector in range(vectors)]
+        first, last = given
+        with emitter.loop(first, last, 1, start) as pair:
+            if vectors == WIDE:
+                row_ahead(emitter, rows, pair.number, x, stride, lines_of(dtype))
+            source = emitter.load_row(rows, pair.number, x, stride)
+            factors = emitter.load_row(cells, pair.number, weight, weight_stride)
+            values = _shuffled(emitter, loaded(emitter, dtype, source, vectors), width)
+            for number, value in enumerate(values):
+                total = pair.values[number // width]
+                total = emitter.fma(value, emitter.load(factors, number), total)
+                pair.values[number // width] = total
+        results = [emitter.bounded(total, relu) for total in pair.values]
+        kept(emitter, dtype, results, out, past)
+
+    return emit
+
+
+def _emit_dot(vectors: int, width: int) -> Callable[..., None]:
     """Return the emitter of: add the products of the two rows of pairs to a row of weight."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         dtype = signature.args[0].dtype
         emitter = emitter_of(builder, dtype)
         _, x, x_stride, in_rows, grad, grad_stride, out_rows, weight, first, last = args
-        start = [emitter.load(weight, vector) for vector in range(vectors)]
+        start = [emitter.load(weight, number) for number in range(vectors * width)]
         with emitter.loop(first, last, 1, start) as pairs:
             source = emitter.load_row(in_rows, pairs.number, x, x_stride)
             target = emitter.load_row(out_rows, pairs.number, grad, grad_stride)
-            factors = (loaded(emitter, dtype, row, vectors) for row in (source, target))
+            values = _shuffled(emitter, loaded(emitter, dtype, source, vectors), width)
+            grads = loaded(emitter, dtype, target, vectors)
             pairs.values = [
-                emitter.fma(*entry) for entry in zip(*factors, pairs.values, strict=True)
+                emitter.fma(value, grads[number // width], pairs.values[number])
+                for number, value in enumerate(values)
             ]
-        for vector, total in enumerate(pairs.values):
-            emitter.store(total, weight, vector)
+        for number, total in enumerate(pairs.values):
+            emitter.store(total, weight, number)
 
     return emit
 
 
 @intrinsic
+def _scale_one(typing, like, x, xs, r, c, w, ws, b, n, o, p, first, last):
+    return addresses(_emit_scale(1, 1), like, (x, xs, r, c, w, ws, b, n, o, p, first, last))
+
+
+@intrinsic
+def _scale_wide(typing, like, x, xs, r, c, w, ws, b, n, o, p, first, last):
+    return addresses(_emit_scale(WIDE, 1), like, (x, xs, r, c, w, ws, b, n, o, p, first, last))
+
+
+@intrinsic
+def _scale_one_by_two(typing, like, x, xs, r, c, w, ws, b, n, o, p, first, last):
+    return addresses(_emit_scale(1, 2), like, (x, xs, r, c, w, ws, b, n, o, p, first, last))
+
+
+@intrinsic
+def _scale_wide_by_two(typing, like, x, xs, r, c, w, ws, b, n, o, p, first, last):
+    return addresses(_emit_scale(WIDE, 2), like, (x, xs, r, c, w, ws, b, n, o, p, first, last))
+
+
+@intrinsic
+def _scale_one_by_four(typing, like, x, xs, r, c, w, ws, b, n, o, p, first, last):
+    return addresses(_emit_scale(1, 4), like, (x, xs, r, c, w, ws, b, n, o, p, first, last))
+
+
+@intrinsic
+def _scale_wide_by_four(typing, like, x, xs, r, c, w, ws, b, n, o, p, first, last):
+    return addresses(_emit_scale(WIDE, 4), like, (x, xs, r, c, w, ws, b, n, o, p, first, last))
+
+
+@intrinsic
 def _dot_one(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
-    return addresses(_emit_dot(1), like, (x, xs, ir_, g, gs, or_, w, first, last))
+    return addresses(_emit_dot(1, 1), like, (x, xs, ir_, g, gs, or_, w, first, last))
 
 
 @intrinsic
 def _dot_wide(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
-    return addresses(_emit_dot(WIDE), like, (x, xs, ir_, g, gs, or_, w, first, last))
+    return addresses(_emit_dot(WIDE, 1), like, (x, xs, ir_, g, gs, or_, w, first, last))
+
+
+@intrinsic
+def _dot_one_by_two(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
+    return addresses(_emit_dot(1, 2), like, (x, xs, ir_, g, gs, or_, w, first, last))
+
+
+@intrinsic
+def _dot_one_by_four(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
+    return addresses(_emit_dot(1, 4), like, (x, xs, ir_, g, gs, or_, w, first, last))
+
+
+@Kernel
+def scale_rows(
+    x: Array,
+    weight: Array,
+    rows: Array,
+    cells: Array,
+    starts: Array,
+    order: Array,
+    begin: int,
+    end: int,
+    bias: Array,
+    relu: bool,
+    out: Array,
+) -> None:
+    """Write the rows at places ``begin`` to ``end``: sums of rows times their cell's weight.
+
+    Args:
+        x, out: ``[n_in, C]`` and ``[n_out, C]``, C whole vectors; numbers or bits of bfloat16.
+        weight: ``[K, C / lanes, width, lanes]``, one of ``WIDTHS`` channels to a group.
+        rows, cells, starts, order: of the :class:`~sparseconv.engines.numba_windows.WindowRows`.
+        begin, end: places of output rows.
+        bias: ``[C]``, added to the sums.
+        relu: whether negative results become 0.
+    """
+    length, step, width = x.shape[1] * x.itemsize, vector_bytes(x), weight.shape[2]
+    a, r, c = x.ctypes.data, rows.ctypes.data, cells.ctypes.data
+    past, ws, n = large(out), weight.strides[0], 1 if relu else 0
+    for place in range(begin, end):
+        row, s, e = row_at(place, order), starts[place], starts[place + 1]
+        w, b, y = weight.ctypes.data, bias.ctypes.data, out.ctypes.data + row * length
+        done = 0
+        while done + WIDE * step <= length:
+            p = a + done
+            if width == 1:
+                _scale_wide(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
+            elif width == 2:
+                _scale_wide_by_two(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
+            else:
+                _scale_wide_by_four(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
+            done += WIDE * step
+            w += WIDE * width * VECTOR_BYTES
+            b += WIDE * VECTOR_BYTES
+        while done < length:
+            p = a + done
+            if width == 1:
+                _scale_one(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
+            elif width == 2:
+                _scale_one_by_two(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
+            else:
+                _scale_one_by_four(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
+            done += step
+            w += width * VECTOR_BYTES
+            b += VECTOR_BYTES
 
 
 @Kernel
@@ -63,33 +195,41 @@ def dot_tiles(
     cells: Array,
     weight: Array,
 ) -> None:
-    """Write the sums of ``x[i] * grad[o]`` over the pairs of some tiles and cells.
+    """Write the sums of ``x[i] * grad[o]``, for each channel of a group, over some tiles and cells.
+
+    A block of the weight stays in registers while the pairs of a tile are walked.
 
     Args:
         x, grad: ``[n_in, C]`` and ``[n_out, C]``, C whole vectors; numbers or bits of bfloat16.
         in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile of output rows, per cell.
         tiles, cells: ``[2]`` first and last of each, the last one not included.
-        weight: ``[cells, C]``, written here.
+        weight: ``[cells, C / lanes, width, lanes]``, written here.
     """
     weight[:] = 0
-    width, step = x.shape[1] * x.itemsize, vector_bytes(x)
+    length, step, width = x.shape[1] * x.itemsize, vector_bytes(x), weight.shape[2]
     rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
     for tile in range(tiles[0], tiles[1]):
         for cell in range(cells[0], cells[1]):
-            first, last = starts[cell, tile], starts[cell, tile + 1]
-            if first == last:
+            s, e = starts[cell, tile], starts[cell, tile + 1]
+            if s == e:
                 continue
             a, g, w = x.ctypes.data, grad.ctypes.data, weight[cell - cells[0]].ctypes.data
             done = 0
-            while done + WIDE * step <= width:
-                _dot_wide(x, a + done, width, rows, g + done, width, targets, w, first, last)
+            while width == 1 and done + WIDE * step <= length:
+                _dot_wide(x, a + done, length, rows, g + done, length, targets, w, s, e)
                 done += WIDE * step
                 w += WIDE * VECTOR_BYTES
-            while done < width:
-                _dot_one(x, a + done, width, rows, g + done, width, targets, w, first, last)
+            while done < length:
+                p = a + done
+                if width == 1:
+                    _dot_one(x, p, length, rows, g + done, length, targets, w, s, e)
+                elif width == 2:
+                    _dot_one_by_two(x, p, length, rows, g + done, length, targets, w, s, e)
+                else:
+                    _dot_one_by_four(x, p, length, rows, g + done, length, targets, w, s, e)
                 done += step
-                w += VECTOR_BYTES
+                w += width * VECTOR_BYTES
 
 
 @Kernel

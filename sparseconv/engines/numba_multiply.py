@@ -84,15 +84,6 @@ def _fma(emitter: Emitter, value: Value, column: Value, total: Value) -> Value:
     return emitter.fma(value, column, total)
 
 
-def _bounded(emitter: Emitter, value: Value, relu: Value) -> Value:
-    """Return the value, or where ``relu`` is not 0 and it is negative, 0; a NaN stays one."""
-    builder = emitter.builder
-    lowest = builder.select(
-        builder.icmp_signed("!=", relu, emitter.const(0)), emitter.zeros(), emitter.lowest()
-    )
-    return builder.select(builder.fcmp_ordered("<", value, lowest), lowest, value)
-
-
 def emit_multiply(
     vectors: int, spread: bool = False, fused: Fused = _fma, single: bool = False
 ) -> Callable[..., None]:
@@ -141,7 +132,7 @@ def emit_multiply(
                 for row, target in enumerate(targets):
                     results = totals[row * vectors : (row + 1) * vectors]
                     if single:
-                        results = [_bounded(emitter, value, ending[1]) for value in results]
+                        results = [emitter.bounded(value, ending[1]) for value in results]
                         emitter.write(results, target, ending[2])
                         continue
                     for vector, value in enumerate(results):

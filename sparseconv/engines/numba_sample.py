@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparseconv.engines import numba_deform as deform
 from sparseconv.engines.numba_arrays import array, columns_of, padded, ranges
-from sparseconv.engines.numba_convolve import REDUCE_BYTES, REDUCE_PARTS
+from sparseconv.engines.numba_reduce import REDUCE_BYTES, REDUCE_PARTS
 from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.rulebook import Taps
 

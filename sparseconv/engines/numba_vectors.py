@@ -49,10 +49,6 @@ class Emitter:
         """Return a vector of zeros."""
         return ir.Constant(self._integers if integers else self.vector, [0] * self.lanes)
 
-    def lowest(self) -> Value:
-        """Return a vector of negative infinities."""
-        return ir.Constant(self.vector, [ir.Constant(self.scalar, float("-inf"))] * self.lanes)
-
     def plus(self, address: Value, count: Value | int, size: int = 1) -> Value:
         """Return ``address + count * size``."""
         if isinstance(count, int):
@@ -170,6 +166,12 @@ class Emitter:
         """Return the scalar ``number`` of each row, each in every lane of a vector."""
         return [self.broadcast(self.plus(row, number, self.size)) for row in rows]
 
+    def within(self, value: Value, width: int, place: int) -> Value:
+        """Return, in every ``width`` lanes side by side, what ``place`` of them holds."""
+        chosen = [lane - lane % width + place for lane in range(self.lanes)]
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), chosen)
+        return self.builder.shuffle_vector(value, value, lanes)
+
     def _everywhere(self, value: Value, kind: Any) -> Value:
         empty = ir.Constant(kind, ir.Undefined)
         single = self.builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
@@ -179,6 +181,13 @@ class Emitter:
     def fma(self, left: Value, right: Value, total: Value) -> Value:
         """Return ``left * right + total``, rounded once."""
         return self.builder.call(self._fma, [left, right, total])
+
+    def bounded(self, value: Value, relu: Value) -> Value:
+        """Return the value, or where ``relu`` is not 0 and it is negative, 0; a NaN stays one."""
+        builder, infinite = self.builder, ir.Constant(self.scalar, float("-inf"))
+        least = ir.Constant(self.vector, [infinite] * self.lanes)
+        least = builder.select(builder.icmp_signed("!=", relu, self.const(0)), self.zeros(), least)
+        return builder.select(builder.fcmp_ordered("<", value, least), least, value)
 
     @contextmanager
     def loop(self, start: Value, stop: Value, step: int, carried: list[Value]) -> Iterator[Loop]:

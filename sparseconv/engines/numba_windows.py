@@ -20,7 +20,6 @@ from sparseconv.engines.numba_bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_vectors import (
     CACHE_LINE,
-    VECTOR_BYTES,
     Emitter,
     Value,
     addresses,
@@ -102,27 +101,6 @@ def lines_of(dtype: Any) -> int:
     return WIDE // 2 if dtype == types.uint16 else WIDE
 
 
-def _emit_scale(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: write the sum of rows, each times its cell's row of weight."""
-
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        dtype = signature.args[0].dtype
-        emitter = emitter_of(builder, dtype)
-        _, x, stride, rows, cells, weight, weight_stride, out, past, first, last = args
-        with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
-            if vectors == WIDE:
-                row_ahead(emitter, rows, pairs.number, x, stride, lines_of(dtype))
-            source = emitter.load_row(rows, pairs.number, x, stride)
-            factors = emitter.load_row(cells, pairs.number, weight, weight_stride)
-            pairs.values = [
-                emitter.fma(value, emitter.load(factors, vector), pairs.values[vector])
-                for vector, value in enumerate(loaded(emitter, dtype, source, vectors))
-            ]
-        kept(emitter, dtype, pairs.values, out, past)
-
-    return emit
-
-
 def _emit_sum(vectors: int) -> Callable[..., None]:
     """Return the emitter of: write the sum of rows, times a number."""
 
@@ -146,16 +124,6 @@ def _emit_sum(vectors: int) -> Callable[..., None]:
 
 
 @intrinsic
-def _scale_one(typing, like, x, xs, r, c, w, ws, o, p, first, last):
-    return addresses(_emit_scale(1), like, (x, xs, r, c, w, ws, o, p, first, last))
-
-
-@intrinsic
-def _scale_wide(typing, like, x, xs, r, c, w, ws, o, p, first, last):
-    return addresses(_emit_scale(WIDE), like, (x, xs, r, c, w, ws, o, p, first, last))
-
-
-@intrinsic
 def _sum_one(typing, like, x, xs, r, f, o, p, first, last):
     return addresses(_emit_sum(1), like, (x, xs, r, f, o, p, first, last))
 
@@ -169,39 +137,6 @@ def _sum_wide(typing, like, x, xs, r, f, o, p, first, last):
 def row_at(place: int, order: Array) -> int:
     """Return the row at a place; inside of kernels."""
     return order[place] if order.shape[0] > 0 else place
-
-
-@Kernel
-def scale_rows(
-    x: Array,
-    weight: Array,
-    rows: Array,
-    cells: Array,
-    starts: Array,
-    order: Array,
-    begin: int,
-    end: int,
-    out: Array,
-) -> None:
-    """Write the rows at places ``begin`` to ``end``: sums of rows times their cell's weight.
-
-    ``x`` ``[n_in, C]``, ``weight`` ``[K, C]``, ``out`` ``[n_out, C]``; x and out are numbers or
-    bits of bfloat16.
-    """
-    width, step = x.shape[1] * x.itemsize, vector_bytes(x)
-    a, y, r, c = x.ctypes.data, out.ctypes.data, rows.ctypes.data, cells.ctypes.data
-    past, ws = large(out), weight.strides[0]
-    for place in range(begin, end):
-        row, first, last = row_at(place, order), starts[place], starts[place + 1]
-        done, target, w = 0, y + row * width, weight.ctypes.data
-        while done + WIDE * step <= width:
-            _scale_wide(x, a + done, width, r, c, w, ws, target + done, past, first, last)
-            done += WIDE * step
-            w += WIDE * VECTOR_BYTES
-        while done < width:
-            _scale_one(x, a + done, width, r, c, w, ws, target + done, past, first, last)
-            done += step
-            w += VECTOR_BYTES
 
 
 @Kernel
