@@ -18,7 +18,7 @@ x, to_points = sc.voxelize(torch.rand(500, 3), 0.2, torch.rand(500, {channels}))
 net = torch.nn.Sequential(
     sc.nn.SubmConv3d({channels}, 20, 3), torch.nn.Conv3d(20, 32, 2, stride=2),
     torch.nn.ConvTranspose3d(32, 8, 3, stride=2), torch.nn.ReLU(),
-    torch.nn.Conv3d(8, 32, 3, padding=1, groups=8),
+    torch.nn.Conv3d(8, 32, 3, padding=1, groups=8), torch.nn.Conv3d(32, 24, 1, groups=8),
 )
 net(x).features.sum().backward()
 x.at(x.coords.flip(0))

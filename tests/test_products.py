@@ -97,6 +97,31 @@ def test_products(
         assert bool((error <= bound).all())
 
 
+GROUPS = [(2, 8, 8), (4, 3, 3), (3, 5, 7), (4, 4, 4), (8, 2, 2), (3, 16, 2), (6, 2, 5), (2, 17, 16)]
+
+
+@pytest.mark.parametrize("name", engines.ENGINES)
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("shape", [*GROUPS, (8, 1, 1), (5, 1, 3), (5, 3, 1)])
+def test_groups_do_not_see_each_other(
+    name: str, dtype: torch.dtype, shape: tuple[int, int, int]
+) -> None:
+    groups, c_in, c_out = shape
+    generator = torch.Generator().manual_seed(0)
+    rulebook = single_pairs(40, 3, generator)
+    x = torch.randn(rulebook.n_in, groups * c_in, generator=generator).to(dtype)
+    grad = torch.randn(40, groups * c_out, generator=generator).to(dtype)
+    weight = torch.randn(3, groups, c_in, c_out, generator=generator).to(dtype)
+    x[2, :c_in], grad[5, -c_out:] = torch.inf, torch.nan
+    engine = engines.get(name)
+    y = engine.gather_gemm_scatter(x, weight, rulebook).unflatten(1, (groups, c_out))
+    back = engine.gather_gemm_reduce(x, grad, rulebook, groups)
+    assert not bool(y[:, 0].isfinite().all())
+    assert bool(y[:, 1:].isfinite().all())
+    assert not bool(back[:, -1].isfinite().all())
+    assert bool(back[:, 1:-1].isfinite().all())
+
+
 @pytest.mark.parametrize("name", engines.ENGINES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("channels", [3, 32])

@@ -363,6 +363,14 @@ MUTANTS = (
         "numba",
     ),
     Mutant(
+        "groups-are-cut-off-at-a-wrong-channel",
+        "engines/numba_depthwise.py",
+        "target[group * wide + column] = source[group * own + column]",
+        "target[group * wide + column] = source[group * both + column]",
+        ("test_products", "test_products or see_each_other"),
+        "numba",
+    ),
+    Mutant(
         "the-first-cell-is-chosen",
         "engines/numba_largest.py",
         "cell = emitter.splat(cells, pairs.number) if with_cells else None",

@@ -25,12 +25,7 @@ from sparseconv.engines.numba_arrays import (
     padded,
     without_padding,
 )
-from sparseconv.engines.numba_groups import (
-    lane_by_lane,
-    lanes_of_weight,
-    product_by_lanes,
-    reduce_by_lanes,
-)
+from sparseconv.engines.numba_groups import Lanes, product_by_lanes, reduce_by_lanes
 from sparseconv.engines.numba_reduce import reduced
 from sparseconv.engines.numba_rulebook import TILE_ROWS, tiled_pairs, window_rows
 from sparseconv.engines.numba_vectors import BFLOAT_DOTS, VECTOR_BYTES
@@ -46,33 +41,32 @@ class PackedWeight:
     """A weight in the layout of the kernel that multiplies by it.
 
     Attributes:
-        weight: ``[K, G, c_in, c_out]``; narrow groups joined.
+        weight: ``[K, G, c_in, c_out]``.
         blocks: the columns of a block in one run of memory: ``[K, G, blocks, c_in, block]``, or for
             bfloat16 dot products ``[K, G, blocks, c_in / 2, block, 2]``.
         narrow: whether ``blocks`` is instead that of few columns, ``[K, vectors, columns, lanes]``.
-        by_lanes: whether it is instead :func:`~sparseconv.engines.numba_groups.lanes_of_weight`.
+        lanes: how groups of few channels lie in vectors, and ``blocks`` too; None for others.
     """
 
     weight: Tensor
     blocks: Array
     narrow: bool = False
-    by_lanes: bool = False
+    lanes: Lanes | None = None
 
 
 def pack(weight: Tensor) -> PackedWeight:
     """Return the weight, laid out for its kernel."""
     weight = weight.detach()
-    _, groups, c_in, c_out = weight.shape
-    if lane_by_lane(groups, c_in, c_out):
-        return PackedWeight(weight, lanes_of_weight(weight), by_lanes=True)
-    weight = _joined(weight)
     cells, groups, c_in, c_out = weight.shape
+    lanes = Lanes.of(groups, c_in, c_out, weight.dtype)
+    if lanes is not None:
+        return PackedWeight(weight, lanes.weight(weight), lanes=lanes)
     if not _dots(weight.dtype):
         dtype = np.dtype(np.float64 if weight.dtype == torch.float64 else np.float32)
         few = narrow.columns_for(c_in, c_out, dtype) if groups == 1 else 0
         if few:
-            channels, lanes = columns_of(c_in, dtype)[0], VECTOR_BYTES // dtype.itemsize
-            source = _wide(weight, channels, few).reshape(cells, -1, lanes, few)
+            channels, each = columns_of(c_in, dtype)[0], VECTOR_BYTES // dtype.itemsize
+            source = _wide(weight, channels, few).reshape(cells, -1, each, few)
             return PackedWeight(weight, contiguous(source.transpose(0, 1, 3, 2)), narrow=True)
         columns, block = columns_of(c_out, dtype)
         source = _wide(weight, c_in, columns).reshape(cells, groups, c_in, -1, block)
@@ -109,8 +103,8 @@ def finished_product(
     features: Tensor, packed: PackedWeight, rulebook: Rulebook, finish: Finish
 ) -> Tensor:
     """Return the convolution; a tile is finished while it is in the cache."""
-    if packed.by_lanes:
-        return product_by_lanes(features, packed.weight, packed.blocks, rulebook, finish)
+    if packed.lanes is not None:
+        return product_by_lanes(features, packed.lanes, packed.blocks, rulebook, finish)
     if packed.narrow:
         return _narrow_product(features, packed, rulebook, finish)
     _, groups, c_in, c_out = packed.weight.shape
@@ -210,24 +204,12 @@ def _own(dtype: torch.dtype) -> Callable[[Tensor], Array]:
     return _bits if _dots(dtype) else array
 
 
-def _joined(weight: Tensor) -> Tensor:
-    """Return the weight with groups that are narrower than a vector joined, block-diagonally."""
-    cells, groups, c_in, c_out = weight.shape
-    count = _joinable(groups, c_out)
-    if count == 1:
-        return weight
-    joined = weight.new_zeros(cells, groups // count, count, c_in, count, c_out)
-    blocks = weight.detach().unflatten(1, (-1, count))
-    for number in range(count):
-        joined[:, :, number, :, number] = blocks[:, :, number]
-    return joined.flatten(4).flatten(2, 3)
-
-
 def _joinable(groups: int, c_out: int) -> int:
-    """Return how many groups side by side are taken for one.
+    """Return how many groups side by side are taken for one in the weight gradient.
 
-    A narrow group would fill its vector with zeros; so its neighbours' zeros fill it instead, and
-    rows of the output need no padding.
+    A narrow group would fill its vector with zeros; so its neighbours' channels fill it instead.
+    What one group's rows and another's gradients make is dropped. (A product may not do so: in it
+    a zero of the weight would meet the other group's values, which need not be finite.)
     """
     fitting = [
         n for n in range(1, groups + 1) if groups % n == 0 and n * c_out <= VECTOR_BYTES // 4
@@ -238,8 +220,9 @@ def _joinable(groups: int, c_out: int) -> int:
 def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
     """Return the weight gradient: partial sums over groups of tiles, added in their order."""
     c_in, c_out = features.shape[1] // groups, grad.shape[1] // groups
-    if lane_by_lane(groups, c_in, c_out):
-        return reduce_by_lanes(features, grad, rulebook, groups)
+    lanes = Lanes.of(groups, c_in, c_out, features.dtype)
+    if lanes is not None:
+        return reduce_by_lanes(features, grad, rulebook, lanes)
     count = _joinable(groups, c_out)
     if count > 1:  # on the diagonal of what the joined groups have
         joined = gather_gemm_reduce(features, grad, rulebook, groups // count)

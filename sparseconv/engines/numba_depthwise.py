@@ -1,9 +1,9 @@
 """Kernels of the Numba engine for groups of few channels: no matrix, but lane by lane.
 
-Groups of one, two or four channels lie side by side in a vector. For each input channel of a group
-one vector of weight holds what every output channel takes from it, and the row's vector is shuffled
-so that the channel stands in all lanes of its group. A product with one channel in each group is a
-product of vectors without a shuffle.
+Groups of one, two, four or eight channels lie side by side in a vector. For each input channel of a
+group one vector of weight holds what every output channel takes from it, and the row's vector is
+shuffled so that the channel stands in all lanes of its group. With one channel in each group there
+is nothing to shuffle.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sparseconv.engines.numba_windows import WIDE, lines_of, row_ahead, row_at
 
 Array = np.ndarray[Any, Any]
 
-WIDTHS = (1, 2, 4)  # channels of a group, which divide the lanes of every vector
+WIDEST = 8  # channels of a group: more of them make a matrix
 
 
 def _shuffled(emitter: Emitter, values: list[Value], width: int) -> list[Value]:
@@ -110,6 +110,16 @@ def _scale_wide_by_four(typing, like, x, xs, r, c, w, ws, b, n, o, p, first, las
 
 
 @intrinsic
+def _scale_one_by_eight(typing, like, x, xs, r, c, w, ws, b, n, o, p, first, last):
+    return addresses(_emit_scale(1, 8), like, (x, xs, r, c, w, ws, b, n, o, p, first, last))
+
+
+@intrinsic
+def _scale_wide_by_eight(typing, like, x, xs, r, c, w, ws, b, n, o, p, first, last):
+    return addresses(_emit_scale(WIDE, 8), like, (x, xs, r, c, w, ws, b, n, o, p, first, last))
+
+
+@intrinsic
 def _dot_one(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
     return addresses(_emit_dot(1, 1), like, (x, xs, ir_, g, gs, or_, w, first, last))
 
@@ -127,6 +137,11 @@ def _dot_one_by_two(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
 @intrinsic
 def _dot_one_by_four(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
     return addresses(_emit_dot(1, 4), like, (x, xs, ir_, g, gs, or_, w, first, last))
+
+
+@intrinsic
+def _dot_one_by_eight(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
+    return addresses(_emit_dot(1, 8), like, (x, xs, ir_, g, gs, or_, w, first, last))
 
 
 @Kernel
@@ -147,7 +162,7 @@ def scale_rows(
 
     Args:
         x, out: ``[n_in, C]`` and ``[n_out, C]``, C whole vectors; numbers or bits of bfloat16.
-        weight: ``[K, C / lanes, width, lanes]``, one of ``WIDTHS`` channels to a group.
+        weight: ``[K, C / lanes, width, lanes]``, width 1, 2, 4 or 8 channels to a group.
         rows, cells, starts, order: of the :class:`~sparseconv.engines.numba_windows.WindowRows`.
         begin, end: places of output rows.
         bias: ``[C]``, added to the sums.
@@ -166,8 +181,10 @@ def scale_rows(
                 _scale_wide(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
             elif width == 2:
                 _scale_wide_by_two(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
-            else:
+            elif width == 4:
                 _scale_wide_by_four(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
+            else:
+                _scale_wide_by_eight(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
             done += WIDE * step
             w += WIDE * width * VECTOR_BYTES
             b += WIDE * VECTOR_BYTES
@@ -177,8 +194,10 @@ def scale_rows(
                 _scale_one(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
             elif width == 2:
                 _scale_one_by_two(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
-            else:
+            elif width == 4:
                 _scale_one_by_four(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
+            else:
+                _scale_one_by_eight(x, p, length, r, c, w, ws, b, n, y + done, past, s, e)
             done += step
             w += width * VECTOR_BYTES
             b += VECTOR_BYTES
@@ -226,8 +245,10 @@ def dot_tiles(
                     _dot_one(x, p, length, rows, g + done, length, targets, w, s, e)
                 elif width == 2:
                     _dot_one_by_two(x, p, length, rows, g + done, length, targets, w, s, e)
-                else:
+                elif width == 4:
                     _dot_one_by_four(x, p, length, rows, g + done, length, targets, w, s, e)
+                else:
+                    _dot_one_by_eight(x, p, length, rows, g + done, length, targets, w, s, e)
                 done += step
                 w += width * VECTOR_BYTES
 
@@ -235,9 +256,32 @@ def dot_tiles(
 @Kernel
 def repeat_columns(x: Array, times: int, first: int, last: int, out: Array) -> None:
     """Write each value of rows ``first`` to ``last`` so many times over, and zeros behind them."""
+    count, columns = np.uint64(times), np.uint64(x.shape[1])
     for row in range(first, last):
-        own, target = x[row], out[row]
-        for column in range(len(own)):
-            for place in range(column * times, (column + 1) * times):
-                target[place] = own[column]
-        target[len(own) * times :] = 0
+        source, target = x[row], out[row]
+        for place in range(count):
+            for column in range(columns):
+                target[column * count + place] = source[column]
+        target[columns * count :] = 0
+
+
+@Kernel
+def regroup(x: Array, width: int, new: int, first: int, last: int, out: Array) -> None:
+    """Write groups of ``width`` columns as groups of ``new``, cut off or with zeros behind.
+
+    Rows ``first`` to ``last``; zeros stand behind the last group, too.
+    """
+    # unsigned: Numba looks whether a signed index is negative
+    own, wide = np.uint64(width), np.uint64(new)
+    groups = min(np.uint64(x.shape[1]) // own, np.uint64(out.shape[1]) // wide)
+    both = min(own, wide)
+    for row in range(first, last):
+        source, target = x[row], out[row]
+        # a group is shorter than a loop's beginning takes, so the groups are the inner loop
+        for column in range(both):
+            for group in range(groups):
+                target[group * wide + column] = source[group * own + column]
+        for column in range(both, wide):
+            for group in range(groups):
+                target[group * wide + column] = 0
+        target[groups * wide :] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from sparseconv.engines.numba_arrays import (
     LEAST_VALUES,
     array,
     by_shares,
-    columns_of,
     contiguous,
     converted,
     padded,
@@ -32,94 +32,157 @@ from sparseconv.rulebook import Rulebook
 Array = np.ndarray[Any, Any]
 
 
-def lane_by_lane(groups: int, c_in: int, c_out: int) -> bool:
-    """Return whether groups are multiplied lane by lane.
+@dataclass(frozen=True)
+class Lanes:
+    """How groups of few channels lie in vectors.
 
-    Those with one channel on one side, or few and as many on both.
+    Attributes:
+        groups, c_in, c_out: of the weight.
+        width: channels of a group in the vectors, a power of two; 1 where one side has one channel,
+            and that is repeated for those of the other.
+        each: lanes of a vector.
     """
-    return groups > 1 and (min(c_in, c_out) == 1 or (c_in == c_out and c_in in kernels.WIDTHS))
 
+    groups: int
+    c_in: int
+    c_out: int
+    width: int
+    each: int
 
-def _width(c_in: int, c_out: int) -> int:
-    """Return the channels of a group of the kernels: those with one on one side are repeated."""
-    return min(c_in, c_out)
+    @classmethod
+    def of(cls, groups: int, c_in: int, c_out: int, dtype: torch.dtype) -> Lanes | None:
+        """Return how the groups lie in vectors, or None for those that are multiplied otherwise."""
+        each = VECTOR_BYTES // wider(dtype).itemsize
+        width = 1 if min(c_in, c_out) == 1 else 1 << (max(c_in, c_out) - 1).bit_length()
+        if groups == 1 or width > min(kernels.WIDEST, each):
+            return None
+        return cls(groups, c_in, c_out, width, each)
 
+    @property
+    def channels(self) -> int:
+        """The channels that are written."""
+        return self.groups * (max(self.c_in, self.c_out) if self.width == 1 else self.width)
 
-def lanes_of_weight(weight: Tensor) -> Array:
-    """Return ``[K, C / lanes, width, lanes]`` of a weight ``[K, G, c_in, c_out]``.
+    @property
+    def columns(self) -> int:
+        """Those, in whole vectors."""
+        return -(-self.channels // self.each) * self.each
 
-    Lane by lane what an output channel takes from each input channel of its group; zeros behind.
-    """
-    cells, groups, c_in, c_out = weight.shape
-    width, channels = _width(c_in, c_out), groups * max(c_in, c_out)
-    apart = weight.detach() if width > 1 else weight.detach().reshape(cells, channels, 1, 1)
-    columns = apart.transpose(1, 2).reshape(cells, width, channels)
-    lanes = columns_of(channels, array(weight[:0]).dtype)[0]
-    numbers = array(padded(columns, lanes))
-    vectors = numbers.reshape(cells, width, -1, VECTOR_BYTES // numbers.itemsize)
-    return contiguous(vectors.transpose(0, 2, 1, 3))
+    def rows(self, x: Tensor, repeated: int) -> Array:
+        """Return rows as vectors: zeros behind a group's channels, or each so many times over."""
+        each = x.shape[1] // self.groups
+        if self.width == 1 < repeated:
+            return _repeated(bits_or_numbers(x), repeated, self.columns)
+        if each < self.width:
+            return _regrouped(bits_or_numbers(x), each, self.width, self.columns)
+        return bits_or_numbers(padded(x, self.columns))
+
+    def weight(self, weight: Tensor) -> Array:
+        """Return ``[K, vectors, width, lanes]`` of a weight ``[K, G, c_in, c_out]``.
+
+        Lane by lane what an output channel takes from each input channel of its group.
+        """
+        cells, weight = len(weight), weight.detach()
+        if self.width == 1:
+            apart = weight.reshape(cells, 1, self.channels)
+        else:
+            wide = weight.new_zeros(cells, self.groups, self.width, self.width)
+            wide[:, :, : self.c_in, : self.c_out] = weight
+            apart = wide.transpose(1, 2).reshape(cells, self.width, self.channels)
+        vectors = array(padded(apart, self.columns)).reshape(cells, self.width, -1, self.each)
+        return contiguous(vectors.transpose(0, 2, 1, 3))
+
+    def own(self, blocks: Array) -> Tensor:
+        """Return the weight ``[K, G, c_in, c_out]`` that lies in :meth:`weight`."""
+        apart = torch.from_numpy(blocks).transpose(1, 2).reshape(-1, self.width, self.columns)
+        own = apart[..., : self.channels].reshape(len(apart), self.width, self.groups, -1)
+        if self.width == 1:
+            return own.reshape(-1, self.groups, self.c_in, self.c_out)
+        return own.transpose(1, 2)[:, :, : self.c_in, : self.c_out]
+
+    def result(self, rows: Tensor) -> Tensor:
+        """Return the channels that a product wrote, in memory of their own."""
+        if self.width in (1, self.c_out):
+            return without_padding(rows, self.channels)
+        out = empty((len(rows), self.groups * self.c_out), rows.dtype)
+        own, target = bits_or_numbers(rows), bits_or_numbers(out)
+        by_shares(
+            len(own),
+            lambda s, e: kernels.regroup(own, self.width, self.c_out, s, e, target),
+            LEAST_VALUES // self.columns,
+        )
+        return out
 
 
 def product_by_lanes(
-    features: Tensor, weight: Tensor, blocks: Array, rulebook: Rulebook, finish: Finish
+    features: Tensor, lanes: Lanes, blocks: Array, rulebook: Rulebook, finish: Finish
 ) -> Tensor:
-    """Return the convolution of groups that are :func:`lane_by_lane`.
+    """Return the convolution of groups of few channels.
 
     Args:
-        features, weight, rulebook: as of the engine's ``gather_gemm_scatter``.
-        blocks: :func:`lanes_of_weight`.
+        features, rulebook: as of the engine's ``gather_gemm_scatter``.
+        lanes: how the groups lie in vectors.
+        blocks: the weight in them.
         finish: what is done to its rows.
     """
-    dtype, (_, groups, c_in, c_out) = features.dtype, weight.shape
-    width, channels = _width(c_in, c_out), groups * max(c_in, c_out)
-    summed = c_in > width  # what a group's channels add up to is rounded once
+    dtype = features.dtype
+    summed = lanes.width == 1 < lanes.c_in  # what a group's channels add up to is rounded once
     inside = not summed and finish.factor is None and finish.other is None
     features = converted(features, wider(dtype)) if summed else features
-    lanes = blocks.shape[1] * blocks.shape[3]
-    x = _repeated(features, c_out // width, lanes)
-    bias = torch.zeros(lanes, dtype=torch.from_numpy(blocks[:0]).dtype)
-    if inside and finish.bias is not None:
-        bias[:channels] = finish.bias.detach()
+    x = lanes.rows(features, lanes.c_out)
     kept = torch.float32 if features.dtype == torch.float16 else features.dtype
-    out = empty((rulebook.n_out, lanes), kept)
+    out = empty((rulebook.n_out, lanes.columns), kept)
+    bias = finish.bias if inside else None
     own = window_rows(rulebook)
     pairs = own.rows, own.cells, own.starts, own.order
-    ending = bias.numpy(), inside and finish.relu, bits_or_numbers(out)
+    ending = _bias(bias, lanes, blocks), inside and finish.relu, bits_or_numbers(out)
     by_shares(
         rulebook.n_out, lambda s, e: kernels.scale_rows(x, blocks, *pairs, s, e, *ending), LEAST
     )
-    result = without_padding(out, channels)
+    result = lanes.result(out)
     if summed:
-        parts: tuple[Tensor, ...] = result.unflatten(1, (groups, c_in)).unbind(2)
+        parts: tuple[Tensor, ...] = result.unflatten(1, (lanes.groups, lanes.c_in)).unbind(2)
         result = functools.reduce(torch.add, parts)
     result = converted(result, dtype)
     return result if inside else finish.apply(result)
 
 
-def reduce_by_lanes(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
-    """Return the weight gradient of groups that are :func:`lane_by_lane`."""
-    c_in, c_out = features.shape[1] // groups, grad.shape[1] // groups
-    width, channels = _width(c_in, c_out), groups * max(c_in, c_out)
-    dtype = array(features[:0]).dtype
-    lanes, each = columns_of(channels, dtype)[0], VECTOR_BYTES // dtype.itemsize
-    x, g = _repeated(features, c_out // width, lanes), _repeated(grad, c_in // width, lanes)
+def _bias(bias: Tensor | None, lanes: Lanes, blocks: Array) -> Array:
+    """Return what is added to each column."""
+    if bias is None:
+        return np.zeros(lanes.columns, blocks.dtype)
+    own = bias.detach().to(wider(bias.dtype)).reshape(1, -1)
+    if lanes.width > 1:
+        own = padded(own.unflatten(1, (lanes.groups, -1)), lanes.width).flatten(1)
+    numbers: Array = array(padded(own, lanes.columns))[0].astype(blocks.dtype)
+    return numbers
+
+
+def reduce_by_lanes(features: Tensor, grad: Tensor, rulebook: Rulebook, lanes: Lanes) -> Tensor:
+    """Return the weight gradient of groups of few channels."""
+    x, g = lanes.rows(features, lanes.c_out), lanes.rows(grad, lanes.c_in)
 
     def run(pairs: tuple[Array, ...], tiles: Array, cells: Array, target: Array) -> None:
         kernels.dot_tiles(x, g, *pairs, tiles, cells, target)
 
-    total = torch.from_numpy(reduced(run, rulebook, (lanes // each, width, each), dtype))
-    columns = total.transpose(1, 2).reshape(-1, width, lanes)[..., :channels]
-    apart = columns.reshape(len(columns), width, groups, channels // groups).transpose(1, 2)
-    return apart.reshape(-1, groups, c_in, c_out).to(features.dtype)
+    shape = (lanes.columns // lanes.each, lanes.width, lanes.each)
+    total = reduced(run, rulebook, shape, array(features[:0]).dtype)
+    return lanes.own(total).to(features.dtype).contiguous()
 
 
-def _repeated(rows: Tensor, times: int, lanes: int) -> Array:
-    """Return each channel so many times over, side by side, and zeros up to ``lanes`` columns."""
-    if times == 1:
-        return bits_or_numbers(padded(rows, lanes))
-    x = bits_or_numbers(rows)
-    out = empty_array((len(x), lanes), x.dtype)
+def _repeated(x: Array, times: int, columns: int) -> Array:
+    """Return each channel so many times over, side by side, and zeros up to ``columns``."""
+    out = empty_array((len(x), columns), x.dtype)
     by_shares(
-        len(x), lambda s, e: kernels.repeat_columns(x, times, s, e, out), LEAST_VALUES // lanes
+        len(x), lambda s, e: kernels.repeat_columns(x, times, s, e, out), LEAST_VALUES // columns
+    )
+    return out
+
+
+def _regrouped(x: Array, width: int, new: int, columns: int) -> Array:
+    """Return groups of ``width`` columns as groups of ``new``, and zeros up to ``columns``."""
+    out = empty_array((len(x), columns), x.dtype)
+    by_shares(
+        len(x), lambda s, e: kernels.regroup(x, width, new, s, e, out), LEAST_VALUES // columns
     )
     return out
