@@ -35,6 +35,8 @@ from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
 
+FEW_PRODUCTS = 512  # of the channels of a group on both sides, in a weight gradient in bfloat16
+
 
 @dataclass(frozen=True, eq=False)
 class PackedWeight:
@@ -228,8 +230,10 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
         joined = gather_gemm_reduce(features, grad, rulebook, groups // count)
         blocks = joined.reshape(-1, groups // count, count, c_in, count, c_out)
         return blocks.diagonal(dim1=2, dim2=4).movedim(-1, 2).flatten(1, 2).contiguous()
-    dots = _dots(features.dtype)
-    own, kernel = _own(features.dtype), bfloat.bfloat_reduce if dots else products.reduce_tiles
+    # of few products the rows take longer to lay out for dot products than to convert
+    dots = _dots(features.dtype) and c_in * c_out > FEW_PRODUCTS
+    own = _bits if dots else array
+    kernel = bfloat.bfloat_reduce if dots else products.reduce_tiles
     x = own(features).reshape(rulebook.n_in, groups, c_in)
     dtype = np.dtype(np.float32) if dots else x.dtype
     columns, block = columns_of(c_out, dtype)
