@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparseconv.engines import numba_bfloat as bfloat
 from sparseconv.engines import numba_narrow as narrow
+from sparseconv.engines import numba_outer as outer
 from sparseconv.engines import numba_products as products
 from sparseconv.engines.numba_arrays import (
     LEAST,
@@ -233,7 +234,7 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
     # of few products the rows take longer to lay out for dot products than to convert
     dots = _dots(features.dtype) and c_in * c_out > FEW_PRODUCTS
     own = _bits if dots else array
-    kernel = bfloat.bfloat_reduce if dots else products.reduce_tiles
+    kernel = bfloat.bfloat_reduce if dots else outer.reduce_tiles
     x = own(features).reshape(rulebook.n_in, groups, c_in)
     dtype = np.dtype(np.float32) if dots else x.dtype
     columns, block = columns_of(c_out, dtype)

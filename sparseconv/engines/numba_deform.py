@@ -15,12 +15,8 @@ import numba
 import numpy as np
 
 from sparseconv.engines.numba_compile import Kernel
-from sparseconv.engines.numba_products import (
-    _multiply_one,
-    _multiply_two,
-    _outer_one,
-    _outer_two,
-)
+from sparseconv.engines.numba_outer import outer_one, outer_two
+from sparseconv.engines.numba_products import multiply_one, multiply_two
 from sparseconv.engines.numba_vectors import VECTOR_BYTES
 
 Array = np.ndarray[Any, Any]
@@ -87,9 +83,9 @@ def sample_tile(
                 y, ys = out[first, group, block * width :].ctypes.data, out.strides[0]
                 w = weight[cell, group, block].ctypes.data
                 if width * size == VECTOR_BYTES:
-                    _multiply_one(features, x, xs, line, y, ys, line, w, c_in, 0, count)
+                    multiply_one(features, x, xs, line, y, ys, line, w, c_in, 0, count)
                 else:
-                    _multiply_two(features, x, xs, line, y, ys, line, w, c_in, 0, count)
+                    multiply_two(features, x, xs, line, y, ys, line, w, c_in, 0, count)
 
 
 @Kernel
@@ -139,9 +135,9 @@ def sample_gradients(
             g, b, c = grad[first, group].ctypes.data, back.ctypes.data, column.ctypes.data
             w = weight[cell, group, number].ctypes.data
             if block * size == VECTOR_BYTES:
-                _multiply_one(like, g, gs, line, b, cs, line, w, c_out, 0, count)
+                multiply_one(like, g, gs, line, b, cs, line, w, c_out, 0, count)
             else:
-                _multiply_two(like, g, gs, line, b, cs, line, w, c_out, 0, count)
+                multiply_two(like, g, gs, line, b, cs, line, w, c_out, 0, count)
             for offset_group in range(low // channels, (high - 1) // channels + 1):
                 start = max(low, offset_group * channels)
                 end = min(high, (offset_group + 1) * channels)
@@ -163,6 +159,6 @@ def sample_gradients(
                 g = grad[first, group, other * width :].ctypes.data
                 w = d_weight[cell, group, other, low - group * c_in].ctypes.data
                 if width * size == VECTOR_BYTES:
-                    _outer_one(like, c, cs, line, g, gs, line, w, ws, high - low, 0, count)
+                    outer_one(like, c, cs, line, g, gs, line, w, ws, high - low, 0, count)
                 else:
-                    _outer_two(like, c, cs, line, g, gs, line, w, ws, high - low, 0, count)
+                    outer_two(like, c, cs, line, g, gs, line, w, ws, high - low, 0, count)

@@ -1,18 +1,15 @@
-"""Kernels of the Numba engine for the two products, with micro-kernels emitted as LLVM vectors.
+"""Kernels of the Numba engine for the product, with micro-kernels emitted as LLVM vectors.
 
 Forward and input gradient are output-stationary: a task owns a tile of output rows that stays in
 its cache, walks the kernel cells in order and multiplies, for each block of ``BLOCK`` columns, all
 pairs of the tile with the block of the weight, which stays in the first-level cache. Accumulators
 live in registers, ``ROWS`` pairs by one or two vectors; rows are read through the rulebook, so no
-gathered copy exists. The weight gradient keeps a block of the weight in registers and walks pairs.
-
-An output value is the same chain of fused multiply-adds whatever pairs were computed beside it:
-cell by cell, channel by channel; a weight gradient adds pair by pair.
+gathered copy exists. An output value is the same chain of fused multiply-adds whatever pairs were
+computed beside it: cell by cell, channel by channel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,66 +24,20 @@ from sparseconv.engines.numba_vectors import (
     Value,
     addresses,
     large,
-    sizes,
 )
 
 Array = np.ndarray[Any, Any]
 
-# input channels of a weight gradient taken at a time: the rows of a tile's pairs stay in the
-# first-level cache while the blocks of output channels are walked
-CHUNK = 64
-
-
-def _emit_outer(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: add the outer products of pairs to a block of weight gradient."""
-
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = Emitter(builder, signature.args[0].dtype)
-        (
-            _,
-            x,
-            x_stride,
-            in_rows,
-            grad,
-            grad_stride,
-            out_rows,
-            weight,
-            w_stride,
-            c_in,
-            first,
-            last,
-        ) = args
-        channel = emitter.const(0)
-        for size in sizes(vectors):
-            with emitter.loop(channel, c_in, size, []) as channels:
-                entries = [emitter.plus(channels.number, row) for row in range(size)]
-                rows = [builder.add(weight, builder.mul(entry, w_stride)) for entry in entries]
-                start = [emitter.load(row, vector) for row in rows for vector in range(vectors)]
-                with emitter.loop(first, last, 1, start) as pairs:
-                    source = emitter.load_row(in_rows, pairs.number, x, x_stride)
-                    target = emitter.load_row(out_rows, pairs.number, grad, grad_stride)
-                    columns = [emitter.load(target, vector) for vector in range(vectors)]
-                    totals = []
-                    for row, entry in enumerate(entries):
-                        value = emitter.broadcast(emitter.plus(source, entry, emitter.size))
-                        for vector, column in enumerate(columns):
-                            total = pairs.values[row * vectors + vector]
-                            totals.append(emitter.fma(value, column, total))
-                    pairs.values = totals
-                for number, value in enumerate(pairs.values):
-                    emitter.store(value, rows[number // vectors], number % vectors)
-            channel = channels.number
-
-    return emit
-
 
 @intrinsic
-def _multiply_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
+def multiply_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
+    """Add rows times a block of weight, one vector wide, to the rows of their pairs."""
     return addresses(emit_multiply(1), like, (x, xs, ir_, o, os, or_, w, c, first, last))
 
 
 @intrinsic
-def _multiply_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
+def multiply_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
+    """Add rows times a block of weight, two vectors wide, to the rows of their pairs."""
     return addresses(emit_multiply(2), like, (x, xs, ir_, o, os, or_, w, c, first, last))
 
 
@@ -111,16 +62,6 @@ def _single_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last, bias, r
 def _single_spread(typing, like, x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past):
     places = (x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past)
     return addresses(emit_multiply(2, True, single=True), like, places)
-
-
-@intrinsic
-def _outer_one(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):
-    return addresses(_emit_outer(1), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
-
-
-@intrinsic
-def _outer_two(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):
-    return addresses(_emit_outer(2), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
 
 
 @intrinsic
@@ -207,11 +148,11 @@ def scatter_tiles(
                     y = total.ctypes.data + (group * blocks + block) * width * size - begin * ys
                     w = weight[cell, group, block].ctypes.data
                     if width * size == VECTOR_BYTES:
-                        _multiply_one(features, x, xs, rows, y, ys, places, w, c_in, first, last)
+                        multiply_one(features, x, xs, rows, y, ys, places, w, c_in, first, last)
                     elif spread:
                         _multiply_spread(features, x, xs, rows, y, ys, places, w, c_in, first, last)
                     else:
-                        _multiply_two(features, x, xs, rows, y, ys, places, w, c_in, first, last)
+                        multiply_two(features, x, xs, rows, y, ys, places, w, c_in, first, last)
         if scaled:
             scale = factor.ctypes.data + begin * size
             if ordered:
@@ -301,53 +242,3 @@ def single_tiles(
                         _single_two(
                             features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
                         )
-
-
-@Kernel
-def reduce_tiles(
-    features: Array,
-    grad: Array,
-    in_rows: Array,
-    out_rows: Array,
-    starts: Array,
-    tiles: Array,
-    cells: Array,
-    weight: Array,
-) -> None:
-    """Write the sums of ``features[i]^T grad[o]`` over the pairs of some tiles and cells.
-
-    Tile by tile, so that the rows that the kernel cells share are read from the cache.
-
-    Args:
-        features: ``[n_in, G, c_in]``.
-        grad: ``[n_out, G, blocks * BLOCK]``, BLOCK one or two vectors of columns.
-        in_rows, out_rows: int32 ``[P]``.
-        starts: ``[K, T + 1]`` pairs that open each tile of output rows, per cell.
-        tiles, cells: ``[2]`` first and last of each, the last one not included.
-        weight: ``[cells, G, blocks, c_in, BLOCK]``, written here.
-    """
-    _, groups, blocks, c_in, width = weight.shape
-    weight[:] = 0
-    size = features.itemsize
-    for tile in range(tiles[0], tiles[1]):
-        for cell in range(cells[0], cells[1]):
-            first, last = starts[cell, tile], starts[cell, tile + 1]
-            if first == last:
-                continue
-            rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
-            xs, gs, ws = features.strides[0], grad.strides[0], width * size
-            for group in range(groups):
-                for channel in range(0, c_in, CHUNK):
-                    x = features.ctypes.data + (group * c_in + channel) * size
-                    count = min(CHUNK, c_in - channel)
-                    for block in range(blocks):
-                        g = grad.ctypes.data + (group * blocks + block) * width * size
-                        w = weight[cell - cells[0], group, block, channel].ctypes.data
-                        if width * size == VECTOR_BYTES:
-                            _outer_one(
-                                features, x, xs, rows, g, gs, targets, w, ws, count, first, last
-                            )
-                        else:
-                            _outer_two(
-                                features, x, xs, rows, g, gs, targets, w, ws, count, first, last
-                            )
