@@ -72,7 +72,7 @@ def axes(setting: Setting) -> Iterator[Row]:
         yield setting.row("shape", name, ms["ours"], against, reference, NO_CLIFF, work.gflop)
 
 
-def narrow(setting: Setting) -> Iterator[Row]:
+def few_channels(setting: Setting) -> Iterator[Row]:
     """Yield groups of few channels against a copy of the rows that their pairs read and write."""
     for groups, dtype in ((64, torch.float32), (64, torch.bfloat16), (16, torch.float32)):
         layer = sc.nn.SubmConv3d(64, 64, 3, groups=groups, bias=False).to(dtype)
@@ -109,4 +109,4 @@ def _seen_with(x: sc.SparseTensor, dimensions: int) -> sc.SparseTensor:
     return sc.SparseTensor(features, coords, shape, batch_size=x.batch_size)
 
 
-GROUPS = (shapes, dtypes, axes, narrow)
+GROUPS = (shapes, dtypes, axes, few_channels)

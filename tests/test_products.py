@@ -37,7 +37,7 @@ def rulebooks(draw: st.DrawFn) -> Rulebook:
     n_in, n_out = draw(st.integers(0, 40)), draw(st.integers(0, 1100))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     if draw(st.booleans()):
-        return single_pairs(n_out, draw(st.integers(1, 4)), generator)
+        return single_pairs(n_out, draw(st.integers(1, 4)), generator, draw(st.booleans()))
     order = torch.randperm(n_out, generator=generator) if draw(st.booleans()) else None
     in_rows, out_rows, splits = [], [], [0]
     for _ in range(draw(st.integers(1, 4))):
@@ -50,7 +50,9 @@ def rulebooks(draw: st.DrawFn) -> Rulebook:
     return Rulebook(torch.cat(in_rows), torch.cat(out_rows), tuple(splits), n_in, n_out, layouts)
 
 
-def single_pairs(n_out: int, cells: int, generator: torch.Generator) -> Rulebook:
+def single_pairs(
+    n_out: int, cells: int, generator: torch.Generator, ordered: bool = False
+) -> Rulebook:
     """Return random pairs, one for most output rows and none for the others."""
     parts = torch.randint(cells, (n_out,), generator=generator)
     parts[torch.rand(n_out, generator=generator) < 0.1] = cells
@@ -60,7 +62,10 @@ def single_pairs(n_out: int, cells: int, generator: torch.Generator) -> Rulebook
     shuffled = torch.randperm(n_out, generator=generator)
     out_rows = [shuffled[parts[shuffled] == cell] for cell in range(cells)]
     splits = (0, *itertools.accumulate(counts))
-    return Rulebook(torch.cat(in_rows).int(), torch.cat(out_rows).int(), splits, n_in, n_out)
+    pairs = torch.cat(in_rows).int(), torch.cat(out_rows).int()
+    # of each cell in the order of these places
+    layouts = {ORDER: shuffled.numpy()} if ordered else {}
+    return Rulebook(*pairs, splits, n_in, n_out, layouts)
 
 
 @pytest.mark.parametrize("name", engines.ENGINES)
@@ -175,6 +180,30 @@ def test_a_finished_product_is_the_product_finished_step_by_step(
     scale = exact.abs().amax().item() if exact.numel() else 0.0
     error = (got.double() - exact).abs()
     assert bool((error <= TOLERANCE[dtype] * (exact.abs() + scale) + 1e-12).all())
+
+
+@pytest.mark.parametrize(("dtype", "half_step"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+@pytest.mark.parametrize("shape", [(1, 16, 32), (1, 8, 3), (8, 1, 1), (5, 3, 1), *GROUPS])
+@pytest.mark.parametrize("with_factor", [False, True])
+def test_the_cpu_engine_rounds_a_finished_product_once(
+    dtype: torch.dtype, half_step: float, shape: tuple[int, int, int], with_factor: bool
+) -> None:
+    groups, c_in, c_out = shape
+    generator = torch.Generator().manual_seed(0)
+    rulebook = single_pairs(300, 3, generator)
+    sizes = (rulebook.n_in, groups * c_in), (3, groups, c_in, c_out), (groups * c_out,)
+    x, w, bias = (torch.randn(*size, generator=generator).to(dtype) for size in sizes)
+    rows = torch.randn(300, groups * c_out, generator=generator).to(dtype)
+    factor = torch.randn(300, 1, generator=generator)
+    # two large terms that cancel: a rounding between them would show
+    shift = 0 if with_factor else 30_000
+    finish = Finish(bias, factor=factor) if with_factor else Finish(bias - shift, rows + shift)
+    engine = engines.get("numba")
+    got = engine.finished_product(x, engine.pack(w), rulebook, finish)
+    wide = Finish(*(t.double() if isinstance(t, torch.Tensor) else t for t in finish))
+    exact = wide.apply(torch_engine.gather_gemm_scatter(x.double(), w.double(), rulebook))
+    error = (got.double() - exact).abs()
+    assert bool((error <= half_step * exact.abs() + (1e-5 if with_factor else 1e-2)).all())
 
 
 @pytest.mark.parametrize("name", engines.ENGINES)

@@ -33,6 +33,16 @@ def test_derivatives(name: str) -> None:
     assert gradgradcheck(rows, (features, weight, bias))
 
 
+@pytest.mark.parametrize(("c_in", "c_out", "groups"), [(16, 16, 1), (16, 32, 16), (32, 32, 32)])
+def test_a_gradient_on_the_tape_may_be_changed_in_place(c_in: int, c_out: int, groups: int) -> None:
+    x = random_input(20, c_in, (6, 6, 6), dtype=torch.float32)
+    layer = sc.nn.SubmConv3d(c_in, c_out, 3, groups=groups)
+    squares = layer(x).features.square().sum()
+    (grad,) = torch.autograd.grad(squares, layer.weight, create_graph=True)
+    doubled = 2 * grad.detach()
+    assert torch.equal(grad.mul_(2), doubled)
+
+
 def test_a_gradient_penalty_reaches_the_weights_of_a_network() -> None:
     """Two layers deep, so that the second derivative runs through a rulebook and its swap."""
     x = Problem(LAYERS["subm3d"], GRID[3], density=0.6).input(

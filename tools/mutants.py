@@ -364,7 +364,7 @@ MUTANTS = (
     ),
     Mutant(
         "groups-are-cut-off-at-a-wrong-channel",
-        "engines/numba_depthwise.py",
+        "engines/numba_lanes.py",
         "target[group * wide + column] = source[group * own + column]",
         "target[group * wide + column] = source[group * both + column]",
         ("test_products", "test_products or see_each_other"),

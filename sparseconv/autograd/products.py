@@ -101,7 +101,7 @@ class _GatherGemmReduce(Rule):
     def forward(
         features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int, engine: Engine
     ) -> Tensor:
-        return engine.gather_gemm_reduce(features, grad, rulebook, groups)
+        return own(engine.gather_gemm_reduce(features, grad, rulebook, groups))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -36,7 +36,8 @@ from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
 
-FEW_PRODUCTS = 512  # of the channels of a group on both sides, in a weight gradient in bfloat16
+# of the channels of a group, or of joined ones, on both sides, in a weight gradient in bfloat16
+FEW_PRODUCTS = 512
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseconv.engines import numba_depthwise as kernels
+from sparseconv.engines import numba_lanes as kernels
 from sparseconv.engines.numba_arrays import (
     LEAST,
     LEAST_VALUES,
@@ -109,7 +109,7 @@ class Lanes:
         by_shares(
             len(own),
             lambda s, e: kernels.regroup(own, self.width, self.c_out, s, e, target),
-            LEAST_VALUES // self.columns,
+            -(-LEAST_VALUES // self.columns),
         )
         return out
 
@@ -126,9 +126,10 @@ def product_by_lanes(
         finish: what is done to its rows.
     """
     dtype = features.dtype
-    summed = lanes.width == 1 < lanes.c_in  # what a group's channels add up to is rounded once
+    summed = lanes.width == 1 < lanes.c_in
     inside = not summed and finish.factor is None and finish.other is None
-    features = converted(features, wider(dtype)) if summed else features
+    # what is summed or finished behind the kernel is rounded once, at the end
+    features = features if inside else converted(features, wider(dtype))
     x = lanes.rows(features, lanes.c_out)
     kept = torch.float32 if features.dtype == torch.float16 else features.dtype
     out = empty((rulebook.n_out, lanes.columns), kept)
@@ -143,8 +144,7 @@ def product_by_lanes(
     if summed:
         parts: tuple[Tensor, ...] = result.unflatten(1, (lanes.groups, lanes.c_in)).unbind(2)
         result = functools.reduce(torch.add, parts)
-    result = converted(result, dtype)
-    return result if inside else finish.apply(result)
+    return converted(result if inside else finish.apply(result), dtype)
 
 
 def _bias(bias: Tensor | None, lanes: Lanes, blocks: Array) -> Array:
@@ -174,7 +174,9 @@ def _repeated(x: Array, times: int, columns: int) -> Array:
     """Return each channel so many times over, side by side, and zeros up to ``columns``."""
     out = empty_array((len(x), columns), x.dtype)
     by_shares(
-        len(x), lambda s, e: kernels.repeat_columns(x, times, s, e, out), LEAST_VALUES // columns
+        len(x),
+        lambda s, e: kernels.repeat_columns(x, times, s, e, out),
+        -(-LEAST_VALUES // columns),
     )
     return out
 
@@ -183,6 +185,6 @@ def _regrouped(x: Array, width: int, new: int, columns: int) -> Array:
     """Return groups of ``width`` columns as groups of ``new``, and zeros up to ``columns``."""
     out = empty_array((len(x), columns), x.dtype)
     by_shares(
-        len(x), lambda s, e: kernels.regroup(x, width, new, s, e, out), LEAST_VALUES // columns
+        len(x), lambda s, e: kernels.regroup(x, width, new, s, e, out), -(-LEAST_VALUES // columns)
     )
     return out

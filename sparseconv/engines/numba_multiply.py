@@ -1,4 +1,4 @@
-"""The innermost loops of the products: rows times a block of weight, added to other rows.
+"""The innermost loops of the products: rows times a block of weight, added or written to others.
 
 While they multiply the rows of some pairs, those of the next ones are fetched into the cache. A
 core waits for about 24 cache lines at a time: where one is asked for in each of many steps, all are
@@ -87,7 +87,7 @@ def _fma(emitter: Emitter, value: Value, column: Value, total: Value) -> Value:
 def emit_multiply(
     vectors: int, spread: bool = False, fused: Fused = _fma, single: bool = False
 ) -> Callable[..., None]:
-    """Return the emitter of: add pairs ``first`` to ``last``, times a block of weight, to rows.
+    """Return the emitter of: multiply pairs ``first`` to ``last`` by a block, and add them to rows.
 
     Args:
         vectors: of columns of the block.

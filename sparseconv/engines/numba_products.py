@@ -5,7 +5,8 @@ its cache, walks the kernel cells in order and multiplies, for each block of ``B
 pairs of the tile with the block of the weight, which stays in the first-level cache. Accumulators
 live in registers, ``ROWS`` pairs by one or two vectors; rows are read through the rulebook, so no
 gathered copy exists. An output value is the same chain of fused multiply-adds whatever pairs were
-computed beside it: cell by cell, channel by channel.
+computed beside it: cell by cell, channel by channel. Where each output row has one pair it is
+written at once, and neither zeroed nor read.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from numba.extending import intrinsic
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_multiply import emit_multiply, enough_steps
 from sparseconv.engines.numba_vectors import (
-    CACHE_LINE,
     VECTOR_BYTES,
     Emitter,
     Value,
@@ -211,7 +211,7 @@ def single_tiles(
     size, negatives = features.itemsize, 1 if relu else 0
     rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
     xs, ys = features.strides[0], out.strides[0]
-    past = large(out) if (out.ctypes.data | ys) % CACHE_LINE == 0 else 0
+    past = large(out)
     spread = enough_steps(c_in, size)
     ends = np.searchsorted(unreached, np.array([numbers[0] * tile, numbers[1] * tile]))
     for row in unreached[ends[0] : ends[1]]:

@@ -28,7 +28,13 @@ def reduced(
     shape: tuple[int, ...],
     dtype: Any,
 ) -> Array:
-    """Return ``[K, *shape]``: what ``run`` sums over some tiles and cells, added up in order."""
+    """Return ``[K, *shape]``: what ``run`` sums over some tiles and cells, added up in order.
+
+    Args:
+        run: called with the input rows, output rows and tile starts of the pairs, ``[2]`` tiles and
+            ``[2]`` cells, and the array ``[cells, *shape]`` that the sums are written to.
+        rulebook, shape, dtype: of the sums.
+    """
     tiled = tiled_pairs(rulebook)
     shape = (rulebook.num_cells, *shape)
     parts, cell_groups = _reduce_tasks(tiled, math.prod(shape) * dtype.itemsize)

@@ -40,17 +40,17 @@ def _emit_scale(vectors: int, width: int) -> Callable[..., None]:
         _, x, stride, rows, cells, weight, weight_stride, bias, relu, out, past, *given = args
         start = [emitter.load(bias, vector) for vector in range(vectors)]
         first, last = given
-        with emitter.loop(first, last, 1, start) as pair:
+        with emitter.loop(first, last, 1, start) as pairs:
             if vectors == WIDE:
-                row_ahead(emitter, rows, pair.number, x, stride, lines_of(dtype))
-            source = emitter.load_row(rows, pair.number, x, stride)
-            factors = emitter.load_row(cells, pair.number, weight, weight_stride)
+                row_ahead(emitter, rows, pairs.number, x, stride, lines_of(dtype))
+            source = emitter.load_row(rows, pairs.number, x, stride)
+            factors = emitter.load_row(cells, pairs.number, weight, weight_stride)
             values = _shuffled(emitter, loaded(emitter, dtype, source, vectors), width)
             for number, value in enumerate(values):
-                total = pair.values[number // width]
+                total = pairs.values[number // width]
                 total = emitter.fma(value, emitter.load(factors, number), total)
-                pair.values[number // width] = total
-        results = [emitter.bounded(total, relu) for total in pair.values]
+                pairs.values[number // width] = total
+        results = [emitter.bounded(total, relu) for total in pairs.values]
         kept(emitter, dtype, results, out, past)
 
     return emit
