@@ -20,7 +20,7 @@ from sparseconv.engines.numba_bits import number as number_in
 from sparseconv.engines.numba_bits import stored
 from sparseconv.engines.numba_compile import Kernel
 from sparseconv.engines.numba_multiply import emit_multiply, enough_steps
-from sparseconv.engines.numba_products import rescale
+from sparseconv.engines.numba_products import begin_rows, rescale
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
 
 Array = np.ndarray[Any, Any]
@@ -157,16 +157,14 @@ def bfloat_tiles(
     cells, groups, blocks, steps, width, _ = weight.shape
     scaled, ordered = factor.shape[0] > 0, order.shape[0] > 0
     scales = np.empty(tile if ordered and scaled else 0, factor.dtype)
+    origins = np.zeros(bias.shape, bias.dtype) if scaled else bias
     sums = np.empty((tile, groups, out.shape[2]), np.float32)
     xs, ys = features.strides[0], sums.strides[0]
     rows, places, spread = in_rows.ctypes.data, out_places.ctypes.data, enough_steps(steps, 4)
     for number in range(numbers[0], numbers[1]):
         begin, end = number * tile, min((number + 1) * tile, out.shape[0])
         total = sums[: end - begin]
-        if scaled:
-            total[:] = 0
-        else:
-            total[:] = bias
+        begin_rows(total, total.ctypes.data, origins.ctypes.data, ys, end - begin)
         for cell in range(cells):
             first, last = starts[cell, number], starts[cell, number + 1]
             if first == last:

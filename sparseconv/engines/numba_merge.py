@@ -130,4 +130,7 @@ def collect(
             rows[start] = order[position] if order.shape[0] > 0 else position
             start += 1
     if mirror >= 0:
-        mirror_rows[mirror : mirror + start - first] = rows[first:start]
+        # a loop, since Numba takes two seconds to compile an assignment of slices
+        own, again = rows[first:start], mirror_rows[mirror : mirror + start - first]
+        for entry in range(len(own)):
+            again[entry] = own[entry]

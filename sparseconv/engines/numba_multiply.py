@@ -129,14 +129,14 @@ def emit_multiply(
                             for column in columns
                         ]
                     done, totals = step.number, step.values
-                for row, target in enumerate(targets):
-                    results = totals[row * vectors : (row + 1) * vectors]
-                    if single:
-                        results = [emitter.bounded(value, ending[1]) for value in results]
-                        emitter.write(results, target, ending[2])
-                        continue
-                    for vector, value in enumerate(results):
-                        emitter.store(value, target, vector)
+                parts = [totals[row * vectors : (row + 1) * vectors] for row in range(size)]
+                if single:
+                    parts = [[emitter.bounded(v, ending[1]) for v in part] for part in parts]
+                    emitter.write_rows(list(zip(parts, targets, strict=True)), ending[2])
+                else:
+                    for part, target in zip(parts, targets, strict=True):
+                        for vector, value in enumerate(part):
+                            emitter.store(value, target, vector)
             first = pairs.number
 
     return emit

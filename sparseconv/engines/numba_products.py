@@ -80,6 +80,25 @@ def rescale(typing, like, out, out_stride, factor, bias, first, last):
     return addresses(emit, like, (out, out_stride, factor, bias, first, last))
 
 
+@intrinsic
+def begin_rows(typing, like, out, origin, length, count):
+    """Write ``length`` bytes from ``origin`` to each of ``count`` rows that follow each other.
+
+    An assignment of arrays does so too, but takes Numba two seconds to compile.
+    """
+
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        emitter = Emitter(builder, signature.args[0].dtype)
+        _, out, origin, length, count = args
+        with emitter.loop(emitter.const(0), count, 1, []) as rows:
+            row = builder.add(out, builder.mul(rows.number, length))
+            with emitter.loop(emitter.const(0), length, VECTOR_BYTES, []) as bytes_:
+                value = emitter.load(builder.add(origin, bytes_.number))
+                emitter.store(value, builder.add(row, bytes_.number))
+
+    return addresses(emit, like, (out, origin, length, count))
+
+
 @Kernel
 def tile_starts(out_places: Array, first: int, last: int, tile: int, starts: Array) -> None:
     """Write where each tile of output places begins among the pairs ``first`` to ``last``.
@@ -128,16 +147,14 @@ def scatter_tiles(
     size, scaled, ordered = features.itemsize, factor.shape[0] > 0, order.shape[0] > 0
     held = np.empty((tile if ordered else 0, groups, out.shape[2]), out.dtype)
     scales = np.empty(tile if ordered and scaled else 0, factor.dtype)
+    origins = np.zeros(bias.shape, bias.dtype) if scaled else bias
     rows, places = in_rows.ctypes.data, out_places.ctypes.data
     xs, ys = features.strides[0], out.strides[0]
     spread = enough_steps(c_in, size)
     for number in range(numbers[0], numbers[1]):
         begin, end = number * tile, min((number + 1) * tile, out.shape[0])
         total = held[: end - begin] if ordered else out[begin:end]
-        if scaled:
-            total[:] = 0
-        else:
-            total[:] = bias
+        begin_rows(out, total.ctypes.data, origins.ctypes.data, ys, end - begin)
         for cell in range(cells):
             first, last = starts[cell, number], starts[cell, number + 1]
             if first == last:

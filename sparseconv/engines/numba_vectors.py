@@ -105,25 +105,30 @@ class Emitter:
         the address is a multiple of a vector, and other threads see what was written after the
         lock by which a task is handed back. Vectors shorter than a cache line go through it.
         """
+        self.write_rows([(values, address)], past)
+
+    def write_rows(self, rows: list[tuple[list[Value], Value]], past: Value) -> None:
+        """Write several rows, each as :meth:`write` does, and ask for the way only once."""
         builder = self.builder
-
-        def store_all() -> None:
-            for vector, value in enumerate(values):
-                self.store(value, address, vector)
-
+        places = [
+            (value, self.plus(address, vector, VECTOR_BYTES))
+            for values, address in rows
+            for vector, value in enumerate(values)
+        ]
         if VECTOR_BYTES < CACHE_LINE:
-            store_all()
+            for value, place in places:
+                self.store(value, place)
             return
         flag = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
         with builder.if_else(builder.icmp_signed("!=", past, self.const(0))) as (beside, through):
             with beside:
-                for vector, value in enumerate(values):
-                    place = self.plus(address, vector, VECTOR_BYTES)
+                for value, place in places:
                     pointer = builder.inttoptr(place, self.vector.as_pointer())
                     written = builder.store(value, pointer, align=VECTOR_BYTES)
                     written.set_metadata("nontemporal", flag)
             with through:
-                store_all()
+                for value, place in places:
+                    self.store(value, place)
 
     def fetch(self, address: Value, near: bool = True) -> None:
         """Ask for the cache line at ``address``, which any address may be, for a later read.
