@@ -36,6 +36,11 @@ TOLERANCE = {
     torch.float16: 2e-2,
 }
 DTYPES = list(TOLERANCE)
+_GPU = (
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+)
+DEVICES = ["cpu", pytest.param("cuda", marks=_GPU)]
 SITE_COUNTS = (0, 1, 63, 1000)
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: sc.functional.conv4d}

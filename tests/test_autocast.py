@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import assert_close, generator
+from cases import DEVICES, assert_close, generator
 
 import sparseconv as sc
 from sparseconv.functional.pointwise import ACTIVATIONS, UNARY
@@ -107,12 +107,6 @@ SQUARE = {
     "pixel_unshuffle": lambda x, p, d: F.pixel_unshuffle(x, 2),
 }
 
-_CUDA = (
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-)
-DEVICES = ["cpu", pytest.param("cuda", marks=_CUDA)]
-
 
 def run(
     call: Callable[..., Any], x: Any, lower: torch.dtype, leaves: list[torch.Tensor]
@@ -139,8 +133,9 @@ def run(
 @pytest.mark.parametrize("axes", [1, 2, 3])
 @pytest.mark.parametrize("device", DEVICES)
 def test_every_function_gives_the_dtype_of_the_dense_one(
-    device: str, axes: int, given: torch.dtype, lower: torch.dtype
+    device: str, axes: int, given: torch.dtype, lower: torch.dtype, as_users_run: None
 ) -> None:
+    """As users run: dense pooling has no deterministic backward pass on a GPU."""
     t = 0.05 + 0.9 * torch.rand(2, 4, *(4,) * axes, generator=generator(0)).to(device)
     compared = 0
     for name, call in (CALLS | (SQUARE if axes == 2 else {})).items():

@@ -149,9 +149,8 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
             continue
         rows = _in_blocks(x, rulebook.in_rows[start:end], BLOCK_ROWS)
         blocks = rows.reshape(-1, BLOCK_ROWS, groups, c_in).transpose(1, 2)
-        slab = w[cell].expand(blocks.shape[0], groups, c_in, columns)
-        product = torch.bmm(blocks.reshape(-1, BLOCK_ROWS, c_in), slab.reshape(-1, c_in, columns))
-        product = product.reshape(-1, groups, BLOCK_ROWS, columns).transpose(1, 2)
+        product = _products(blocks, w[cell].expand(blocks.shape[0], groups, c_in, columns))
+        product = product.transpose(1, 2)
         product = product.reshape(-1, groups, columns)[: end - start, :, :c_out]
         out.index_add_(0, rulebook.out_rows[start:end], product)
     return out.reshape(rulebook.n_out, groups * c_out).to(features.dtype)
@@ -187,7 +186,7 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
         right = _in_blocks(g, rulebook.out_rows[start:end], REDUCE_BLOCK_ROWS)
         left = _padded(left.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_in)).permute(0, 2, 3, 1)
         right = _padded(right.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_out)).transpose(1, 2)
-        weight[cell] = _tree_sum(torch.matmul(left, right))[:, :c_in, :c_out]
+        weight[cell] = _tree_sum(_products(left, right))[:, :c_in, :c_out]
     return weight.to(features.dtype)
 
 
@@ -422,6 +421,21 @@ def _in_blocks(x: Tensor, rows: Tensor, block: int) -> Tensor:
 def _padded(x: Tensor) -> Tensor:
     """Return ``x`` with zeros behind its last axis, up to a multiple of ``COLUMN_STEP``."""
     return torch.nn.functional.pad(x, (0, -x.shape[-1] % COLUMN_STEP))
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Return the matrix products of ``[B, G, M, K]`` and ``[B, G, K, N]``.
+
+    Where there are fewer matrices than threads BLAS cuts the matrices up, and rounds in another
+    way. So there are never fewer: the rest are zeros.
+    """
+    given, threads = left.shape[0] * left.shape[1], torch.get_num_threads()
+    missing = threads - given if left.device.type == "cpu" else 0
+    matrices = [x.reshape(given, *x.shape[2:]) for x in (left, right)]
+    if missing > 0:
+        matrices = [torch.nn.functional.pad(x, (0, 0, 0, 0, 0, missing)) for x in matrices]
+    product = torch.bmm(*matrices)[:given]
+    return product.reshape(*left.shape[:2], *product.shape[1:])
 
 
 def _tree_sum(x: Tensor) -> Tensor:
