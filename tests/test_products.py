@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparseconv import engines
-from sparseconv.engines import Finish, torch_engine
+from sparseconv.engines import Finish, numba_convolve, torch_engine
 from sparseconv.engines.numba_rulebook import ORDER
 from sparseconv.rulebook import Rulebook
 
@@ -101,6 +101,54 @@ def test_products(
         error = (result.double() - exact).abs()
         bound = TOLERANCE[dtype] * exact.abs() + rounding * summands + step
         assert bool((error <= bound).all())
+
+
+@given(rulebooks(), SHAPES, st.sampled_from(list(TOLERANCE)), st.booleans(), st.booleans())
+def test_the_same_bits_however_the_work_is_cut(
+    rulebook: Rulebook,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    scaled: bool,
+    added: bool,
+) -> None:
+    """Tasks of one tile or several, of all columns or of a block of them."""
+    groups, c_in, c_out = shape
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(rulebook.n_in, groups * c_in, generator=generator).to(dtype)
+    weight = torch.randn(rulebook.num_cells, groups, c_in, c_out, generator=generator).to(dtype)
+    rows = torch.randn(rulebook.n_out, groups * c_out, generator=generator).to(dtype)
+    finish = Finish(
+        factor=rows[:, :1].float().abs() if scaled else None,
+        bias=torch.randn(groups * c_out, generator=generator).to(dtype),
+        other=rows if added else None,
+        relu=added,
+    )
+    found = []
+    for span, apart in itertools.product((1, 2, numba_convolve.SPAN), (False, True)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                numba_convolve,
+                "_cut",
+                lambda tiles, blocks, size, span=span, apart=apart: (span, blocks if apart else 1),
+            )
+            packed = numba_convolve.pack(weight)
+            found.append(numba_convolve.finished_product(x, packed, rulebook, finish))
+    assert all(torch.equal(other.nan_to_num(), found[0].nan_to_num()) for other in found)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+@pytest.mark.parametrize("size", [2**10, 2**24])
+def test_enough_tasks_for_all_threads(threads: int, size: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for tiles, blocks in itertools.product((0, 1, 3, 9, 700), (1, 2, 8)):
+            span, parts = numba_convolve._cut(tiles, blocks, size)
+            assert parts in (1, blocks)
+            most = tiles * blocks
+            assert -(-tiles // span) * parts >= min(most, threads)
+    finally:
+        torch.set_num_threads(before)
 
 
 GROUPS = [(2, 8, 8), (4, 3, 3), (3, 5, 7), (4, 4, 4), (8, 2, 2), (3, 16, 2), (6, 2, 5), (2, 17, 16)]

@@ -1,4 +1,4 @@
-"""Tasks on several threads: PyTorch's team where it is known, else our own."""
+"""Work on several threads: PyTorch's team where it is known, else our own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from sparseconv.engines import numba_threads
-from sparseconv.engines.numba_threads import in_parallel
+from sparseconv.engines.numba_compile import Loop
 
+Array = np.ndarray[Any, Any]
 THREADS = 3
 
 # a child process computes on several threads after its parent has, and so does its own child
@@ -50,8 +56,8 @@ print(status)
 def team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run the test on either team, on three threads."""
     if request.param == "our own":
-        monkeypatch.setattr(numba_threads._openmp, "_begin", None)
-    elif numba_threads._openmp._begin is None:
+        monkeypatch.setattr(numba_threads._openmp, "begin", 0)
+    elif numba_threads._openmp.begin == 0:
         pytest.skip("PyTorch has no OpenMP library that we know")
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
@@ -59,48 +65,97 @@ def team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     torch.set_num_threads(before)
 
 
+@Loop
+def _mark(first: int, last: int, rows: Array) -> None:
+    """Count how often each row is done."""
+    for row in range(first, last):
+        rows[row] += 1
+
+
+@intrinsic
+def _now(typing, address):  # type: ignore[no-untyped-def]
+    """Read a number that another thread may have written since."""
+
+    def emit(context: Any, builder: Any, signature: Any, args: tuple[Any, ...]) -> Any:
+        place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(place, "seq_cst", 8)
+
+    return types.int64(address), emit
+
+
+@Loop
+def _meet(first: int, last: int, arrived: Array, met: Array) -> None:
+    """Say that the row is here, and wait for the others, though not for ever."""
+    for row in range(first, last):
+        arrived[row] = 1
+        for _ in range(2**28):
+            here = 0
+            for other in range(len(arrived)):
+                here += _now(arrived.ctypes.data + 8 * other)
+            if here == len(arrived):
+                met[row] = 1
+                break
+
+
+@Loop
+def _take(first: int, last: int, sizes: Array, out: Array) -> None:
+    """Take memory, more than there is where a row wants so much."""
+    for row in range(first, last):
+        out[row] = np.zeros(sizes[row], np.uint8).sum()
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
 @pytest.mark.parametrize("count", [0, 1, 2, THREADS, 100])
-def test_every_task_runs_once(count: int) -> None:
-    done: list[int] = []
-    in_parallel(done.append, count)
-    assert sorted(done) == list(range(count))
+def test_every_row_is_done_once(count: int, step: int) -> None:
+    rows = np.zeros(count + 1, np.int64)
+    _mark.run(count, step, rows)
+    assert rows.tolist() == [1] * count + [0]
 
 
-def test_tasks_run_at_once() -> None:
-    meeting = threading.Barrier(THREADS, timeout=60)
-    in_parallel(lambda _: meeting.wait(), THREADS)
+def test_parts_run_at_once() -> None:
+    arrived, met = np.zeros(THREADS, np.int64), np.zeros(THREADS, np.int64)
+    _meet.run(THREADS, 1, arrived, met)
+    assert met.all()
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 2])
-def test_what_a_task_raises_is_raised(wrong: int) -> None:
-    def task(number: int) -> None:
-        if number == wrong:
-            raise ValueError(f"task {number}")
-
-    with pytest.raises(ValueError, match=f"task {wrong}"):
-        in_parallel(task, THREADS)
-    test_tasks_run_at_once()  # the team is whole again
+def test_memory_that_is_not_there_is_an_error(wrong: int) -> None:
+    sizes = np.full(THREADS, 10, np.int64)
+    sizes[wrong] = 2**60
+    with pytest.raises(MemoryError, match="kernel"):
+        _take.run(THREADS, 1, sizes, np.empty(THREADS, np.int64))
+    test_parts_run_at_once()  # the team is whole again
 
 
-def test_a_task_may_have_tasks() -> None:
-    done: list[int] = []
-    in_parallel(lambda outer: in_parallel(lambda inner: done.append(10 * outer + inner), 4), 4)
-    assert sorted(done) == [10 * outer + inner for outer in range(4) for inner in range(4)]
+@Loop
+def _number(first: int, last: int, table: Array) -> None:
+    """Write the number of its place to each entry of some rows."""
+    for row in range(first, last):
+        for column in range(table.shape[1]):
+            table[row, column] = row * table.shape[1] + column
+
+
+def test_arrays_of_every_order_in_memory() -> None:
+    """One that is not contiguous is not taken for one that is, nor one of columns for rows."""
+    expected = np.arange(12).reshape(4, 3)
+    tables = [np.zeros((4, 3), np.int64), np.zeros((3, 4), np.int64).T]
+    tables += [np.zeros((4, 6), np.int64)[:, ::2], np.zeros((6, 4), np.int64).T[:, ::2]]
+    for table in tables:
+        _number.run(4, 3, table)
+        assert (table == expected).all()
 
 
 def test_several_python_threads_at_once() -> None:
-    results: dict[int, int] = {}
+    results = [np.zeros(20, np.int64) for _ in range(4)]
 
-    def work(number: int) -> None:
-        for _ in range(50):
-            found: list[int] = []
-            in_parallel(found.append, 20)
-            results[number] = results.get(number, 0) + len(set(found))
+    def work(own: Array) -> None:
+        for _ in range(200):
+            _mark.run(20, 1, own)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=work, args=(own,)) for own in results]
     _each(threads, threading.Thread.start)
     _each(threads, threading.Thread.join)
-    assert results == dict.fromkeys(range(4), 50 * 20)
+    assert all((own == 200).all() for own in results)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

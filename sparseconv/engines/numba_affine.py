@@ -17,7 +17,7 @@ from sparseconv.engines.numba_bits import (
     stored,
     vector_bytes,
 )
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Value, addresses, large
 
 # mypy: disable-error-code="no-untyped-def"
@@ -82,16 +82,16 @@ def _short_rows(
                 out[row, column] = stored(value, out)
 
 
-@Kernel
+@Loop
 def affine(
+    first: int,
+    last: int,
     left: Array,
     right: Array,
     left_scale: Array,
     right_scale: Array,
     shift: Array,
     segment: Array,
-    first: int,
-    last: int,
     out: Array,
 ) -> None:
     """Write rows ``first`` to ``last`` of ``left * left_scale + right * right_scale + shift``.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseconv.engines.numba_threads import in_parallel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import VECTOR_BYTES
 from sparseconv.engines.protocol import wider
 from sparseconv.memory import empty, empty_array
@@ -16,41 +16,44 @@ from sparseconv.memory import empty, empty_array
 Array = np.ndarray[Any, Any]
 
 CHUNK_ROWS = 16384  # sites or segments that one task takes
-# What a task takes at least where rows are shared out by the number of threads. To begin on another
-# thread, pass Python's lock to and fro and wait for the last takes some 50 microseconds in all.
-LEAST = 4096  # rows of windows or segments
-LEAST_VALUES = 2**19  # values that are copied, added, scaled
+# What a task takes at least where rows are shared out by the number of threads: to begin on
+# another thread and wait for the last takes about ten microseconds.
+LEAST = 1024  # rows of windows or segments
+LEAST_VALUES = 2**16  # values that are copied, added, scaled
 SHARES = 8  # tasks of each thread then: fewer would leave some waiting for the last
 
 
-def by_chunks(count: int, task: Any, step: int = CHUNK_ROWS) -> None:
-    """Call ``task(start, end)`` over ``count`` rows in chunks of ``step``, in parallel."""
-    starts = range(0, count, step)
-    if len(starts) == 1:
-        task(0, count)
-        return
-    in_parallel(lambda number: task(starts[number], min(starts[number] + step, count)), len(starts))
+def by_chunks(loop: Loop, count: int, *args: Any) -> None:
+    """Run a loop over ``count`` rows in chunks of ``CHUNK_ROWS``, in parallel."""
+    loop.run(count, CHUNK_ROWS, *args)
 
 
-def by_shares(count: int, task: Any, least: int = 1) -> None:
-    """Call ``task(first, last)`` over ``count`` rows or tiles, in parallel, a few times a thread.
+def by_shares(loop: Loop, count: int, least: int, *args: Any) -> None:
+    """Run a loop over ``count`` rows or tiles, in parallel, a few tasks a thread.
 
-    For what has the same bits however it is shared out. A task takes ``least`` at least.
+    A task takes ``least`` at least.
     """
-    tasks = max(1, min(count // least, SHARES * torch.get_num_threads()))
-    by_chunks(count, task, max(1, -(-count // tasks)))
+    tasks = max(1, min(count // max(least, 1), SHARES * torch.get_num_threads()))
+    loop.run(count, max(1, -(-count // tasks)), *args)
 
 
-def by_segments(rows: tuple[Array, Array], task: Any) -> None:
-    """Call ``task(first, last)`` over segments, in parallel.
+def rows_of(values: int, columns: int) -> int:
+    """Return how many rows of so many columns hold that many values, rounded up."""
+    return -(-values // max(columns, 1))
+
+
+def by_segments(loop: Loop, rows: tuple[Array, Array], *args: Any) -> None:
+    """Run a loop over segments, in parallel.
+
+    A task takes at least as many segments as hold ``LEAST`` rows on average.
 
     Args:
+        loop: takes ``args`` behind the ``rows``.
         rows: order ``[N]`` and starts ``[S + 1]`` of the segments.
-        task: takes at least as many segments as hold ``LEAST`` rows on average.
     """
     order, starts = rows
     count = len(starts) - 1
-    by_shares(count, task, max(1, LEAST * count // max(len(order), count, 1)))
+    by_shares(loop, count, LEAST * count // max(len(order), count, 1), *rows, *args)
 
 
 def array(x: Tensor) -> Array:
@@ -79,11 +82,8 @@ def copy(source: Tensor, target: Tensor) -> None:
 
 
 def _copy(source: Array, target: Array) -> None:
-    """Copy on all threads, which NumPy alone does not."""
-    least = -(-LEAST_VALUES // max(source[:1].size, 1))
-    by_shares(
-        len(source), lambda first, last: np.copyto(target[first:last], source[first:last]), least
-    )
+    """Copy on all threads, which NumPy does not."""
+    torch.from_numpy(target).copy_(torch.from_numpy(source))
 
 
 def ranges(count: int, parts: int) -> Array:

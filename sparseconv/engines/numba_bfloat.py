@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from sparseconv.engines.numba_bits import number as number_in
 from sparseconv.engines.numba_bits import stored
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_multiply import emit_multiply, enough_steps
 from sparseconv.engines.numba_products import begin_rows, rescale
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
@@ -123,8 +123,10 @@ def _dots_spread(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
     return addresses(emit_multiply(2, True, _dots), like, places)
 
 
-@Kernel
+@Loop
 def bfloat_tiles(
+    begin_task: int,
+    end_task: int,
     features: Array,
     weight: Array,
     in_rows: Array,
@@ -132,75 +134,82 @@ def bfloat_tiles(
     starts: Array,
     order: Array,
     tile: int,
-    numbers: tuple[int, int],
+    span: int,
+    parts: int,
     factor: Array,
     bias: Array,
     other: Array,
     relu: bool,
     out: Array,
 ) -> None:
-    """Compute the output rows of some tiles.
+    """Compute the output rows of some tasks.
 
     Args:
+        begin_task, end_task: the first of them, and the one behind the last. Task ``n`` takes part
+            ``n % parts`` of the columns of ``span`` tiles, from tile ``n // parts * span`` on.
         features: bits ``[n_in, G, c_in]``, c_in even.
         weight: bits ``[K, G, blocks, c_in / 2, BLOCK, 2]``, BLOCK one or two vectors of columns.
         in_rows, out_places: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
         order: ``[n_out]``, the row at each place; without entries where that is the place.
-        tile, numbers: places per tile, and which tiles: the first, and the one behind the last.
+        tile: places per tile.
+        span, parts: tiles that are taken together, and parts of the blocks; they divide them.
         factor: float32 ``[n_out]``, what the sums are multiplied by; without rows for nothing.
         bias: float32 ``[G, blocks * BLOCK]``, added to them.
         other: bits ``[n_out, G, c_out]``, added at the end; without rows for nothing.
         relu: whether negative results become 0.
-        out: bits ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tiles.
+        out: bits ``[n_out, G * blocks * BLOCK]``, written here.
     """
     cells, groups, blocks, steps, width, _ = weight.shape
     scaled, ordered = factor.shape[0] > 0, order.shape[0] > 0
-    scales = np.empty(tile if ordered and scaled else 0, factor.dtype)
+    tiles, every = starts.shape[1] - 1, groups * blocks // parts
+    scales = np.empty(tile * span if ordered and scaled else 0, factor.dtype)
     origins = np.zeros(bias.shape, bias.dtype) if scaled else bias
-    sums = np.empty((tile, groups, out.shape[2]), np.float32)
-    xs, ys = features.strides[0], sums.strides[0]
+    sums = np.empty((tile * span, every * width), np.float32)
+    xs, ys, total = features.strides[0], sums.strides[0], sums.ctypes.data
     rows, places, spread = in_rows.ctypes.data, out_places.ctypes.data, enough_steps(steps, 4)
-    for number in range(numbers[0], numbers[1]):
-        begin, end = number * tile, min((number + 1) * tile, out.shape[0])
-        total = sums[: end - begin]
-        begin_rows(total, total.ctypes.data, origins.ctypes.data, ys, end - begin)
+    for number in range(begin_task, end_task):
+        opening, low = number // parts * span, number % parts * every
+        closing = min(opening + span, tiles)
+        begin, end = opening * tile, min(closing * tile, out.shape[0])
+        begin_rows(sums, total, ys, origins.ctypes.data + low * width * 4, ys, end - begin)
         for cell in range(cells):
-            first, last = starts[cell, number], starts[cell, number + 1]
+            first, last = starts[cell, opening], starts[cell, closing]
             if first == last:
                 continue
-            for group in range(groups):
-                x = features.ctypes.data + group * steps * 4
-                for block in range(blocks):
-                    y = total.ctypes.data + (group * blocks + block) * width * 4 - begin * ys
-                    w = weight[cell, group, block].ctypes.data
-                    if width == LANES:
-                        _dots_one(total, x, xs, rows, y, ys, places, w, steps, first, last)
-                    elif spread:
-                        _dots_spread(total, x, xs, rows, y, ys, places, w, steps, first, last)
-                    else:
-                        _dots_two(total, x, xs, rows, y, ys, places, w, steps, first, last)
+            for block in range(low, low + every):
+                x = features.ctypes.data + block // blocks * steps * 4
+                y = total + (block - low) * width * 4 - begin * ys
+                w = weight[cell, block // blocks, block % blocks].ctypes.data
+                if width == LANES:
+                    _dots_one(sums, x, xs, rows, y, ys, places, w, steps, first, last)
+                elif spread:
+                    _dots_spread(sums, x, xs, rows, y, ys, places, w, steps, first, last)
+                else:
+                    _dots_two(sums, x, xs, rows, y, ys, places, w, steps, first, last)
         if scaled:
             scale = factor.ctypes.data + begin * 4
             if ordered:
                 scale = scales.ctypes.data
                 for place in range(begin, end):
                     scales[place - begin] = factor[order[place]]
-            start, added = total.ctypes.data, bias.ctypes.data
-            for byte in range(0, groups * blocks * width * 4, VECTOR_BYTES):
-                rescale(total, start + byte, ys, scale, added + byte, 0, end - begin)
+            added = bias.ctypes.data + low * width * 4
+            for byte in range(0, ys, VECTOR_BYTES):
+                rescale(sums, total + byte, ys, scale, added + byte, 0, end - begin)
         for place in range(begin, end):
             row = order[place] if ordered else place
-            for group in range(groups):
-                result = total[place - begin, group]
-                if other.shape[0] > 0:
-                    for column in range(other.shape[2]):
-                        result[column] += number_in(other[row, group, column])
-                for column in range(out.shape[2]):
-                    value = result[column]
-                    # a NaN stays one, as in torch
-                    value = np.float32(0) if relu and value < 0 else value
-                    out[row, group, column] = stored(value, out)
+            source, result = sums[place - begin], out[row, low * width : (low + every) * width]
+            if other.shape[0] > 0:
+                for block in range(low, low + every):
+                    own, start = (block - low) * width, block % blocks * width
+                    for column in range(min(width, other.shape[2] - start)):
+                        more = number_in(other[row, block // blocks, start + column])
+                        source[own + column] += more
+            for column in range(len(result)):
+                value = source[column]
+                # a NaN stays one, as in torch
+                value = np.float32(0) if relu and value < 0 else value
+                result[column] = stored(value, out)
 
 
 @numba.njit(nogil=True, boundscheck=False)
@@ -229,34 +238,46 @@ def _lay_pairs(rows: Array, values: Array, first: int, last: int, out: Array) ->
                     out[group, block, place, column] = above | below
 
 
-@Kernel
+@Loop
 def bfloat_reduce(
+    begin: int,
+    stop: int,
     features: Array,
     grad: Array,
     in_rows: Array,
     out_rows: Array,
     starts: Array,
-    tiles: Array,
-    cells: Array,
+    span: int,
+    parts: Array,
+    cell_groups: Array,
     weight: Array,
 ) -> None:
-    """Write the sums of ``features[i]^T grad[o]`` over the pairs of some tiles and cells.
+    """Write the sums of ``features[i]^T grad[o]`` over the pairs of tiles and cells.
 
     Args:
+        begin, stop: tasks; each takes a part of the tiles and a group of the cells.
         features: bits ``[n_in, G, c_in]``.
         grad: bits ``[n_out, G, blocks * BLOCK]``, BLOCK one or two vectors of columns.
         in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile of output rows, per cell.
-        tiles, cells: ``[2]`` first and last of each, the last one not included.
-        weight: float32 ``[cells, G, blocks, c_in, BLOCK]``, written here.
+        span: tiles that are taken together.
+        parts: ``[P, 2]`` lots of ``span`` tiles that are summed over apart: the first, and the
+            one behind the last.
+        cell_groups: ``[Q, 2]`` cells of a task, likewise.
+        weight: float32 ``[P, K, G, blocks, c_in, BLOCK]``, written here.
     """
-    _, groups, blocks, c_in, width = weight.shape
-    weight[:] = 0
+    _, _, groups, blocks, c_in, width = weight.shape
     x = np.empty((groups, 1, HALF, c_in), np.uint32)
     g = np.empty((groups, blocks, HALF, width), np.uint32)
-    for tile in range(tiles[0], tiles[1]):
-        for cell in range(cells[0], cells[1]):
-            end = starts[cell, tile + 1]
+    for number in range(begin, stop):
+        part, cells = number // len(cell_groups), cell_groups[number % len(cell_groups)]
+        sums, tiles = weight[part], parts[part]
+        sums[cells[0] : cells[1]] = 0
+        for step in range((tiles[1] - tiles[0]) * (cells[1] - cells[0])):
+            cell = cells[0] + step % (cells[1] - cells[0])
+            tile = span * (tiles[0] + step // (cells[1] - cells[0]))
+            behind = min(tile + span, starts.shape[1] - 1)
+            end = starts[cell, behind]
             for first in range(starts[cell, tile], end, 2 * HALF):
                 last = min(first + 2 * HALF, end)
                 half = (last - first + 1) // 2
@@ -266,7 +287,7 @@ def bfloat_reduce(
                     a = x[group, 0].ctypes.data
                     for block in range(blocks):
                         b = g[group, block].ctypes.data
-                        w = weight[cell - cells[0], group, block].ctypes.data
+                        w = sums[cell, group, block].ctypes.data
                         if width == LANES:
                             _outer_one(weight, a, c_in * 4, b, w, c_in, half)
                         else:

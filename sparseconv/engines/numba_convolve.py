@@ -17,6 +17,7 @@ from sparseconv.engines import numba_outer as outer
 from sparseconv.engines import numba_products as products
 from sparseconv.engines.numba_arrays import (
     LEAST,
+    SHARES,
     array,
     by_shares,
     columns_of,
@@ -28,7 +29,7 @@ from sparseconv.engines.numba_arrays import (
 )
 from sparseconv.engines.numba_groups import Lanes, product_by_lanes, reduce_by_lanes
 from sparseconv.engines.numba_reduce import reduced
-from sparseconv.engines.numba_rulebook import TILE_ROWS, tiled_pairs, window_rows
+from sparseconv.engines.numba_rulebook import SPAN, TILE_ROWS, tiled_pairs, window_rows
 from sparseconv.engines.numba_vectors import BFLOAT_DOTS, VECTOR_BYTES
 from sparseconv.engines.protocol import Finish
 from sparseconv.memory import empty
@@ -38,6 +39,7 @@ Array = np.ndarray[Any, Any]
 
 # of the channels of a group, or of joined ones, on both sides, in a weight gradient in bfloat16
 FEW_PRODUCTS = 512
+LARGE_WEIGHT = 2**19  # bytes that stay in the second-level cache no longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,28 +124,41 @@ def finished_product(
     tiled = tiled_pairs(rulebook)
     own = _own(features.dtype)(x)
     extras = _extras(finish, (groups, c_out), columns, out.dtype)
-    target = out.view(torch.uint16).numpy() if dots else out.numpy()
-    tiles = tiled.starts.shape[1] - 1
+    target = rows.view(torch.uint16).numpy() if dots else rows.numpy()
+    blocks = groups * packed.blocks.shape[2]
+    span, parts = _cut(tiled.starts.shape[1] - 1, blocks, packed.blocks.nbytes)
+    tasks = -(-(tiled.starts.shape[1] - 1) // span) * parts
     single = tiled.unreached is not None and finish.factor is None and finish.other is None
     if single and not dots:
-        pairs = tiled.in_rows, tiled.out_rows, tiled.starts, tiled.unreached, TILE_ROWS
+        pairs = tiled.in_rows, tiled.out_rows, tiled.starts, tiled.unreached
         _, bias, _, relu = extras
+        cut = TILE_ROWS, span, parts
         by_shares(
-            tiles,
-            lambda first, last: products.single_tiles(
-                own, packed.blocks, *pairs, (first, last), bias, relu, target
-            ),
+            products.single_tiles, tasks, 1, own, packed.blocks, *pairs, *cut, bias, relu, target
         )
     else:
         arrays = own, packed.blocks, tiled.in_rows, tiled.out_places, tiled.starts, tiled.order
-        kernel = bfloat.bfloat_tiles if dots else products.scatter_tiles
-        by_shares(
-            tiles, lambda first, last: kernel(*arrays, TILE_ROWS, (first, last), *extras, target)
-        )
+        loop = bfloat.bfloat_tiles if dots else products.scatter_tiles
+        by_shares(loop, tasks, 1, *arrays, TILE_ROWS, span, parts, *extras, target)
     if columns > c_out:
         rows = empty((rulebook.n_out, groups * c_out), dtype)
         copy(out[:, :, :c_out], rows.view(-1, groups, c_out))
     return converted(rows, features.dtype)
+
+
+def _cut(tiles: int, blocks: int, weight_bytes: int) -> tuple[int, int]:
+    """Return how many tiles a task takes, and into how many parts the columns are cut.
+
+    A task with more rows reads each weight less often, so a few columns of many rows are better
+    than all columns of a few where the weight is large; a small one stays in the cache anyway.
+    """
+    threads = torch.get_num_threads()
+    tasks = SHARES * threads if threads > 1 else 1
+    ways = [(span, parts) for parts in (1, blocks) for span in (SPAN, SPAN // 2, 1)]
+    if weight_bytes > LARGE_WEIGHT:
+        ways = [(SPAN, 1), *ways[3:]]
+    enough = (way for way in ways if -(-tiles // way[0]) * way[1] >= tasks)
+    return next(enough, (1, blocks))
 
 
 def _narrow_product(
@@ -157,11 +172,7 @@ def _narrow_product(
     own, target = window_rows(rulebook), out.numpy()
     pairs = own.rows, own.cells, own.starts, own.order
     extras = _extras(finish, (1, c_out), columns, out.dtype)
-    by_shares(
-        rulebook.n_out,
-        lambda s, e: narrow.narrow_rows(x, blocks, *pairs, s, e, *extras, target),
-        LEAST,
-    )
+    by_shares(narrow.narrow_rows, rulebook.n_out, LEAST, x, blocks, *pairs, *extras, target)
     return converted(without_padding(out, c_out), features.dtype)
 
 
@@ -235,16 +246,12 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
     # of few products the rows take longer to lay out for dot products than to convert
     dots = _dots(features.dtype) and c_in * c_out > FEW_PRODUCTS
     own = _bits if dots else array
-    kernel = bfloat.bfloat_reduce if dots else outer.reduce_tiles
+    loop = bfloat.bfloat_reduce if dots else outer.reduce_tiles
     x = own(features).reshape(rulebook.n_in, groups, c_in)
     dtype = np.dtype(np.float32) if dots else x.dtype
     columns, block = columns_of(c_out, dtype)
     g = own(padded(grad.detach().reshape(rulebook.n_out, groups, c_out), columns))
     shape = (groups, columns // block, c_in, block)
-
-    def run(pairs: tuple[Array, ...], tiles: Array, cells: Array, target: Array) -> None:
-        kernel(x, g, *pairs, tiles, cells, target)
-
-    packed = reduced(run, rulebook, shape, dtype)
+    packed = reduced(loop, x, g, rulebook, shape, dtype)
     weight = contiguous(packed.transpose(0, 1, 3, 2, 4)).reshape(-1, groups, c_in, columns)
     return torch.from_numpy(weight[..., :c_out]).to(features.dtype).contiguous()

@@ -15,9 +15,14 @@ import torch
 from numba.extending import intrinsic
 from torch import Tensor
 
-from sparseconv.engines.numba_arrays import LEAST_VALUES, by_shares, contiguous
+from sparseconv.engines.numba_arrays import (
+    LEAST_VALUES,
+    by_shares,
+    contiguous,
+    rows_of,
+)
 from sparseconv.engines.numba_bits import bits_or_numbers, number, stored
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import (
     CACHE_LINE,
     VECTOR_BYTES,
@@ -105,8 +110,9 @@ def _whole(values: Array, first: int, last: int) -> int:
 # a loop from 0 over a slice becomes vector instructions: its index is never negative
 
 
-@Kernel
-def _add(left: Array, right: Array, first: int, last: int, out: Array) -> None:
+@Loop
+def _add(first: int, last: int, left: Array, right: Array, out: Array) -> None:
+    first, last = first * BLOCK, min(last * BLOCK, len(out))
     byte, count = first * out.itemsize, _whole(out, first, last)
     a, b, c = left.ctypes.data + byte, right.ctypes.data + byte, out.ctypes.data + byte
     _sums(left, a, b, c, count, large(out))
@@ -116,8 +122,9 @@ def _add(left: Array, right: Array, first: int, last: int, out: Array) -> None:
         z[place] = stored(number(x[place]) + number(y[place]), out)
 
 
-@Kernel
-def _relu(values: Array, first: int, last: int, out: Array) -> None:
+@Loop
+def _relu(first: int, last: int, values: Array, out: Array) -> None:
+    first, last = first * BLOCK, min(last * BLOCK, len(out))
     byte, count = first * out.itemsize, _whole(out, first, last)
     a, c = values.ctypes.data + byte, out.ctypes.data + byte
     _positives(values, a, a, c, count, large(out))
@@ -129,8 +136,9 @@ def _relu(values: Array, first: int, last: int, out: Array) -> None:
         z[place] = out.dtype.type(0) if number(value) < 0 else value
 
 
-@Kernel
-def _relu_gradient(grad: Array, result: Array, first: int, last: int, out: Array) -> None:
+@Loop
+def _relu_gradient(first: int, last: int, grad: Array, result: Array, out: Array) -> None:
+    first, last = first * BLOCK, min(last * BLOCK, len(out))
     byte, count = first * out.itemsize, _whole(out, first, last)
     a, b, c = grad.ctypes.data + byte, result.ctypes.data + byte, out.ctypes.data + byte
     _where_positives(grad, a, b, c, count, large(out))
@@ -142,9 +150,9 @@ def _relu_gradient(grad: Array, result: Array, first: int, last: int, out: Array
         z[place] = out.dtype.type(0) if number(held) <= 0 else value
 
 
-@Kernel
+@Loop
 def _copy_columns(
-    source: Array, begin: int, target: Array, target_begin: int, width: int, first: int, last: int
+    first: int, last: int, source: Array, begin: int, target: Array, target_begin: int, width: int
 ) -> None:
     size = source.itemsize
     step, target_step = source.shape[1] * size, target.shape[1] * size
@@ -195,16 +203,12 @@ def part(rows: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def _each(kernel: Kernel, *operands: Tensor) -> Tensor:
+def _each(loop: Loop, *operands: Tensor) -> Tensor:
     arrays = [bits_or_numbers(entry).reshape(-1) for entry in operands]
     half = operands[0].dtype == torch.float16  # computes in float32
     out = empty(tuple(operands[0].shape), torch.float32 if half else operands[0].dtype)
     target = bits_or_numbers(out).reshape(-1)
-    by_shares(
-        -(-len(target) // BLOCK),
-        lambda s, e: kernel(*arrays, s * BLOCK, min(e * BLOCK, len(target)), target),
-        LEAST_VALUES // BLOCK,
-    )
+    by_shares(loop, -(-len(target) // BLOCK), LEAST_VALUES // BLOCK, *arrays, target)
     return out.half() if half else out
 
 
@@ -215,9 +219,5 @@ def _array(x: Tensor) -> Array:
 
 
 def _copy(source: Array, begin: int, target: Array, target_begin: int, width: int) -> None:
-    least = max(1, LEAST_VALUES // max(width, 1))
-    by_shares(
-        len(source),
-        lambda s, e: _copy_columns(source, begin, target, target_begin, width, s, e),
-        least,
-    )
+    least = rows_of(LEAST_VALUES, width)
+    by_shares(_copy_columns, len(source), least, source, begin, target, target_begin, width)

@@ -20,12 +20,12 @@ from sparseconv.engines.numba_arrays import (
     LEAST,
     LEAST_VALUES,
     array,
-    by_chunks,
     by_segments,
     by_shares,
     columns_of,
     converted,
     padded,
+    rows_of,
     without_padding,
 )
 from sparseconv.engines.numba_bits import bits_or_numbers
@@ -79,11 +79,8 @@ def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     target = out.numpy()
     chunks = range(0, len(x), SUM_ROWS)
     sums = np.zeros((len(chunks), columns), x.dtype)
-    by_shares(
-        len(chunks),
-        lambda s, e: segments.scale_and_sum(x, scale, SUM_ROWS, s, e, target, sums),
-        LEAST // SUM_ROWS,
-    )
+    numbers = x, scale, SUM_ROWS, target, sums
+    by_shares(segments.scale_and_sum, len(chunks), LEAST // SUM_ROWS, *numbers)
     total = torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).to(rows.dtype)
     return without_padding(out, channels), total[:channels]
 
@@ -93,11 +90,7 @@ def column_sum(rows: Tensor) -> Tensor:
     x = bits_or_numbers(rows)
     chunks = range(0, len(x), SUM_ROWS)
     sums = np.zeros((len(chunks), x.shape[1]), np.float64 if x.itemsize == 8 else np.float32)
-    by_shares(
-        len(chunks),
-        lambda first, last: segments.chunk_sums(x, SUM_ROWS, first, last, sums),
-        LEAST // SUM_ROWS,
-    )
+    by_shares(segments.chunk_sums, len(chunks), LEAST // SUM_ROWS, x, SUM_ROWS, sums)
     return torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).to(rows.dtype)
 
 
@@ -106,7 +99,7 @@ def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     x = array(values)
     out = np.empty((starts.numel() - 1, x.shape[1]), x.dtype)
     rows = order.numpy(), starts.numpy()
-    by_segments(rows, lambda s, e: segments.segment_sums(x, *rows, s, e, out))
+    by_segments(segments.segment_sums, rows, x, out)
     return torch.from_numpy(out).to(values.dtype)
 
 
@@ -116,7 +109,7 @@ def segment_statistics(values: Tensor, order: Tensor, starts: Tensor) -> tuple[T
     shape = (starts.numel() - 1, x.shape[1])
     found = [torch.empty(shape, dtype=wider(values.dtype)) for _ in range(2)]
     out = [entry.numpy() for entry in found]
-    by_segments(rows, lambda s, e: statistics.segment_statistics(x, *rows, s, e, *out))
+    by_segments(statistics.segment_statistics, rows, x, *out)
     return found[0], found[1]
 
 
@@ -130,7 +123,7 @@ def merge_statistics(
     found = torch.empty(shape, dtype=sums.dtype), torch.empty(shape, dtype=sums.dtype)
     total = torch.empty(shape[0], dtype=torch.int64)
     out = [entry.numpy() for entry in (*found, total)]
-    by_segments(rows, lambda s, e: statistics.merge_statistics(*arrays, *rows, s, e, *out))
+    by_segments(statistics.merge_statistics, rows, *arrays, *out)
     return *found, total
 
 
@@ -142,7 +135,7 @@ def segment_moment(
     rows = order.numpy(), starts.numpy()
     found = [torch.empty_like(centre, memory_format=torch.contiguous_format) for _ in range(2)]
     out = [entry.numpy() for entry in found]
-    by_segments(rows, lambda s, e: statistics.segment_moments(*arrays, *rows, s, e, *out))
+    by_segments(statistics.segment_moments, rows, *arrays, *out)
     return found[0], found[1]
 
 
@@ -160,11 +153,8 @@ def affine_rows(
     half = rows[0].dtype == torch.float16
     out = empty(tuple(rows[0].shape), torch.float32 if half else rows[0].dtype)
     target = bits_or_numbers(out)
-    by_shares(
-        out.shape[0],
-        lambda s, e: affine(*arrays, *numbers, own, s, e, target),
-        -(-LEAST_VALUES // max(out.shape[1], 1)),
-    )
+    least = rows_of(LEAST_VALUES, out.shape[1])
+    by_shares(affine, out.shape[0], least, *arrays, *numbers, own, target)
     return converted(out, rows[0].dtype)
 
 
@@ -173,7 +163,7 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     x = array(values)
     out = np.empty((starts.numel() - 1, x.shape[1]), np.int64)
     rows = order.numpy(), starts.numpy()
-    by_chunks(out.shape[0], lambda s, e: segments.segment_argmaxes(x, *rows, s, e, out))
+    by_segments(segments.segment_argmaxes, rows, x, out)
     return torch.from_numpy(out)
 
 
@@ -182,7 +172,7 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     x, out = _rows_and_target(features, rulebook.n_out)
     own, target = window_rows(rulebook), bits_or_numbers(out)
     pairs = own.rows, own.starts, own.order
-    by_shares(rulebook.n_out, lambda s, e: largest.max_rows(x, *pairs, s, e, target), LEAST)
+    by_shares(largest.max_rows, rulebook.n_out, LEAST, x, *pairs, target)
     return converted(without_padding(out, features.shape[1]), features.dtype)
 
 
@@ -194,7 +184,7 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
     chosen = empty(tuple(out.shape), torch.int16)
     own, found = window_rows(rulebook), (bits_or_numbers(out), chosen.numpy())
     pairs = own.rows, own.cells, own.starts, own.order
-    by_shares(rulebook.n_out, lambda s, e: largest.choose_rows(x, *pairs, s, e, *found), LEAST)
+    by_shares(largest.choose_rows, rulebook.n_out, LEAST, x, *pairs, *found)
     values = converted(without_padding(out, features.shape[1]), features.dtype)
     return values, without_padding(chosen, features.shape[1])
 
@@ -220,7 +210,7 @@ def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
     own, target = window_rows(rulebook), bits_or_numbers(out)
     by = np.array([1 / divisor, 1] if exact else [1, divisor], array(features[:0]).dtype)
     pairs = own.rows, own.starts, own.order
-    by_shares(rulebook.n_out, lambda s, e: windows.sum_rows(x, *pairs, s, e, by, target), LEAST)
+    by_shares(windows.sum_rows, rulebook.n_out, LEAST, x, *pairs, by, target)
     return converted(without_padding(out, features.shape[1]), features.dtype)
 
 
@@ -243,5 +233,5 @@ def _hits(values: Tensor, chosen: Tensor, rulebook: Rulebook, of_pairs: bool) ->
     cells = padded(chosen.short(), x.shape[1]).contiguous().numpy()
     own, target = window_rows(rulebook), bits_or_numbers(out)
     pairs = own.rows, own.cells, own.starts, own.order, of_pairs
-    by_shares(rulebook.n_out, lambda s, e: largest.add_hits(x, cells, *pairs, s, e, target), LEAST)
+    by_shares(largest.add_hits, rulebook.n_out, LEAST, x, cells, *pairs, target)
     return converted(without_padding(out, values.shape[1]), values.dtype)

@@ -19,6 +19,7 @@ from sparseconv.engines.numba_arrays import (
     contiguous,
     converted,
     padded,
+    rows_of,
     without_padding,
 )
 from sparseconv.engines.numba_bits import bits_or_numbers
@@ -106,11 +107,8 @@ class Lanes:
             return without_padding(rows, self.channels)
         out = empty((len(rows), self.groups * self.c_out), rows.dtype)
         own, target = bits_or_numbers(rows), bits_or_numbers(out)
-        by_shares(
-            len(own),
-            lambda s, e: kernels.regroup(own, self.width, self.c_out, s, e, target),
-            -(-LEAST_VALUES // self.columns),
-        )
+        least = rows_of(LEAST_VALUES, self.columns)
+        by_shares(kernels.regroup, len(own), least, own, self.width, self.c_out, target)
         return out
 
 
@@ -137,9 +135,7 @@ def product_by_lanes(
     own = window_rows(rulebook)
     pairs = own.rows, own.cells, own.starts, own.order
     ending = _bias(bias, lanes, blocks), inside and finish.relu, bits_or_numbers(out)
-    by_shares(
-        rulebook.n_out, lambda s, e: kernels.scale_rows(x, blocks, *pairs, s, e, *ending), LEAST
-    )
+    by_shares(kernels.scale_rows, rulebook.n_out, LEAST, x, blocks, *pairs, *ending)
     result = lanes.result(out)
     if summed:
         parts: tuple[Tensor, ...] = result.unflatten(1, (lanes.groups, lanes.c_in)).unbind(2)
@@ -161,30 +157,21 @@ def _bias(bias: Tensor | None, lanes: Lanes, blocks: Array) -> Array:
 def reduce_by_lanes(features: Tensor, grad: Tensor, rulebook: Rulebook, lanes: Lanes) -> Tensor:
     """Return the weight gradient of groups of few channels."""
     x, g = lanes.rows(features, lanes.c_out), lanes.rows(grad, lanes.c_in)
-
-    def run(pairs: tuple[Array, ...], tiles: Array, cells: Array, target: Array) -> None:
-        kernels.dot_tiles(x, g, *pairs, tiles, cells, target)
-
     shape = (lanes.columns // lanes.each, lanes.width, lanes.each)
-    total = reduced(run, rulebook, shape, array(features[:0]).dtype)
+    dtype = array(features[:0]).dtype
+    total = reduced(kernels.dot_tiles, x, g, rulebook, shape, dtype)
     return lanes.own(total).to(features.dtype).contiguous()
 
 
 def _repeated(x: Array, times: int, columns: int) -> Array:
     """Return each channel so many times over, side by side, and zeros up to ``columns``."""
     out = empty_array((len(x), columns), x.dtype)
-    by_shares(
-        len(x),
-        lambda s, e: kernels.repeat_columns(x, times, s, e, out),
-        -(-LEAST_VALUES // columns),
-    )
+    by_shares(kernels.repeat_columns, len(x), rows_of(LEAST_VALUES, columns), x, times, out)
     return out
 
 
 def _regrouped(x: Array, width: int, new: int, columns: int) -> Array:
     """Return groups of ``width`` columns as groups of ``new``, and zeros up to ``columns``."""
     out = empty_array((len(x), columns), x.dtype)
-    by_shares(
-        len(x), lambda s, e: kernels.regroup(x, width, new, s, e, out), -(-LEAST_VALUES // columns)
-    )
+    by_shares(kernels.regroup, len(x), rows_of(LEAST_VALUES, columns), x, width, new, out)
     return out

@@ -12,9 +12,8 @@ from torch import Tensor
 from sparseconv.engines import numba_reach as reach
 from sparseconv.engines import numba_sites as kernels
 from sparseconv.engines import torch_engine
-from sparseconv.engines.numba_arrays import CHUNK_ROWS, LEAST_VALUES, SHARES, by_chunks, by_shares
+from sparseconv.engines.numba_arrays import CHUNK_ROWS, LEAST, SHARES, by_chunks, by_shares
 from sparseconv.engines.numba_sort import sort_by
-from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
 from sparseconv.memory import empty_array
@@ -30,9 +29,7 @@ def bounds(coords: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
     values = _integers(coords)
     chunks = -(-values.shape[0] // CHUNK_ROWS)
     extremes = np.empty((chunks, 2, values.shape[1]), np.int64)
-    by_chunks(
-        values.shape[0], lambda s, e: kernels.extremes(values, s, e, extremes[s // CHUNK_ROWS])
-    )
+    by_chunks(kernels.extremes, values.shape[0], values, CHUNK_ROWS, extremes)
     return tuple(extremes[:, 0].min(axis=0).tolist()), tuple(extremes[:, 1].max(axis=0).tolist())
 
 
@@ -46,15 +43,15 @@ def build_index(coords: Tensor, packing: Packing) -> Index:
     count = values.shape[0]
     keys = empty_array(count, np.int64)
     lower, weights = np.array(packing.lower), np.array(packing.weights)
-    by_chunks(count, lambda s, e: kernels.pack(values, lower, weights, s, e, keys))
+    by_chunks(kernels.pack, count, values, lower, weights, keys)
     if count < 2 or bool(kernels.ascends(keys, 0, count)):
         return Index(torch.from_numpy(keys), None, packing)
     bits = (count - 1).bit_length()
     order = empty_array(count, np.int64)
     if math.prod(packing.radix) < 2 ** (63 - bits):
-        by_chunks(count, lambda s, e: kernels.number(keys, bits, s, e))
+        by_chunks(kernels.number, count, keys, bits)
         keys = sort_by(keys, bits, bits + math.prod(packing.radix).bit_length())
-        by_chunks(count, lambda s, e: kernels.split(keys, bits, s, e, order))
+        by_chunks(kernels.split, count, keys, bits, order)
     else:
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
@@ -83,9 +80,7 @@ def lookup(index: Index, keys: Tensor) -> Tensor:
         index.tables["numba"] = table
     wanted = keys.contiguous().numpy()
     rows = empty_array(wanted.size, np.int64)
-    by_chunks(
-        wanted.size, lambda s, e: kernels.probe_table(wanted, *index.tables["numba"], s, e, rows)
-    )
+    by_chunks(kernels.probe_table, wanted.size, wanted, *index.tables["numba"], rows)
     found = torch.from_numpy(rows)
     if index.order is None or found.numel() == 0:
         return found
@@ -128,11 +123,7 @@ def _reached_on_axis(
     bases, places = empty_array(keys.size, np.int64), empty_array(keys.size, np.int64)
     phases = empty_array(keys.size, np.int64)
     arguments = step, radix[axis], packing.radix[axis], origin, divisor
-    by_shares(
-        keys.size,
-        lambda s, e: reach.place(keys, *arguments, s, e, bases, places, phases),
-        LEAST_VALUES,
-    )
+    by_shares(reach.place, keys.size, LEAST, keys, *arguments, bases, places, phases)
     if factor > 1:
         places *= factor
     moves = np.ascontiguousarray(shifts, np.int64), np.ascontiguousarray(fits)
@@ -143,15 +134,11 @@ def _reached_on_axis(
     entries = np.arange(1, parts) * keys.size // parts
     reach.split_axis(*rows, packing.radix[axis] * step, entries, starts[1:-1])
     rooms = [0, *np.cumsum((starts[1:] - starts[:-1]).sum(axis=1)).tolist()]
-    out, counts = empty_array(rooms[-1], np.int64), [0] * parts
-
-    def merge(part: int) -> None:
-        room = out[rooms[part] : rooms[part + 1]]
-        counts[part] = reach.merge_axis(*rows, step, packing.extent[axis], starts, part, room)
-
-    in_parallel(merge, parts)
-    found = empty_array(sum(counts), np.int64)
-    runs = [out[room : room + n] for room, n in zip(rooms, counts, strict=False)]
+    out, counts = empty_array(rooms[-1], np.int64), np.zeros(parts, np.int64)
+    target = np.array(rooms, np.int64), out, counts
+    reach.merge_axis.run(parts, 1, *rows, step, packing.extent[axis], starts, *target)
+    found = empty_array(int(counts.sum()), np.int64)
+    runs = [out[room : room + n] for room, n in zip(rooms, counts.tolist(), strict=False)]
     return np.concatenate(runs, out=found)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_bits import emitter_of, kept, loaded, vector_bytes
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, large
 from sparseconv.engines.numba_windows import WIDE, lines_of, row_ahead, row_at
 
@@ -144,16 +144,16 @@ def _dot_one_by_eight(typing, like, x, xs, ir_, g, gs, or_, w, first, last):
     return addresses(_emit_dot(1, 8), like, (x, xs, ir_, g, gs, or_, w, first, last))
 
 
-@Kernel
+@Loop
 def scale_rows(
+    begin: int,
+    end: int,
     x: Array,
     weight: Array,
     rows: Array,
     cells: Array,
     starts: Array,
     order: Array,
-    begin: int,
-    end: int,
     bias: Array,
     relu: bool,
     out: Array,
@@ -203,37 +203,49 @@ def scale_rows(
             b += VECTOR_BYTES
 
 
-@Kernel
+@Loop
 def dot_tiles(
+    begin: int,
+    stop: int,
     x: Array,
     grad: Array,
     in_rows: Array,
     out_rows: Array,
     starts: Array,
-    tiles: Array,
-    cells: Array,
+    span: int,
+    parts: Array,
+    cell_groups: Array,
     weight: Array,
 ) -> None:
-    """Write the sums of ``x[i] * grad[o]``, for each channel of a group, over some tiles and cells.
+    """Write the sums of ``x[i] * grad[o]``, for each channel of a group, over tiles and cells.
 
     A block of the weight stays in registers while the pairs of a tile are walked.
 
     Args:
+        begin, stop: tasks; each takes a part of the tiles and a group of the cells.
         x, grad: ``[n_in, C]`` and ``[n_out, C]``, C whole vectors; numbers or bits of bfloat16.
         in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile of output rows, per cell.
-        tiles, cells: ``[2]`` first and last of each, the last one not included.
-        weight: ``[cells, C / lanes, width, lanes]``, written here.
+        span: tiles that are taken together.
+        parts: ``[P, 2]`` lots of ``span`` tiles that are summed over apart: the first, and the
+            one behind the last.
+        cell_groups: ``[Q, 2]`` cells of a task, likewise.
+        weight: ``[P, K, C / lanes, width, lanes]``, written here.
     """
-    weight[:] = 0
-    length, step, width = x.shape[1] * x.itemsize, vector_bytes(x), weight.shape[2]
+    length, step, width = x.shape[1] * x.itemsize, vector_bytes(x), weight.shape[3]
     rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
-    for tile in range(tiles[0], tiles[1]):
-        for cell in range(cells[0], cells[1]):
-            s, e = starts[cell, tile], starts[cell, tile + 1]
+    for number in range(begin, stop):
+        part, cells = number // len(cell_groups), cell_groups[number % len(cell_groups)]
+        sums, tiles = weight[part], parts[part]
+        sums[cells[0] : cells[1]] = 0
+        for own in range((tiles[1] - tiles[0]) * (cells[1] - cells[0])):
+            cell = cells[0] + own % (cells[1] - cells[0])
+            tile = span * (tiles[0] + own // (cells[1] - cells[0]))
+            behind = min(tile + span, starts.shape[1] - 1)
+            s, e = starts[cell, tile], starts[cell, behind]
             if s == e:
                 continue
-            a, g, w = x.ctypes.data, grad.ctypes.data, weight[cell - cells[0]].ctypes.data
+            a, g, w = x.ctypes.data, grad.ctypes.data, sums[cell].ctypes.data
             done = 0
             while width == 1 and done + WIDE * step <= length:
                 _dot_wide(x, a + done, length, rows, g + done, length, targets, w, s, e)
@@ -253,8 +265,8 @@ def dot_tiles(
                 w += width * VECTOR_BYTES
 
 
-@Kernel
-def repeat_columns(x: Array, times: int, first: int, last: int, out: Array) -> None:
+@Loop
+def repeat_columns(first: int, last: int, x: Array, times: int, out: Array) -> None:
     """Write each value of rows ``first`` to ``last`` so many times over, and zeros behind them."""
     count, columns = np.uint64(times), np.uint64(x.shape[1])
     for row in range(first, last):
@@ -265,8 +277,8 @@ def repeat_columns(x: Array, times: int, first: int, last: int, out: Array) -> N
         target[columns * count :] = 0
 
 
-@Kernel
-def regroup(x: Array, width: int, new: int, first: int, last: int, out: Array) -> None:
+@Loop
+def regroup(first: int, last: int, x: Array, width: int, new: int, out: Array) -> None:
     """Write groups of ``width`` columns as groups of ``new``, cut off or with zeros behind.
 
     Rows ``first`` to ``last``; zeros stand behind the last group, too.

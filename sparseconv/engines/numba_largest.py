@@ -13,7 +13,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_bits import emitter_of, kept, loaded, vector_bytes
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import Value, addresses, large
 from sparseconv.engines.numba_windows import WIDE, lines_of, row_ahead, row_at
 
@@ -119,9 +119,9 @@ def _hits_wide(typing, like, x, xs, r, o, p, c, h, hs, first, last):
     return addresses(_emit_hits(WIDE), like, (x, xs, r, o, p, c, h, hs, first, last))
 
 
-@Kernel
+@Loop
 def max_rows(
-    x: Array, rows: Array, starts: Array, order: Array, begin: int, end: int, out: Array
+    begin: int, end: int, x: Array, rows: Array, starts: Array, order: Array, out: Array
 ) -> None:
     """Write the rows at places ``begin`` to ``end`` of ``out`` ``[n_out, C]``: the largest values.
 
@@ -144,15 +144,15 @@ def max_rows(
             done += step
 
 
-@Kernel
+@Loop
 def choose_rows(
+    begin: int,
+    end: int,
     x: Array,
     rows: Array,
     cells: Array,
     starts: Array,
     order: Array,
-    begin: int,
-    end: int,
     out: Array,
     chosen: Array,
 ) -> None:
@@ -186,8 +186,10 @@ def choose_rows(
                 done += step
 
 
-@Kernel
+@Loop
 def add_hits(
+    begin: int,
+    end: int,
     values: Array,
     chosen: Array,
     rows: Array,
@@ -195,8 +197,6 @@ def add_hits(
     starts: Array,
     order: Array,
     of_pairs: bool,
-    begin: int,
-    end: int,
     out: Array,
 ) -> None:
     """Write the rows at places ``begin`` to ``end``: sums of rows whose pair's cell was chosen.

@@ -13,19 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 
 Array = np.ndarray[Any, Any]
 
 SENTINELS = 4  # the merge looks so many keys ahead
 
 
-@Kernel
+@Loop
 def merge_runs(
+    begin: int,
+    stop: int,
     keys: Array,
     bases: Array,
     shifts: Array,
-    bounds: Array,
+    chunk: int,
     fine: Array,
     coarse: Array,
     counts: Array,
@@ -36,14 +38,14 @@ def merge_runs(
         keys: ``[n_fine + SENTINELS]`` ascending, the last ones larger than any key.
         bases: ``[n_coarse]`` ascending.
         shifts: ``[M]``; ``bases[o] + shifts[m]`` is the key that column m's first cell looks for.
-        bounds: ``[2]`` the coarse sites to look at.
+        chunk: coarse sites of a chunk; ``begin`` to ``stop`` are those of one.
         fine, coarse: int32 ``[3 * M, n_coarse]``; the pairs of a cell are written to its row from
-            ``bounds[0]`` on, as positions in key order.
-        counts: ``[3 * M]`` pairs per cell, written here.
+            ``begin`` on, as positions in key order.
+        counts: ``[3 * M, chunks]`` pairs per cell and chunk, written here.
     """
     # unsigned throughout: Numba looks whether a signed index is negative
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    start, end = np.uint64(bounds[0]), np.uint64(bounds[1])
+    start, end, own = np.uint64(begin), np.uint64(stop), begin // chunk
     for column in range(shifts.shape[0]):
         shift = shifts[column]
         low = np.uint64(3 * column)
@@ -70,24 +72,26 @@ def merge_runs(
             fine[high, c] = q
             coarse[high, c] = row
             c += np.uint64(keys[q] == key + 2)
-        counts[3 * column] = np.int64(a - start)
-        counts[3 * column + 1] = np.int64(b - start)
-        counts[3 * column + 2] = np.int64(c - start)
+        counts[3 * column, own] = np.int64(a - start)
+        counts[3 * column + 1, own] = np.int64(b - start)
+        counts[3 * column + 2, own] = np.int64(c - start)
 
 
-@Kernel
+@Loop
 def merge_cells(
+    begin: int,
+    stop: int,
     keys: Array,
     bases: Array,
     shifts: Array,
-    bounds: Array,
+    chunk: int,
     fine: Array,
     coarse: Array,
     counts: Array,
 ) -> None:
     """Find the pairs of kernel cells, each by itself; arguments as above, a shift per cell."""
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    start, end = np.uint64(bounds[0]), np.uint64(bounds[1])
+    start, end, own = np.uint64(begin), np.uint64(stop), begin // chunk
     for cell in range(shifts.shape[0]):
         shift, place = shifts[cell], np.uint64(cell)
         p = np.uint64(np.searchsorted(keys, bases[start] + shift))
@@ -101,36 +105,49 @@ def merge_cells(
             fine[place, a] = p
             coarse[place, a] = row
             a += np.uint64(keys[p] == key)
-        counts[cell] = np.int64(a - start)
+        counts[cell, own] = np.int64(a - start)
 
 
-@Kernel
+@Loop
 def collect(
+    begin: int,
+    stop: int,
     scratch: Array,
     chunk: int,
     counts: Array,
-    order: Array,
-    start: int,
-    rows: Array,
-    mirror: int,
-    mirror_rows: Array,
+    starts: Array,
+    mirrors: Array,
+    fine_order: Array,
+    coarse_order: Array,
+    fine_rows: Array,
+    coarse_rows: Array,
 ) -> None:
-    """Put the pieces of one side of one cell's pairs together: ``rows[start:]``.
+    """Put the pieces of one side of some cells' pairs together.
 
     Args:
-        scratch: ``[n]`` positions in key order; piece ``c`` begins at ``c * chunk``.
-        counts: ``[chunks]`` the length of each piece.
-        order: ``[n]`` row of each position; empty where that is the position.
-        mirror, mirror_rows: where the same values go a second time; ``mirror`` < 0 for nowhere.
+        begin, stop: sides of cells: the fine and the coarse one of the first cell, and so on.
+        scratch: ``[2, K, n]`` positions in key order; piece ``c`` begins at ``c * chunk``.
+        counts: ``[K, chunks]`` the length of each piece.
+        starts: ``[K]``, where the pairs of each cell begin.
+        mirrors: ``[K]``, where they begin once more with the sides exchanged; < 0 for nowhere.
+        fine_order, coarse_order: ``[n]`` row of each position; empty where that is the position.
+        fine_rows, coarse_rows: of the pairs, written here.
     """
-    first = start
-    for piece in range(counts.shape[0]):
-        for entry in range(piece * chunk, piece * chunk + counts[piece]):
-            position = scratch[entry]
-            rows[start] = order[position] if order.shape[0] > 0 else position
-            start += 1
-    if mirror >= 0:
-        # a loop, since Numba takes two seconds to compile an assignment of slices
-        own, again = rows[first:start], mirror_rows[mirror : mirror + start - first]
-        for entry in range(len(own)):
-            again[entry] = own[entry]
+    for number in range(begin, stop):
+        cell, side = number // 2, number % 2
+        order = coarse_order if side else fine_order
+        rows, mirror_rows = fine_rows, coarse_rows
+        if side:
+            rows, mirror_rows = coarse_rows, fine_rows
+        entry = starts[cell]
+        for piece in range(counts.shape[1]):
+            first = piece * chunk
+            for place in range(first, first + counts[cell, piece]):
+                position = scratch[side, cell, place]
+                rows[entry] = order[position] if order.shape[0] > 0 else position
+                entry += 1
+        if mirrors[cell] >= 0:
+            # a loop, since Numba takes two seconds to compile an assignment of slices
+            own, again = rows[starts[cell] : entry], mirror_rows[mirrors[cell] :]
+            for place in range(len(own)):
+                again[place] = own[place]

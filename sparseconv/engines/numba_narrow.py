@@ -15,7 +15,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses
 
 Array = np.ndarray[Any, Any]
@@ -89,16 +89,16 @@ def _row_more(typing, like, x, width, rows, cells, weight, out, first, last):
     return addresses(_emit_row(2 * FEW), like, (x, width, rows, cells, weight, out, first, last))
 
 
-@Kernel
+@Loop
 def narrow_rows(
+    begin: int,
+    end: int,
     x: Array,
     weight: Array,
     rows: Array,
     cells: Array,
     starts: Array,
     order: Array,
-    begin: int,
-    end: int,
     factor: Array,
     bias: Array,
     other: Array,

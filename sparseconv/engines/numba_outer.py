@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
 
 Array = np.ndarray[Any, Any]
@@ -77,46 +77,58 @@ def outer_two(typing, like, x, xs, ir_, g, gs, or_, w, ws, c, first, last):
     return addresses(_emit_outer(2), like, (x, xs, ir_, g, gs, or_, w, ws, c, first, last))
 
 
-@Kernel
+@Loop
 def reduce_tiles(
+    begin: int,
+    stop: int,
     features: Array,
     grad: Array,
     in_rows: Array,
     out_rows: Array,
     starts: Array,
-    tiles: Array,
-    cells: Array,
+    span: int,
+    parts: Array,
+    cell_groups: Array,
     weight: Array,
 ) -> None:
-    """Write the sums of ``features[i]^T grad[o]`` over the pairs of some tiles and cells.
+    """Write the sums of ``features[i]^T grad[o]`` over the pairs of tiles and cells.
 
     Tile by tile, so that the rows that the kernel cells share are read from the cache.
 
     Args:
+        begin, stop: tasks; each takes a part of the tiles and a group of the cells.
         features: ``[n_in, G, c_in]``.
         grad: ``[n_out, G, blocks * BLOCK]``, BLOCK one or two vectors of columns.
         in_rows, out_rows: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile of output rows, per cell.
-        tiles, cells: ``[2]`` first and last of each, the last one not included.
-        weight: ``[cells, G, blocks, c_in, BLOCK]``, written here.
+        span: tiles that are taken together.
+        parts: ``[P, 2]`` lots of ``span`` tiles that are summed over apart: the first, and the
+            one behind the last.
+        cell_groups: ``[Q, 2]`` cells of a task, likewise.
+        weight: ``[P, K, G, blocks, c_in, BLOCK]``, written here.
     """
-    _, groups, blocks, c_in, width = weight.shape
-    weight[:] = 0
+    _, _, groups, blocks, c_in, width = weight.shape
     size = features.itemsize
-    for tile in range(tiles[0], tiles[1]):
-        for cell in range(cells[0], cells[1]):
-            first, last = starts[cell, tile], starts[cell, tile + 1]
+    rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
+    xs, gs, ws = features.strides[0], grad.strides[0], width * size
+    for number in range(begin, stop):
+        part, cells = number // len(cell_groups), cell_groups[number % len(cell_groups)]
+        sums, tiles = weight[part], parts[part]
+        sums[cells[0] : cells[1]] = 0
+        for step in range((tiles[1] - tiles[0]) * (cells[1] - cells[0])):
+            cell = cells[0] + step % (cells[1] - cells[0])
+            tile = span * (tiles[0] + step // (cells[1] - cells[0]))
+            behind = min(tile + span, starts.shape[1] - 1)
+            first, last = starts[cell, tile], starts[cell, behind]
             if first == last:
                 continue
-            rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
-            xs, gs, ws = features.strides[0], grad.strides[0], width * size
             for group in range(groups):
                 for channel in range(0, c_in, CHUNK):
                     x = features.ctypes.data + (group * c_in + channel) * size
                     count = min(CHUNK, c_in - channel)
                     for block in range(blocks):
                         g = grad.ctypes.data + (group * blocks + block) * width * size
-                        w = weight[cell - cells[0], group, block, channel].ctypes.data
+                        w = sums[cell, group, block, channel].ctypes.data
                         if width * size == VECTOR_BYTES:
                             outer_one(
                                 features, x, xs, rows, g, gs, targets, w, ws, count, first, last

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_multiply import emit_multiply, enough_steps
 from sparseconv.engines.numba_vectors import (
     VECTOR_BYTES,
@@ -81,39 +81,49 @@ def rescale(typing, like, out, out_stride, factor, bias, first, last):
 
 
 @intrinsic
-def begin_rows(typing, like, out, origin, length, count):
-    """Write ``length`` bytes from ``origin`` to each of ``count`` rows that follow each other.
+def begin_rows(typing, like, out, stride, origin, length, count):
+    """Write ``length`` bytes from ``origin`` to each of ``count`` rows.
 
     An assignment of arrays does so too, but takes Numba two seconds to compile.
     """
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         emitter = Emitter(builder, signature.args[0].dtype)
-        _, out, origin, length, count = args
+        _, out, stride, origin, length, count = args
         with emitter.loop(emitter.const(0), count, 1, []) as rows:
-            row = builder.add(out, builder.mul(rows.number, length))
+            row = builder.add(out, builder.mul(rows.number, stride))
             with emitter.loop(emitter.const(0), length, VECTOR_BYTES, []) as bytes_:
                 value = emitter.load(builder.add(origin, bytes_.number))
                 emitter.store(value, builder.add(row, bytes_.number))
 
-    return addresses(emit, like, (out, origin, length, count))
+    return addresses(emit, like, (out, stride, origin, length, count))
 
 
-@Kernel
-def tile_starts(out_places: Array, first: int, last: int, tile: int, starts: Array) -> None:
-    """Write where each tile of output places begins among the pairs ``first`` to ``last``.
+@Loop
+def tile_starts(
+    begin: int, stop: int, out_places: Array, ranges: Array, tile: int, starts: Array
+) -> None:
+    """Write where each tile of output places begins among the pairs of some cells.
 
-    ``out_places`` ascend there; ``starts`` ``[T + 1]`` gets the pair that opens each tile.
+    Args:
+        begin, stop: cells.
+        out_places: int32 ``[P]``, ascending for each cell.
+        ranges: ``[K, 2]``, the first pair of each cell and the one behind the last.
+        tile: places per tile.
+        starts: ``[K, T + 1]``, written here: the pair that opens each tile.
     """
-    pair = first
-    for number in range(starts.shape[0]):
-        while pair < last and out_places[pair] < number * tile:
-            pair += 1
-        starts[number] = pair
+    for cell in range(begin, stop):
+        pair, last = ranges[cell]
+        for number in range(starts.shape[1]):
+            while pair < last and out_places[pair] < number * tile:
+                pair += 1
+            starts[cell, number] = pair
 
 
-@Kernel
+@Loop
 def scatter_tiles(
+    begin_task: int,
+    end_task: int,
     features: Array,
     weight: Array,
     in_rows: Array,
@@ -121,87 +131,91 @@ def scatter_tiles(
     starts: Array,
     order: Array,
     tile: int,
-    numbers: tuple[int, int],
+    span: int,
+    parts: int,
     factor: Array,
     bias: Array,
     other: Array,
     relu: bool,
     out: Array,
 ) -> None:
-    """Compute the output rows of some tiles.
+    """Compute the output rows of some tasks.
 
     Args:
+        begin_task, end_task: the first of them, and the one behind the last. Task ``n`` takes part
+            ``n % parts`` of the columns of ``span`` tiles, from tile ``n // parts * span`` on.
         features: ``[n_in, G, c_in]``.
         weight: ``[K, G, blocks, c_in, BLOCK]``, BLOCK one or two vectors of columns.
         in_rows, out_places: int32 ``[P]``.
         starts: ``[K, T + 1]`` pairs that open each tile, per cell.
         order: ``[n_out]``, the row at each place; without entries where that is the place.
-        tile, numbers: places per tile, and which tiles: the first, and the one behind the last.
+        tile: places per tile.
+        span, parts: tiles that are taken together, and parts of the blocks; they divide them.
         factor: ``[n_out]``, what the sums are multiplied by; without rows for nothing.
         bias: ``[G, blocks * BLOCK]``, added to them.
         other: ``[n_out, G, c_out]``, added at the end; without rows for nothing.
         relu: whether negative results become 0.
-        out: ``[n_out, G, blocks * BLOCK]``, written here for the rows of the tiles.
+        out: ``[n_out, G * blocks * BLOCK]``, written here.
     """
     cells, groups, blocks, c_in, width = weight.shape
     size, scaled, ordered = features.itemsize, factor.shape[0] > 0, order.shape[0] > 0
-    held = np.empty((tile if ordered else 0, groups, out.shape[2]), out.dtype)
-    scales = np.empty(tile if ordered and scaled else 0, factor.dtype)
+    tiles, every = starts.shape[1] - 1, groups * blocks // parts
+    length, xs, block_bytes = every * width * size, features.strides[0], width * size
+    held = np.empty((tile * span if ordered else 0, every * width), out.dtype)
+    scales = np.empty(tile * span if ordered and scaled else 0, factor.dtype)
     origins = np.zeros(bias.shape, bias.dtype) if scaled else bias
     rows, places = in_rows.ctypes.data, out_places.ctypes.data
-    xs, ys = features.strides[0], out.strides[0]
-    spread = enough_steps(c_in, size)
-    for number in range(numbers[0], numbers[1]):
-        begin, end = number * tile, min((number + 1) * tile, out.shape[0])
-        total = held[: end - begin] if ordered else out[begin:end]
-        begin_rows(out, total.ctypes.data, origins.ctypes.data, ys, end - begin)
+    ys, spread = held.strides[0] if ordered else out.strides[0], enough_steps(c_in, size)
+    for number in range(begin_task, end_task):
+        opening, low = number // parts * span, number % parts * every
+        closing = min(opening + span, tiles)
+        begin, end = opening * tile, min(closing * tile, out.shape[0])
+        total = held.ctypes.data if ordered else out[begin, low * width :].ctypes.data
+        begin_rows(out, total, ys, origins.ctypes.data + low * block_bytes, length, end - begin)
         for cell in range(cells):
-            first, last = starts[cell, number], starts[cell, number + 1]
+            first, last = starts[cell, opening], starts[cell, closing]
             if first == last:
                 continue
-            for group in range(groups):
-                x = features.ctypes.data + group * c_in * size
-                for block in range(blocks):
-                    y = total.ctypes.data + (group * blocks + block) * width * size - begin * ys
-                    w = weight[cell, group, block].ctypes.data
-                    if width * size == VECTOR_BYTES:
-                        multiply_one(features, x, xs, rows, y, ys, places, w, c_in, first, last)
-                    elif spread:
-                        _multiply_spread(features, x, xs, rows, y, ys, places, w, c_in, first, last)
-                    else:
-                        multiply_two(features, x, xs, rows, y, ys, places, w, c_in, first, last)
+            for block in range(low, low + every):
+                x = features.ctypes.data + block // blocks * c_in * size
+                y = total + (block - low) * block_bytes - begin * ys
+                w = weight[cell, block // blocks, block % blocks].ctypes.data
+                if block_bytes == VECTOR_BYTES:
+                    multiply_one(features, x, xs, rows, y, ys, places, w, c_in, first, last)
+                elif spread:
+                    _multiply_spread(features, x, xs, rows, y, ys, places, w, c_in, first, last)
+                else:
+                    multiply_two(features, x, xs, rows, y, ys, places, w, c_in, first, last)
         if scaled:
             scale = factor.ctypes.data + begin * size
             if ordered:
                 scale = scales.ctypes.data
                 for place in range(begin, end):
                     scales[place - begin] = factor[order[place]]
-            start, added = total.ctypes.data, bias.ctypes.data
-            for byte in range(0, groups * blocks * width * size, VECTOR_BYTES):
-                rescale(out, start + byte, ys, scale, added + byte, 0, end - begin)
+            added = bias.ctypes.data + low * block_bytes
+            for byte in range(0, length, VECTOR_BYTES):
+                rescale(out, total + byte, ys, scale, added + byte, 0, end - begin)
         if not (ordered or relu or other.shape[0] > 0):
             continue
         for place in range(begin, end):
             row = order[place] if ordered else place
-            result = total[place - begin]
+            result = out[row, low * width : (low + every) * width]
+            source = held[place - begin] if ordered else result
             if other.shape[0] > 0:
-                for group in range(groups):
-                    for column in range(other.shape[2]):
-                        result[group, column] += other[row, group, column]
-            if relu:
-                for group in range(groups):
-                    for column in range(out.shape[2]):
-                        value = result[group, column]
-                        # a NaN stays one, as in torch
-                        result[group, column] = out.dtype.type(0) if value < 0 else value
-            if ordered:
-                for group in range(groups):
-                    for column in range(out.shape[2]):
-                        out[row, group, column] = result[group, column]
+                for block in range(low, low + every):
+                    own, start = (block - low) * width, block % blocks * width
+                    for column in range(min(width, other.shape[2] - start)):
+                        source[own + column] += other[row, block // blocks, start + column]
+            for column in range(len(result)):
+                value = source[column]
+                # a NaN stays one, as in torch
+                result[column] = out.dtype.type(0) if relu and value < 0 else value
 
 
-@Kernel
+@Loop
 def single_tiles(
+    begin_task: int,
+    end_task: int,
     features: Array,
     weight: Array,
     in_rows: Array,
@@ -209,53 +223,54 @@ def single_tiles(
     starts: Array,
     unreached: Array,
     tile: int,
-    numbers: tuple[int, int],
+    span: int,
+    parts: int,
     bias: Array,
     relu: bool,
     out: Array,
 ) -> None:
-    """Compute the output rows of some tiles, where no row of the output has more than one pair.
+    """Compute the output rows of some tasks, where no row of the output has more than one pair.
 
     So no row is read before it is written, nor written twice, and large results go past the cache.
 
     Args:
-        features, weight, in_rows, starts, tile, numbers, bias, relu, out: as of
-            :func:`scatter_tiles`.
+        begin_task, end_task, features, weight, in_rows, starts, tile, span, parts, bias, relu, out:
+            as of :func:`scatter_tiles`.
         out_rows: int32 ``[P]``.
         unreached: ascending, the rows without a pair; those of the tiles are written here, too.
     """
     cells, groups, blocks, c_in, width = weight.shape
     size, negatives = features.itemsize, 1 if relu else 0
+    tiles, every = starts.shape[1] - 1, groups * blocks // parts
     rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
-    xs, ys = features.strides[0], out.strides[0]
-    past = large(out)
+    xs, ys, block_bytes = features.strides[0], out.strides[0], width * size
+    past, added = large(out), bias.reshape(-1)
     spread = enough_steps(c_in, size)
-    ends = np.searchsorted(unreached, np.array([numbers[0] * tile, numbers[1] * tile]))
-    for row in unreached[ends[0] : ends[1]]:
-        for group in range(groups):
-            for column in range(out.shape[2]):
-                value = bias[group, column]
-                out[row, group, column] = out.dtype.type(0) if relu and value < 0 else value
-    for number in range(numbers[0], numbers[1]):
+    for number in range(begin_task, end_task):
+        opening, low = number // parts * span, number % parts * every
+        closing = min(opening + span, tiles)
+        ends = np.searchsorted(unreached, np.array([opening * tile, closing * tile]))
+        for row in unreached[ends[0] : ends[1]]:
+            for column in range(low * width, (low + every) * width):
+                value = added[column]
+                out[row, column] = out.dtype.type(0) if relu and value < 0 else value
         for cell in range(cells):
-            s, e = starts[cell, number], starts[cell, number + 1]
+            s, e = starts[cell, opening], starts[cell, closing]
             if s == e:
                 continue
-            for group in range(groups):
-                x = features.ctypes.data + group * c_in * size
-                for block in range(blocks):
-                    byte = (group * blocks + block) * width * size
-                    y, b = out.ctypes.data + byte, bias.ctypes.data + byte
-                    w = weight[cell, group, block].ctypes.data
-                    if width * size == VECTOR_BYTES:
-                        _single_one(
-                            features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
-                        )
-                    elif spread:
-                        _single_spread(
-                            features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
-                        )
-                    else:
-                        _single_two(
-                            features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
-                        )
+            for block in range(low, low + every):
+                x = features.ctypes.data + block // blocks * c_in * size
+                y, b = out.ctypes.data + block * block_bytes, bias.ctypes.data + block * block_bytes
+                w = weight[cell, block // blocks, block % blocks].ctypes.data
+                if block_bytes == VECTOR_BYTES:
+                    _single_one(
+                        features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
+                    )
+                elif spread:
+                    _single_spread(
+                        features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
+                    )
+                else:
+                    _single_two(
+                        features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
+                    )

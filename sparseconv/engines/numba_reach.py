@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Kernel, Loop
 from sparseconv.engines.numba_sites import EXACT, quotient
 
 Array = np.ndarray[Any, Any]
@@ -20,16 +20,16 @@ Array = np.ndarray[Any, Any]
 NONE = 2**63 - 1
 
 
-@Kernel
+@Loop
 def place(
+    start: int,
+    end: int,
     keys: Array,
     step: int,
     radix: int,
     new_radix: int,
     origin: int,
     stride: int,
-    start: int,
-    end: int,
     bases: Array,
     places: Array,
     phases: Array,
@@ -132,8 +132,10 @@ def split_axis(
             starts[part, cell] = first
 
 
-@Kernel
+@Loop
 def merge_axis(
+    first: int,
+    last: int,
     bases: Array,
     places: Array,
     phases: Array,
@@ -142,39 +144,44 @@ def merge_axis(
     step: int,
     extent: int,
     starts: Array,
-    part: int,
+    rooms: Array,
     out: Array,
-) -> int:
-    """Write the distinct keys that the cells of one axis lead to, ascending; return how many.
+    counts: Array,
+) -> None:
+    """Write the distinct keys that the cells of one axis lead to, ascending, in some parts.
 
     Args:
+        first, last: parts of the keys.
         bases, places, phases: of :func:`place`, in the order of the keys.
         shifts: int64 ``[cells, phases]``, by how many places a cell moves an input of a phase.
         fits: bool ``[cells, phases]``, whether it leads to an output at all.
         step: by how much a place moves the key.
         extent: places inside the box.
-        starts: ``[parts + 1, cells]``, which inputs each cell moves into which part of the keys.
-        part: the part that is written.
+        starts: ``[parts + 1, cells]``, which inputs each cell moves into which part.
+        rooms: ``[parts + 1]``, where in ``out`` the keys of a part begin.
         out: int64, with room for them.
+        counts: ``[parts]``, how many keys were written, written here.
     """
     cells = shifts.shape[0]
-    entries, heads, ends = starts[part].copy(), np.empty(cells, np.int64), starts[part + 1]
-    for cell in range(cells):
-        entries[cell], heads[cell] = _next(
-            cell, entries[cell], ends[cell], bases, places, phases, shifts, fits, step, extent
-        )
-    count = 0
-    while True:
-        least = heads[0]
-        for cell in range(1, cells):
-            least = min(least, heads[cell])
-        if least == NONE:
-            return count
-        out[count] = least
-        count += 1
+    heads = np.empty(cells, np.int64)
+    for part in range(first, last):
+        entries, ends, count = starts[part].copy(), starts[part + 1], rooms[part]
         for cell in range(cells):
-            if heads[cell] == least:
-                entry, last = entries[cell] + 1, ends[cell]
-                entries[cell], heads[cell] = _next(
-                    cell, entry, last, bases, places, phases, shifts, fits, step, extent
-                )
+            entries[cell], heads[cell] = _next(
+                cell, entries[cell], ends[cell], bases, places, phases, shifts, fits, step, extent
+            )
+        while True:
+            least = heads[0]
+            for cell in range(1, cells):
+                least = min(least, heads[cell])
+            if least == NONE:
+                break
+            out[count] = least
+            count += 1
+            for cell in range(cells):
+                if heads[cell] == least:
+                    entry, end = entries[cell] + 1, ends[cell]
+                    entries[cell], heads[cell] = _next(
+                        cell, entry, end, bases, places, phases, shifts, fits, step, extent
+                    )
+        counts[part] = count - rooms[part]

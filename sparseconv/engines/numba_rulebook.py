@@ -15,15 +15,13 @@ from sparseconv.engines import numba_sites, torch_engine
 from sparseconv.engines.numba_arrays import (
     CHUNK_ROWS,
     LEAST,
-    LEAST_VALUES,
     SHARES,
     by_chunks,
     by_shares,
 )
 from sparseconv.engines.numba_index import box, table
-from sparseconv.engines.numba_sort import sort_by
-from sparseconv.engines.numba_threads import in_parallel
-from sparseconv.engines.numba_windows import AHEAD, WindowRows, order_tile
+from sparseconv.engines.numba_sort import sort_apart
+from sparseconv.engines.numba_windows import AHEAD, WindowRows, order_tiles
 from sparseconv.engines.protocol import Index
 from sparseconv.geometry import Geometry, Kind
 from sparseconv.memory import empty_array
@@ -32,7 +30,8 @@ from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
 
-TILE_ROWS = 512
+TILE_ROWS = 128  # places of a tile
+SPAN = 4  # tiles that are taken together where there are enough of them
 ORDER = "numba order"  # under which a rulebook keeps the row at each place of its output
 MERGE_CELLS = 48  # kernel cells searched at once: bounds the scratch memory; a multiple of 3
 
@@ -164,11 +163,7 @@ def _project(index: Index, weights: Array, constant: int, out: Array) -> None:
     keys, (_, _, radix) = index.keys.numpy(), box(index.packing)
     wrapped = np.array([_wrapped(weight) for weight in weights], np.int64)
     start = _wrapped(constant)
-    by_shares(
-        keys.size,
-        lambda s, e: numba_sites.project(keys, radix, wrapped, start, s, e, out),
-        LEAST_VALUES,
-    )
+    by_shares(numba_sites.project, keys.size, LEAST, keys, radix, wrapped, start, out)
 
 
 def _wrapped(value: int) -> int:
@@ -185,7 +180,7 @@ class _Block:
         step = max(1, min(CHUNK_ROWS, max(LEAST, -(-bases.size // shares))))
         chunks = -(-bases.size // step)
         self._scratch = empty_array((2, self.size, bases.size), np.int32)
-        counts = np.zeros((chunks, self.size), np.int64)
+        self._counts = np.zeros((self.size, chunks), np.int64)
         # cells whose keys follow each other are merged three at a time
         threes = 0
         if geometry.kernel_size[-1] == 3 and geometry.dilation[-1] == 1:
@@ -193,30 +188,22 @@ class _Block:
         runs, cells = shifts[: 3 * threes : 3].copy(), shifts[3 * threes :].copy()
         fine, coarse = self._scratch
 
-        def search(chunk: int) -> None:
-            first = chunk * step
-            bounds = np.array([first, min(first + step, bases.size)], np.int64)
-            near, rest = slice(3 * threes), slice(3 * threes, None)
-            found = (fine[near], coarse[near], counts[chunk, near])
-            kernels.merge_runs(keys, bases, runs, bounds, *found)
-            found = (fine[rest], coarse[rest], counts[chunk, rest])
-            kernels.merge_cells(keys, bases, cells, bounds, *found)
-
-        in_parallel(search, chunks)
+        near, rest = slice(3 * threes), slice(3 * threes, None)
+        for loop, moves, own in (
+            (kernels.merge_runs, runs, near),
+            (kernels.merge_cells, cells, rest),
+        ):
+            if moves.size:
+                found = fine[own], coarse[own], self._counts[own]
+                loop.run(bases.size, step, keys, bases, moves, step, *found)
         self._step = step
-        self._counts = np.ascontiguousarray(counts.T)
-        self.totals = counts.sum(axis=0).tolist()
+        self.totals = self._counts.sum(axis=1).tolist()
 
     def write(self, starts: list[int], mirror: list[int], orders: list[Array], rows: Array) -> None:
         """Write the fine and coarse rows of each cell from its start on, and to its mirror."""
-
-        def put(cell: int) -> None:
-            for side in (0, 1):
-                place = self._counts[cell], orders[side], starts[cell], rows[side]
-                again = mirror[cell], rows[1 - side]
-                kernels.collect(self._scratch[side, cell], self._step, *place, *again)
-
-        in_parallel(put, self.size)
+        places = np.array(starts, np.int64), np.array(mirror, np.int64)
+        found = self._scratch, self._step, self._counts
+        kernels.collect.run(2 * self.size, 1, *found, *places, *orders, *rows)
 
 
 def tiled_pairs(rulebook: Rulebook) -> TiledPairs:
@@ -236,10 +223,7 @@ def window_rows(rulebook: Rulebook) -> WindowRows:
         rows[pairs:] = 0
         cells, starts = empty_array(pairs, np.int32), np.zeros(rulebook.n_out + 1, np.int64)
         source = tiled.in_rows, tiled.out_places, tiled.starts, TILE_ROWS
-        in_parallel(
-            lambda tile: order_tile(*source, tile, rows, cells, starts),
-            tiled.starts.shape[1] - 1,
-        )
+        order_tiles.run(tiled.starts.shape[1] - 1, 1, *source, rows, cells, starts)
         layout = rulebook.layouts["numba windows"] = WindowRows(rows, cells, starts, tiled.order)
     return layout
 
@@ -256,10 +240,8 @@ def _tile(rulebook: Rulebook) -> TiledPairs:
         places = out_rows
     tiles = -(-rulebook.n_out // TILE_ROWS)
     starts = np.empty((len(ranges), tiles + 1), np.int64)
-    in_parallel(
-        lambda cell: products.tile_starts(places, *ranges[cell], TILE_ROWS, starts[cell]),
-        len(ranges),
-    )
+    cells = np.array(ranges, np.int64).reshape(-1, 2)
+    products.tile_starts.run(len(ranges), 1, places, cells, TILE_ROWS, starts)
     return TiledPairs(
         in_rows, out_rows, places, starts, order, _unreached(out_rows, rulebook.n_out)
     )
@@ -278,8 +260,8 @@ def _unreached(rows: Array, count: int) -> Array | None:
 def _places(rows: Array, order: Array) -> Array:
     """Return the place of each row in ``order``."""
     inverse, places = empty_array(order.size, np.int32), empty_array(rows.size, np.int32)
-    by_chunks(order.size, lambda s, e: numba_sites.invert(order, s, e, inverse))
-    by_chunks(rows.size, lambda s, e: numba_sites.take(inverse, rows, s, e, places))
+    by_chunks(numba_sites.invert, order.size, order, inverse)
+    by_chunks(numba_sites.take, rows.size, inverse, rows, places)
     return places
 
 
@@ -289,10 +271,5 @@ def _by_output(
     """Return the pairs of each cell in ascending order of their output rows."""
     pairs = out_rows.astype(np.int64) << 32 | in_rows
     bits = 32 + (int(out_rows.max()) if len(out_rows) else 0).bit_length()
-
-    def sort(cell: int) -> None:
-        own = pairs[slice(*ranges[cell])]
-        own[:] = sort_by(own, 32, bits)
-
-    in_parallel(sort, len(ranges))
+    sort_apart(pairs, np.array(ranges, np.int64), 32, bits)
     return pairs.astype(np.int32), (pairs >> 32).astype(np.int32)

@@ -12,7 +12,6 @@ from torch import Tensor
 from sparseconv.engines import numba_deform as deform
 from sparseconv.engines.numba_arrays import array, columns_of, padded, ranges
 from sparseconv.engines.numba_reduce import REDUCE_BYTES, REDUCE_PARTS
-from sparseconv.engines.numba_threads import in_parallel
 from sparseconv.rulebook import Taps
 
 Array = np.ndarray[Any, Any]
@@ -29,12 +28,7 @@ def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) ->
     out = memory.reshape(-1, groups, columns)
     lines = np.arange(SAMPLE_ROWS, dtype=np.int32)
     s, rows = array(shares).astype(x.dtype, copy=False), taps.rows.numpy()
-
-    def run(number: int) -> None:
-        column = np.empty((SAMPLE_ROWS, x.shape[1]), x.dtype)
-        deform.sample_tile(x, s, rows, w, lines, number, column, out)
-
-    in_parallel(run, -(-out.shape[0] // SAMPLE_ROWS))
+    deform.sample_tiles.run(-(-out.shape[0] // SAMPLE_ROWS), 1, x, s, rows, w, lines, out)
     result = torch.from_numpy(memory)
     if columns > c_out:
         result = result.new_empty(out.shape[0], groups * c_out)
@@ -60,13 +54,9 @@ def sample_gemm_grads(
     d_x = np.zeros_like(x)
     partial = np.zeros((len(owners), *rows.shape[1:]), x.dtype)
     d_w = np.zeros((len(samples), *shape), x.dtype)
-
-    def run(number: int) -> None:
-        part, place = divmod(number, len(places))
-        bounds = samples[part], places[place]
-        deform.sample_gradients(x, s, rows, w, g, lines, *bounds, d_x, partial, d_w[part])
-
-    in_parallel(run, len(samples) * len(places))
+    tasks = len(samples) * len(places)
+    given = x, s, rows, w, g, lines, samples, places
+    deform.sample_gradients.run(tasks, 1, *given, d_x, partial, d_w)
     d_s = np.zeros(rows.shape, x.dtype)
     for own, owner in zip(partial, owners, strict=True):
         d_s[owner] += own

@@ -8,15 +8,15 @@ import numpy as np
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_bits import number
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, large
 
 Array = np.ndarray[Any, Any]
 
 
-@Kernel
+@Loop
 def segment_sums(
-    values: Array, order: Array, starts: Array, first: int, last: int, out: Array
+    first: int, last: int, order: Array, starts: Array, values: Array, out: Array
 ) -> None:
     """Write the sums of segments ``first`` to ``last`` to ``out`` ``[S, C]``."""
     for segment in range(first, last):
@@ -28,8 +28,8 @@ def segment_sums(
                 total[column] += row[column]
 
 
-@Kernel
-def chunk_sums(values: Array, chunk: int, first: int, last: int, sums: Array) -> None:
+@Loop
+def chunk_sums(first: int, last: int, values: Array, chunk: int, sums: Array) -> None:
     """Write the sums of chunks ``first`` to ``last`` of rows to ``sums`` ``[chunks, C]``.
 
     ``values`` ``[N, C]`` may be bits of bfloat16.
@@ -58,9 +58,9 @@ def _scale_and_sum(typing, like, x, stride, factor, out, past, total, first, las
     return addresses(emit, like, (x, stride, factor, out, past, total, first, last))
 
 
-@Kernel
+@Loop
 def scale_and_sum(
-    values: Array, factor: Array, chunk: int, first: int, last: int, out: Array, sums: Array
+    first: int, last: int, values: Array, factor: Array, chunk: int, out: Array, sums: Array
 ) -> None:
     """Write the rows of some chunks times their factors to ``out``, and each chunk's sum.
 
@@ -76,9 +76,9 @@ def scale_and_sum(
             _scale_and_sum(values, x + byte, step, scale, y + byte, past, total + byte, begin, end)
 
 
-@Kernel
+@Loop
 def segment_argmaxes(
-    values: Array, order: Array, starts: Array, first: int, last: int, out: Array
+    first: int, last: int, order: Array, starts: Array, values: Array, out: Array
 ) -> None:
     """Write the row of the first largest value of segments ``first`` to ``last`` to ``out``.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Kernel, Loop
 
 Array = np.ndarray[Any, Any]
 
@@ -31,21 +31,25 @@ def quotient(number: Any, divisor: Any, inverse: Any) -> Any:
     return found + np.int64(rest >= divisor) - np.int64(rest < 0)
 
 
-@Kernel
-def extremes(coords: Array, start: int, end: int, found: Array) -> None:
-    """Write the smallest and the largest value of each column of some rows to ``found`` [2, C]."""
+@Loop
+def extremes(start: int, end: int, coords: Array, chunk: int, found: Array) -> None:
+    """Write the smallest and the largest value per column of chunks to ``found`` [chunks, 2, C].
+
+    ``start`` is where a chunk of ``chunk`` rows begins, ``end`` where it ends.
+    """
+    own = found[start // chunk]
     for column in range(coords.shape[1]):
         low = high = np.int64(coords[start, column])
         for row in range(start, end):
             value = np.int64(coords[row, column])
             low = min(low, value)
             high = max(high, value)
-        found[0, column] = low
-        found[1, column] = high
+        own[0, column] = low
+        own[1, column] = high
 
 
-@Kernel
-def pack(coords: Array, lower: Array, weights: Array, start: int, end: int, keys: Array) -> None:
+@Loop
+def pack(start: int, end: int, coords: Array, lower: Array, weights: Array, keys: Array) -> None:
     """Write the keys of ``coords[start:end]``."""
     for row in range(start, end):
         key = np.int64(0)
@@ -72,30 +76,30 @@ def strictly_ascends(values: Array) -> bool:
     return True
 
 
-@Kernel
-def number(keys: Array, bits: int, start: int, end: int) -> None:
+@Loop
+def number(start: int, end: int, keys: Array, bits: int) -> None:
     """Put the row number into the low ``bits`` of each key."""
     for row in range(start, end):
         keys[row] = (keys[row] << bits) | row
 
 
-@Kernel
-def split(keys: Array, bits: int, start: int, end: int, order: Array) -> None:
+@Loop
+def split(start: int, end: int, keys: Array, bits: int, order: Array) -> None:
     """Take row numbers out of numbered keys again."""
     for row in range(start, end):
         order[row] = keys[row] & ((1 << bits) - 1)
         keys[row] >>= bits
 
 
-@Kernel
-def invert(order: Array, start: int, end: int, places: Array) -> None:
+@Loop
+def invert(start: int, end: int, order: Array, places: Array) -> None:
     """Write the places that ``order[start:end]`` names."""
     for place in range(start, end):
         places[order[place]] = place
 
 
-@Kernel
-def take(values: Array, rows: Array, start: int, end: int, out: Array) -> None:
+@Loop
+def take(start: int, end: int, values: Array, rows: Array, out: Array) -> None:
     """Write ``values`` at ``rows[start:end]``."""
     for entry in range(start, end):
         out[entry] = values[rows[entry]]
@@ -115,9 +119,9 @@ def fill_table(keys: Array, table_keys: Array, table_rows: Array) -> None:
         table_rows[slot] = row
 
 
-@Kernel
+@Loop
 def probe_table(
-    keys: Array, table_keys: Array, table_rows: Array, start: int, end: int, rows: Array
+    start: int, end: int, keys: Array, table_keys: Array, table_rows: Array, rows: Array
 ) -> None:
     """Write the places of ``keys[start:end]`` to ``rows``, -1 where absent, as keys < 0 are."""
     mask = np.uint64(table_keys.shape[0] - 1)
@@ -135,9 +139,9 @@ def probe_table(
             slot = (slot + np.uint64(1)) & mask
 
 
-@Kernel
+@Loop
 def project(
-    keys: Array, radix: Array, weights: Array, constant: int, start: int, end: int, out: Array
+    start: int, end: int, keys: Array, radix: Array, weights: Array, constant: int, out: Array
 ) -> None:
     """Write ``constant + places . weights`` for ``keys[start:end]``.
 

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_bits import emitter_of, loaded, number
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses
 
 Array = np.ndarray[Any, Any]
@@ -115,15 +115,9 @@ def _squares_wide(typing, like, x, s, o, c, out, first, last, end):
     return addresses(_emit_squares(WIDE), like, (x, s, o, c, out, first, last, end))
 
 
-@Kernel
+@Loop
 def segment_statistics(
-    values: Array,
-    order: Array,
-    starts: Array,
-    first: int,
-    last: int,
-    sums: Array,
-    squares: Array,
+    first: int, last: int, order: Array, starts: Array, values: Array, sums: Array, squares: Array
 ) -> None:
     """Write the sums of some segments, and those of the squares of what is off their own mean.
 
@@ -176,15 +170,15 @@ def segment_statistics(
                 squares[segment, column] += off * off
 
 
-@Kernel
+@Loop
 def merge_statistics(
+    first: int,
+    last: int,
+    order: Array,
+    starts: Array,
     sums: Array,
     squares: Array,
     counts: Array,
-    order: Array,
-    starts: Array,
-    first: int,
-    last: int,
     total: Array,
     out: Array,
     numbers: Array,
@@ -214,15 +208,15 @@ def merge_statistics(
                 squares_of_all[column] += squares_of_part[column] + count * off * off
 
 
-@Kernel
+@Loop
 def segment_moments(
+    first: int,
+    last: int,
+    order: Array,
+    starts: Array,
     left: Array,
     right: Array,
     centre: Array,
-    order: Array,
-    starts: Array,
-    first: int,
-    last: int,
     sums: Array,
     moments: Array,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Tasks on the threads that PyTorch computes with, or where it has none that we know, on our own.
+"""The threads that PyTorch computes with, or where it has none that we know, our own.
 
 PyTorch's functions run on the team of an OpenMP library, and its members spin for some milliseconds
 after each, waiting for the next. Threads of our own would share the processor with them, and would
@@ -8,72 +8,62 @@ have to be woken up; the team's members are awake.
 from __future__ import annotations
 
 import ctypes
-import itertools
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
+import numpy as np
 import torch
 
-Work = Callable[[], None]
+# what begins the work: on how many threads, by which address, with how many parts taken
+Launch = Callable[[int, int, int], int]
 
 
-def in_parallel(task: Callable[[int], Any], count: int) -> None:
-    """Call ``task(0)`` to ``task(count - 1)``, in any order, on torch's number of threads.
+def on_all_threads(launch: Launch, parts: int) -> None:
+    """Launch the parts of some work on torch's number of threads.
 
     The calling thread works too, and takes over whatever no other has begun, so that a busy team
     (several Python threads at once) slows a call down and never blocks it.
+
+    Raises:
+        MemoryError: a part got no memory.
     """
-    members = min(torch.get_num_threads(), count)
-    numbers = itertools.count()
-
-    def work() -> None:
-        while (number := next(numbers)) < count:
-            task(number)
-
+    members = min(torch.get_num_threads(), parts)
+    taken = np.zeros(1, np.int64)  # by all members together
     if members < 2:
-        work()
+        failed = launch(0, 1, taken.ctypes.data)
     elif _openmp.free():
-        _openmp.run(work, members)
+        try:
+            failed = launch(_openmp.begin, members, taken.ctypes.data)
+        finally:
+            _openmp.let_go()
     else:
-        _own.run(work, members)
+        failed = _own.run(lambda: launch(0, 1, taken.ctypes.data), members)
+    if failed:
+        raise MemoryError("a kernel got no memory for what it computes with")
 
 
 class _OpenMP:
-    """The team of PyTorch's OpenMP library, which takes one call at a time."""
+    """The team of PyTorch's OpenMP library, which takes one call at a time.
+
+    Attributes:
+        begin: the address of its function, or 0.
+    """
 
     def __init__(self) -> None:
-        self._begin, self._pause = _library()
+        self.begin, self._pause = _library()
         self._lock = threading.Lock()
-        self._work: Work = _nothing
-        self._raised: list[BaseException] = []
-        self._entry = _ENTRY(self._enter)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self._dismiss, after_in_child=self._forget)
 
     def free(self) -> bool:
-        """Return whether the team is here and without work; it is taken then, and must be run."""
-        return self._begin is not None and self._lock.acquire(blocking=False)
+        """Return whether the team is here and without work; then it is taken until let go."""
+        return self.begin != 0 and self._lock.acquire(blocking=False)
 
-    def run(self, work: Work, members: int) -> None:
-        """Call ``work`` on so many threads at once; raise what one of them raised."""
-        assert self._begin is not None
-        self._work, raised = work, self._raised
-        try:
-            self._begin(self._entry, None, members, 0)
-        finally:
-            self._work, self._raised = _nothing, []
-            self._lock.release()
-        if raised:
-            raise raised[0]
-
-    def _enter(self, _: Any) -> None:
-        try:
-            self._work()
-        except BaseException as error:  # C has no exceptions; run() raises it
-            self._raised.append(error)
+    def let_go(self) -> None:
+        """Let others take the team."""
+        self._lock.release()
 
     def _dismiss(self) -> None:
         """Let the members go before a fork, so that a new team comes in both processes.
@@ -87,7 +77,7 @@ class _OpenMP:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         if self._pause is None:  # nobody could be let go
-            self._begin = None
+            self.begin = 0
 
 
 class _Helpers:
@@ -100,17 +90,16 @@ class _Helpers:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
 
-    def run(self, work: Work, members: int) -> None:
-        """Call ``work`` on so many threads at once."""
+    def run(self, work: Callable[[], int], members: int) -> int:
+        """Call ``work`` on so many threads at once; return the largest result."""
         futures = self._submit(work, members - 1)
         try:
-            work()
+            found = work()
         finally:
             waited = [future for future in futures if not future.cancel()]
-        for future in waited:
-            future.result()
+        return max([found, *(future.result() for future in waited)])
 
-    def _submit(self, work: Work, helpers: int) -> list[Future[None]]:
+    def _submit(self, work: Callable[[], int], helpers: int) -> list[Future[int]]:
         with self._lock:
             if self._pool is None or self._size < helpers:
                 self._pool = ThreadPoolExecutor(helpers, thread_name_prefix="sparseconv")
@@ -123,28 +112,22 @@ class _Helpers:
         self._pool, self._size = None, 0
 
 
-_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _HARD = 2  # omp_pause_hard: keep nothing
 
 
-def _library() -> tuple[Callable[..., None] | None, Callable[[int], int] | None]:
-    """Return ``GOMP_parallel`` and ``omp_pause_resource_all`` of PyTorch's OpenMP library, or None.
+def _library() -> tuple[int, Callable[[int], int] | None]:
+    """Return where ``GOMP_parallel`` of PyTorch's OpenMP library lies, and its way to end a team.
 
     ``GOMP_parallel(function, data, threads, flags)`` begins a parallel region of compiled programs,
-    in GNU's library and, on Linux, in LLVM's and Intel's. The other ends a thread's team.
+    in GNU's library and, on Linux, in LLVM's and Intel's; 0 where there is none.
+    ``omp_pause_resource_all`` may be missing.
     """
     try:
         library = ctypes.CDLL(torch._C.__file__)
-        begin = library.GOMP_parallel
+        begin = ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value
     except (OSError, AttributeError):
-        return None, None
-    begin.argtypes = (_ENTRY, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-    begin.restype = None
-    return begin, getattr(library, "omp_pause_resource_all", None)
-
-
-def _nothing() -> None:
-    """Do nothing: the work of a team without work."""
+        return 0, None
+    return begin or 0, getattr(library, "omp_pause_resource_all", None)
 
 
 _openmp = _OpenMP()

@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_bits import emitter_of, kept, loaded, vector_bytes
-from sparseconv.engines.numba_compile import Kernel
+from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import (
     CACHE_LINE,
     Emitter,
@@ -51,40 +51,43 @@ class WindowRows:
     order: Array
 
 
-@Kernel
-def order_tile(
+@Loop
+def order_tiles(
+    first: int,
+    last: int,
     in_rows: Array,
     out_places: Array,
     tile_starts: Array,
     tile_rows: int,
-    tile: int,
     rows: Array,
     cells: Array,
     starts: Array,
 ) -> None:
-    """Write the part of :class:`WindowRows` that belongs to a tile of output places.
+    """Write the part of :class:`WindowRows` that belongs to some tiles of output places.
 
     Args:
+        first, last: tiles.
         in_rows, out_places, tile_starts: the tiled pairs of the products.
-        tile_rows, tile: places per tile, and which tile.
+        tile_rows: places per tile.
         rows, cells, starts: of the window rows.
     """
-    begin, end = tile * tile_rows, min((tile + 1) * tile_rows, starts.shape[0] - 1)
-    place = np.zeros(end - begin + 1, np.int64)
-    for cell in range(tile_starts.shape[0]):
-        place[0] += tile_starts[cell, tile] - tile_starts[cell, 0]
-        for pair in range(tile_starts[cell, tile], tile_starts[cell, tile + 1]):
-            place[out_places[pair] - begin + 1] += 1
-    for row in range(end - begin):
-        place[row + 1] += place[row]
-        starts[begin + row] = place[row]
-    starts[end] = place[end - begin]  # the next tile writes the same
-    for cell in range(tile_starts.shape[0]):
-        for pair in range(tile_starts[cell, tile], tile_starts[cell, tile + 1]):
-            row = out_places[pair] - begin
-            rows[place[row]] = in_rows[pair]
-            cells[place[row]] = cell
-            place[row] += 1
+    for tile in range(first, last):
+        begin, end = tile * tile_rows, min((tile + 1) * tile_rows, starts.shape[0] - 1)
+        place = np.zeros(end - begin + 1, np.int64)
+        for cell in range(tile_starts.shape[0]):
+            place[0] += tile_starts[cell, tile] - tile_starts[cell, 0]
+            for pair in range(tile_starts[cell, tile], tile_starts[cell, tile + 1]):
+                place[out_places[pair] - begin + 1] += 1
+        for row in range(end - begin):
+            place[row + 1] += place[row]
+            starts[begin + row] = place[row]
+        starts[end] = place[end - begin]  # the next tile writes the same
+        for cell in range(tile_starts.shape[0]):
+            for pair in range(tile_starts[cell, tile], tile_starts[cell, tile + 1]):
+                row = out_places[pair] - begin
+                rows[place[row]] = in_rows[pair]
+                cells[place[row]] = cell
+                place[row] += 1
 
 
 def row_ahead(
@@ -139,9 +142,9 @@ def row_at(place: int, order: Array) -> int:
     return order[place] if order.shape[0] > 0 else place
 
 
-@Kernel
+@Loop
 def sum_rows(
-    x: Array, rows: Array, starts: Array, order: Array, begin: int, end: int, by: Array, out: Array
+    begin: int, end: int, x: Array, rows: Array, starts: Array, order: Array, by: Array, out: Array
 ) -> None:
     """Write the rows at places ``begin`` to ``end`` of ``out`` ``[n_out, C]``: sums of input rows.
 
