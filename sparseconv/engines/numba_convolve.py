@@ -28,10 +28,11 @@ from sparseconv.engines.numba_arrays import (
     without_padding,
 )
 from sparseconv.engines.numba_groups import Lanes, product_by_lanes, reduce_by_lanes
+from sparseconv.engines.numba_pack import laid_back, laid_out
 from sparseconv.engines.numba_reduce import reduced
 from sparseconv.engines.numba_rulebook import SPAN, TILE_ROWS, tiled_pairs, window_rows
 from sparseconv.engines.numba_vectors import BFLOAT_DOTS, VECTOR_BYTES
-from sparseconv.engines.protocol import Finish
+from sparseconv.engines.protocol import Finish, wider
 from sparseconv.memory import empty
 from sparseconv.rulebook import Rulebook
 
@@ -72,22 +73,35 @@ def pack(weight: Tensor) -> PackedWeight:
         few = narrow.columns_for(c_in, c_out, dtype) if groups == 1 else 0
         if few:
             channels, each = columns_of(c_in, dtype)[0], VECTOR_BYTES // dtype.itemsize
-            source = _wide(weight, channels, few).reshape(cells, -1, each, few)
+            source = _wide(_computable(weight), channels, few).reshape(cells, -1, each, few)
             return PackedWeight(weight, contiguous(source.transpose(0, 1, 3, 2)), narrow=True)
         columns, block = columns_of(c_out, dtype)
-        source = _wide(weight, c_in, columns).reshape(cells, groups, c_in, -1, block)
-        return PackedWeight(weight, contiguous(source.transpose(0, 1, 3, 2, 4)))
+        return PackedWeight(weight, _blocks(_computable(weight), columns, block))
     columns, block = columns_of(c_out, np.dtype(np.float32))
-    even = c_in + c_in % 2
-    source = _wide(weight, even, columns).reshape(cells, groups, even // 2, 2, -1, block)
-    return PackedWeight(weight, contiguous(source.transpose(0, 1, 4, 2, 5, 3)))
+    pairs = _blocks(weight.view(torch.uint16), columns, block, 2)
+    return PackedWeight(weight, pairs.reshape(*pairs.shape[:4], block, 2))
+
+
+def _blocks(weight: Tensor, columns: int, block: int, pairs: int = 1) -> Array:
+    """Return the columns of a block in one run; arguments as of :func:`laid_out`."""
+    found = laid_out(weight, columns, block, pairs)
+    if found is not None:
+        return found
+    cells, groups, c_in, _ = weight.shape
+    steps = -(-c_in // pairs)
+    source = _wide(weight, steps * pairs, columns)
+    source = source.reshape(cells, groups, steps, pairs, -1, block).transpose(0, 1, 4, 2, 5, 3)
+    return contiguous(source).reshape(cells, groups, -1, steps, block * pairs)
+
+
+def _computable(weight: Tensor) -> Tensor:
+    """Return the weight in a dtype to compute in: halves become float32."""
+    return weight.to(wider(weight.dtype))
 
 
 def _wide(weight: Tensor, rows: int, columns: int) -> Array:
-    """Return the weight with zeros behind its last two axes; the bits of bfloat16 products."""
-    if weight.dtype in (torch.float16, torch.bfloat16) and not _dots(weight.dtype):
-        weight = weight.float()
-    source: Array = (weight.view(torch.uint16) if _dots(weight.dtype) else weight).numpy()
+    """Return the weight with zeros behind its last two axes."""
+    source: Array = weight.numpy()
     if source.shape[2:] == (rows, columns):
         return source
     out = np.zeros((*source.shape[:2], rows, columns), source.dtype)
@@ -252,6 +266,10 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
     columns, block = columns_of(c_out, dtype)
     g = own(padded(grad.detach().reshape(rulebook.n_out, groups, c_out), columns))
     shape = (groups, columns // block, c_in, block)
-    packed = reduced(loop, x, g, rulebook, shape, dtype)
-    weight = contiguous(packed.transpose(0, 1, 3, 2, 4)).reshape(-1, groups, c_in, columns)
-    return torch.from_numpy(weight[..., :c_out]).to(features.dtype).contiguous()
+    sums = reduced(loop, x, g, rulebook, shape, dtype)
+    weight = laid_back(sums, c_out)
+    if weight is None:
+        apart = contiguous(sums.transpose(0, 1, 3, 2, 4)).reshape(-1, groups, c_in, columns)
+        weight = torch.from_numpy(apart[..., :c_out])
+        return weight.to(features.dtype).contiguous()
+    return weight.to(features.dtype)

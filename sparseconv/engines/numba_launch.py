@@ -22,7 +22,7 @@ _TAKEN, _COUNT, _STEP, _KERNEL, _FAILED, _ARGUMENTS = range(6)
 
 
 @intrinsic
-def _shared(typing, kernel, begin, members, taken, count, step, arguments):  # type: ignore[no-untyped-def]
+def _shared(typing, kernel, begin, members, taken, count, step, arguments):
     """Emit the call; what the arguments are, see :func:`launch`."""
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> Value:
