@@ -11,7 +11,9 @@ from torch import Tensor
 from sparseconv.segments import HALVES
 from sparseconv.tensor import SparseTensor
 
-_ACCELERATED = frozenset({"group_norm", "layer_norm", "rms_norm", "interpolate", "sum", "norm"})
+_ACCELERATED = frozenset({"group_norm", "layer_norm", "interpolate", "sum", "norm"})
+if torch.__version__ >= "2.12":  # since then; before it ran in the dtype that it was given
+    _ACCELERATED |= {"rms_norm"}
 
 # What autocast runs in float32, by device; devices that are not named follow CUDA's list.
 FLOAT32: dict[str, frozenset[str]] = {
