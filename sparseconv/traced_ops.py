@@ -87,7 +87,8 @@ def gather_gemm_reduce(
 ) -> Tensor:
     """Return the weight gradient over a rulebook, ``[K, G, c_in, c_out]``."""
     rulebook = _rulebook(source, target, geometry, transposed)
-    return engines.for_tensor(features).gather_gemm_reduce(features, grad, rulebook, shape[1])
+    weight = engines.for_tensor(features).gather_gemm_reduce(features, grad, rulebook, shape[1])
+    return weight.contiguous()  # as the graph was told, whatever layout the engine likes
 
 
 @gather_gemm_reduce.register_fake

@@ -10,7 +10,7 @@ import torch._dynamo.testing
 
 import sparseconv as sc
 from sparseconv import traced, traced_ops, traced_taps
-from sparseconv.geometry import make_geometry
+from sparseconv.geometry import Kind, make_geometry
 from sparseconv.models import UNet
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of its own affairs
@@ -236,6 +236,20 @@ def test_operators_pass_torchs_own_check() -> None:
     torch.autograd.gradgradcheck(
         lambda f, w: traced_ops.gather_gemm_scatter(f, w, *arguments[2:]), arguments[:2]
     )
+
+
+@pytest.mark.parametrize("groups", [1, 4, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_weight_gradients_lie_as_a_graph_was_told(dtype: torch.dtype, groups: int) -> None:
+    """Whatever layout an engine likes: of wide channels, narrow groups and depthwise ones."""
+    x = _scan(60, 6)
+    x = x.replace(torch.randn(x.num_sites, 16)).to(dtype)
+    geometry = make_geometry((3, 3, 3), kind=Kind.SUBMANIFOLD)
+    target, _ = x.sites.convolve(geometry)
+    place = x.sites.handle, target.handle, traced.encoded(geometry), False
+    arguments = x.features, x.features.clone(), *place, [27, groups, 16 // groups, 16 // groups]
+    checks = "test_schema", "test_faketensor"
+    torch.library.opcheck(traced_ops.gather_gemm_reduce, arguments, test_utils=checks)
 
 
 def test_the_deformable_operator_passes_torchs_own_check() -> None:

@@ -28,6 +28,8 @@ import os, signal, sys, torch, sparseconv as sc
 from sparseconv.engines import numba_threads
 if {older}:
     numba_threads._openmp._pause = None
+if {own}:
+    numba_threads._openmp.begin = 0
 signal.alarm(100)
 torch.set_num_threads(2)
 coords = torch.cartesian_prod(torch.arange(2), *[torch.arange(24)] * 3)
@@ -53,7 +55,7 @@ print(status)
 
 
 @pytest.fixture(params=["PyTorch's team", "our own"], autouse=True)
-def team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run the test on either team, on three threads."""
     if request.param == "our own":
         monkeypatch.setattr(numba_threads._openmp, "begin", 0)
@@ -61,7 +63,7 @@ def team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         pytest.skip("PyTorch has no OpenMP library that we know")
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
-    yield
+    yield request.param
     torch.set_num_threads(before)
 
 
@@ -160,9 +162,9 @@ def test_several_python_threads_at_once() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.parametrize("older", [False, True], ids=["", "older library"])
-def test_a_fork_computes_too(older: bool) -> None:
+def test_a_fork_computes_too(older: bool, team: str) -> None:
     """PyTorch's functions too, but where an older OpenMP library lets no team go."""
-    program = FORK.format(older=older)
+    program = FORK.format(older=older, own=team == "our own")
     ran = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False
     )

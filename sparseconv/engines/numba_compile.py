@@ -99,6 +99,7 @@ class Loop(_Compiled):
         own, through = (integer, integer, *kinds), (*(integer,) * 6, numba.typeof(args))
         with _alone(self._dispatcher):
             self._dispatcher.compile(own)
+        with _alone(_launch):
             _launch.compile(through)
         code = self._dispatcher.overloads[own]
         address = code.library.get_pointer_to_function(code.fndesc.llvm_func_name)

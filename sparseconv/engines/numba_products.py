@@ -1,12 +1,12 @@
 """Kernels of the Numba engine for the product, with micro-kernels emitted as LLVM vectors.
 
-Forward and input gradient are output-stationary: a task owns a tile of output rows that stays in
-its cache, walks the kernel cells in order and multiplies, for each block of ``BLOCK`` columns, all
-pairs of the tile with the block of the weight, which stays in the first-level cache. Accumulators
-live in registers, ``ROWS`` pairs by one or two vectors; rows are read through the rulebook, so no
-gathered copy exists. An output value is the same chain of fused multiply-adds whatever pairs were
-computed beside it: cell by cell, channel by channel. Where each output row has one pair it is
-written at once, and neither zeroed nor read.
+Forward and input gradient are output-stationary: a task owns some tiles of output rows, or a part
+of their columns, that stay in its cache, walks the kernel cells in order and multiplies, for each
+block of ``BLOCK`` columns, all pairs of the tiles with the block of the weight, which stays in the
+first-level cache. Accumulators live in registers, ``ROWS`` pairs by one or two vectors; rows are
+read through the rulebook, so no gathered copy exists. An output value is the same chain of fused
+multiply-adds whatever pairs were computed beside it: cell by cell, channel by channel. Where each
+output row has one pair it is written at once, and neither zeroed nor read.
 """
 
 from __future__ import annotations

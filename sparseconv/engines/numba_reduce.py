@@ -16,9 +16,9 @@ from sparseconv.rulebook import Rulebook
 
 Array = np.ndarray[Any, Any]
 
-REDUCE_PARTS = 16  # parts of the tiles whose weight gradients are summed apart
+REDUCE_PARTS = 16  # parts of the lots whose weight gradients are summed apart
 REDUCE_TASKS = 32  # tasks where there are fewer parts, so that none waits long for the last
-REDUCE_TILES = 8  # tiles that a partial sum covers at least
+REDUCE_TILES = 8  # lots of SPAN tiles that a partial sum covers at least
 TASKS = 4  # of each thread at least
 REDUCE_BYTES = 2**26  # most memory for partial sums
 

@@ -102,8 +102,9 @@ class Emitter:
         """Write vectors side by side at ``address``, past the cache unless ``past`` is 0.
 
         A line that is written through the cache is read first, and pushes another out. Past it,
-        the address is a multiple of a vector, and other threads see what was written after the
-        lock by which a task is handed back. Vectors shorter than a cache line go through it.
+        the address is a multiple of a vector, and other threads see what was written once the
+        thread has asked for its next part, in one locked addition. Vectors shorter than a cache
+        line go through it.
         """
         self.write_rows([(values, address)], past)
 
