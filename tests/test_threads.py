@@ -75,7 +75,7 @@ def _mark(first: int, last: int, rows: Array) -> None:
 
 
 @intrinsic
-def _now(typing, address):  # type: ignore[no-untyped-def]
+def _now(typing, address):
     """Read a number that another thread may have written since."""
 
     def emit(context: Any, builder: Any, signature: Any, args: tuple[Any, ...]) -> Any:

@@ -119,4 +119,5 @@ def launch(
     Returns:
         0, or 1 where a part failed.
     """
-    return _shared(kernel, begin, members, taken, count, step, arguments)  # type: ignore[no-any-return]
+    failed: int = _shared(kernel, begin, members, taken, count, step, arguments)
+    return failed
