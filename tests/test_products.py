@@ -279,7 +279,7 @@ def test_one_pair_a_row_with_rows_too_many_for_the_cache(
 @pytest.mark.parametrize("name", engines.ENGINES)
 @given(
     st.integers(0, 5000),
-    st.integers(1, 40),
+    st.integers(1, 120),
     st.booleans(),
     st.sampled_from(list(TOLERANCE)),
     st.integers(0, 2**16),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv.engines import numba_chunks as chunks
 from sparseconv.engines import numba_largest as largest
 from sparseconv.engines import numba_segments as segments
 from sparseconv.engines import numba_statistics as statistics
@@ -77,10 +78,10 @@ def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     x, scale = array(padded(rows, columns)), array(factor)
     out = empty(x.shape, rows.dtype)
     target = out.numpy()
-    chunks = range(0, len(x), SUM_ROWS)
-    sums = np.zeros((len(chunks), columns), x.dtype)
+    count = -(-len(x) // SUM_ROWS)
+    sums = np.zeros((count, columns), x.dtype)
     numbers = x, scale, SUM_ROWS, target, sums
-    by_shares(segments.scale_and_sum, len(chunks), LEAST // SUM_ROWS, *numbers)
+    by_shares(chunks.scale_and_sum, count, LEAST // SUM_ROWS, *numbers)
     total = torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).to(rows.dtype)
     return without_padding(out, channels), total[:channels]
 
@@ -88,9 +89,9 @@ def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
 def column_sum(rows: Tensor) -> Tensor:
     """Return the sum of all rows; those of ``SUM_ROWS`` at a time are added in float64."""
     x = bits_or_numbers(rows)
-    chunks = range(0, len(x), SUM_ROWS)
-    sums = np.zeros((len(chunks), x.shape[1]), np.float64 if x.itemsize == 8 else np.float32)
-    by_shares(segments.chunk_sums, len(chunks), LEAST // SUM_ROWS, x, SUM_ROWS, sums)
+    count = -(-len(x) // SUM_ROWS)
+    sums = np.zeros((count, x.shape[1]), np.float64 if x.itemsize == 8 else np.float32)
+    by_shares(chunks.chunk_sums, count, LEAST // SUM_ROWS, x, SUM_ROWS, sums)
     return torch.from_numpy(sums.sum(axis=0, dtype=np.float64)).to(rows.dtype)
 
 

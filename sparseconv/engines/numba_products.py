@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_multiply import emit_multiply, enough_steps
 from sparseconv.engines.numba_vectors import (
+    ROWS,
     VECTOR_BYTES,
     Emitter,
     Value,
@@ -72,10 +73,15 @@ def rescale(typing, like, out, out_stride, factor, bias, first, last):
         emitter = Emitter(builder, signature.args[0].dtype)
         _, out, out_stride, factor, bias, first, last = args
         start = emitter.load(bias)
-        with emitter.loop(first, last, 1, []) as rows:
-            place = builder.add(out, builder.mul(rows.number, out_stride))
-            scale = emitter.broadcast(emitter.plus(factor, rows.number, emitter.size))
-            emitter.store(emitter.fma(emitter.load(place), scale, start), place)
+        for at_once in (ROWS, 1):
+            with emitter.loop(first, last, at_once, []) as rows:
+                numbers = [emitter.plus(rows.number, row) for row in range(at_once)]
+                places = [builder.add(out, builder.mul(number, out_stride)) for number in numbers]
+                sums = [emitter.load(place) for place in places]
+                for number, place, total in zip(numbers, places, sums, strict=True):
+                    scale = emitter.broadcast(emitter.plus(factor, number, emitter.size))
+                    emitter.store(emitter.fma(total, scale, start), place)
+            first = rows.number
 
     return addresses(emit, like, (out, out_stride, factor, bias, first, last))
 
