@@ -20,6 +20,7 @@ Array = np.ndarray[Any, Any]
 # input channels of a weight gradient taken at a time: the rows of a tile's pairs stay in the
 # first-level cache while the blocks of output channels are walked
 CHUNK = 64
+AHEAD = 16  # pairs by which a row is fetched into the cache before its turn
 
 
 def _emit_outer(vectors: int) -> Callable[..., None]:
@@ -41,13 +42,18 @@ def _emit_outer(vectors: int) -> Callable[..., None]:
             first,
             last,
         ) = args
-        channel = emitter.const(0)
+        channel, final = emitter.const(0), emitter.plus(last, -1)
         for size in sizes(vectors):
             with emitter.loop(channel, c_in, size, []) as channels:
                 entries = [emitter.plus(channels.number, row) for row in range(size)]
                 rows = [builder.add(weight, builder.mul(entry, w_stride)) for entry in entries]
                 start = [emitter.load(row, vector) for row in rows for vector in range(vectors)]
                 with emitter.loop(first, last, 1, start) as pairs:
+                    ahead = emitter.plus(pairs.number, AHEAD)
+                    inside = builder.icmp_signed("<", ahead, final)
+                    ahead = builder.select(inside, ahead, final)
+                    coming = emitter.load_row(in_rows, ahead, x, x_stride)
+                    emitter.fetch(emitter.plus(coming, channels.number, emitter.size))
                     source = emitter.load_row(in_rows, pairs.number, x, x_stride)
                     target = emitter.load_row(out_rows, pairs.number, grad, grad_stride)
                     columns = [emitter.load(target, vector) for vector in range(vectors)]
