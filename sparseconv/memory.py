@@ -95,13 +95,21 @@ class _Block:
             _lock.release()
 
 
-def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return a contiguous CPU tensor of unset numbers, which is no view of another."""
+def empty(
+    shape: tuple[int, ...], dtype: torch.dtype, strides: tuple[int, ...] | None = None
+) -> Tensor:
+    """Return a CPU tensor of unset numbers, which is no view of another.
+
+    It is contiguous unless strides are given, by which it has no gaps.
+    """
     size = math.prod(shape) * dtype.itemsize
     if size < LEAST_BYTES:
-        return torch.empty(shape, dtype=dtype)
+        if strides is None:
+            return torch.empty(shape, dtype=dtype)
+        return torch.empty_strided(shape, strides, dtype=dtype)
+    if strides is None:
+        strides = tuple(math.prod(shape[axis:]) for axis in range(1, len(shape) + 1))
     storage = torch.from_numpy(np.asarray(_taken(size))).untyped_storage()
-    strides = torch.empty(shape, device="meta").stride()
     return torch.empty(0, dtype=dtype).set_(storage, 0, shape, strides)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cases import GRID, PROBLEMS, Ints, Problem, pairs_of, problems, random_input, random_mask
 from hypothesis import given
 
 import sparseconv as sc
+from sparseconv.engines.numba_rulebook import tiled_pairs
 from sparseconv.geometry import Geometry, Kind, make_geometry
 from sparseconv.rulebook import Rulebook
 from sparseconv.sites import Sites
@@ -144,6 +146,10 @@ def check(problem: Problem) -> None:
     for start, end in itertools.pairwise(rulebook.splits):
         for rows in (rulebook.in_rows[start:end], rulebook.out_rows[start:end]):
             assert len(set(rows.tolist())) == end - start
+    for direction in (rulebook, rulebook.transposed):
+        tiled = tiled_pairs(direction)
+        for start, end in itertools.pairwise(direction.splits):
+            assert bool((np.diff(tiled.out_places[start:end]) > 0).all())
     if geometry.kind is Kind.SUBMANIFOLD:
         cells = pairs_of(rulebook, sites.coords, sites.coords)
         assert [{(o, i) for i, o in cell} for cell in cells] == cells[::-1]

@@ -22,7 +22,7 @@ from torch import Tensor
 from sparseconv.engines.numba_arrays import by_shares, rows_of
 from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import Emitter, Value, addresses
-from sparseconv.memory import empty_array
+from sparseconv.memory import empty, empty_array
 
 Array = np.ndarray[Any, Any]
 
@@ -69,7 +69,7 @@ def laid_back(sums: Array, c_out: int) -> Tensor | None:
         return None
     strides = 1, c_out * c_in * cells, cells, c_in * cells
     shape, dtype = (cells, groups, c_in, c_out), torch.from_numpy(sums[:0]).dtype
-    out = torch.empty_strided(shape, strides, dtype=dtype)
+    out = empty(shape, dtype, strides)
     memory = out.permute(1, 3, 2, 0).numpy().reshape(-1)
     tasks = math.prod(sums.shape[1:4])
     by_shares(_lay_cells, tasks, rows_of(LEAST_VALUES, cells * block), sums, c_out, memory)

@@ -231,13 +231,12 @@ def window_rows(rulebook: Rulebook) -> WindowRows:
 def _tile(rulebook: Rulebook) -> TiledPairs:
     in_rows, out_rows = rulebook.in_rows.numpy(), rulebook.out_rows.numpy()
     ranges = list(itertools.pairwise(rulebook.splits))
-    order = rulebook.layouts.get(ORDER, np.empty(0, np.int64))
-    places = out_rows
-    if order.size:
-        places = _places(out_rows, order)
-    elif not all(numba_sites.ascends(out_rows, start, end) for start, end in ranges):
-        in_rows, out_rows = _by_output(in_rows, out_rows, ranges)
-        places = out_rows
+    order = rulebook.layouts.get(ORDER)
+    if order is None:  # not of the function above
+        order = np.empty(0, np.int64)
+        if not all(numba_sites.ascends(out_rows, start, end) for start, end in ranges):
+            in_rows, out_rows = _by_output(in_rows, out_rows, ranges)
+    places = _places(out_rows, order) if order.size else out_rows
     tiles = -(-rulebook.n_out // TILE_ROWS)
     starts = np.empty((len(ranges), tiles + 1), np.int64)
     cells = np.array(ranges, np.int64).reshape(-1, 2)

@@ -131,6 +131,21 @@ class Engine(Protocol):
     def column_sum(self, rows: Tensor) -> Tensor:
         """Return the sum ``[C]`` of ``rows`` ``[N, C]``, in an order that N alone decides."""
 
+    def running_affine(
+        self,
+        mean: Tensor,
+        variance: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scale and the shift ``[C]``, in ``dtype``, by which rows are normalised.
+
+        ``(x - mean) / sqrt(variance + eps) * weight + bias`` is ``x * scale + shift``; all are
+        ``[C]``, and None is 1 and 0.
+        """
+
     def segment_sum(self, values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
         """Return the sums ``[S, C]`` of ``values`` ``[N, C]`` over segments of rows.
 

@@ -265,6 +265,22 @@ def part(rows: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
     return tuple(x.contiguous() for x in torch.split(rows, list(widths), dim=1))
 
 
+def running_affine(
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Return the scale and the shift by which rows are normalised."""
+    scale = (variance.to(dtype) + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight.to(dtype)
+    shift = -mean.to(dtype) * scale
+    return scale, shift if bias is None else shift + bias.to(dtype)
+
+
 def affine_rows(
     terms: Sequence[tuple[Tensor, Tensor]], shift: Tensor, segment: Tensor | None
 ) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparseconv import engines
+from sparseconv.autograd.rule import derived
 from sparseconv.dispatch import implements, refuse
 from sparseconv.engines.protocol import wider
 from sparseconv.errors import (
@@ -182,15 +184,12 @@ def _by_running(
         raise SparseConvValueError(
             "running_mean: in evaluation running_mean and running_var are needed, got None"
         )
-    dtype = wider(input.dtype)
-    scale = (running_var.to(dtype) + eps).rsqrt()
-    if weight is not None:
-        scale = scale * weight.to(dtype)
-    shift = -running_mean.to(dtype) * scale
-    if bias is not None:
-        shift = shift + bias.to(dtype)
+    features, statistics = input.features, (running_mean, running_var, weight, bias)
+    # torch's own operators go onto the tape
+    engine = engines.get("torch") if derived(*statistics) else engines.for_tensor(features)
+    scale, shift = engine.running_affine(*statistics, eps, wider(features.dtype))
     samples = whole_batch(input.sites)
-    return input.replace(affine(input.features, scale[None], shift[None], samples))
+    return input.replace(affine(features, scale[None], shift[None], samples))
 
 
 def _learn(
