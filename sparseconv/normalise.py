@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparseconv import engines
 from sparseconv.autograd.rule import Rule, derived
+from sparseconv.engines.protocol import running_affine, wider
 from sparseconv.samples import (
     AnySamples,
     TracedSamples,
@@ -104,6 +105,31 @@ def normalise(
     if isinstance(samples, TracedSamples) or transformed():
         return _composed(features, weight, bias, plan), mean, variance
     return _Normalise.call(features, weight, bias, mean, rstd, plan), mean, variance
+
+
+def by_statistics(
+    features: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    samples: AnySamples,
+) -> Tensor:
+    """Return the rows ``[N, C]``, normalised by statistics ``[C]`` that are known.
+
+    Args:
+        features: ``[N, C]``.
+        mean, variance: of each channel.
+        weight, bias: ``[C]`` or None for 1 and 0.
+        eps: added to the variance.
+        samples: the whole batch as one.
+    """
+    given = mean, variance, weight, bias
+    if not torch.compiler.is_compiling() and not derived(features, *given):
+        return engines.for_tensor(features).normalised_rows(features, *given, eps)
+    scale, shift = running_affine(*given, eps, wider(features.dtype))
+    return affine(features, scale[None], shift[None], samples)
 
 
 def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: AnySamples) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -64,13 +65,13 @@ class Packing:
         wider = Packing(self.lower, self.extent, guard)
         return wider if math.prod(wider.radix) < MAX_DERIVED_CELLS else None
 
-    @property
+    @functools.cached_property
     def radix(self) -> tuple[int, ...]:
         """Keys per column: the extent, and the guard on the spatial ones."""
         batch, *spatial = self.extent
         return (batch, *(size + self.guard for size in spatial))
 
-    @property
+    @functools.cached_property
     def weights(self) -> tuple[int, ...]:
         """By how much one step along each column moves the key."""
         return tuple(math.prod(self.radix[column + 1 :]) for column in range(len(self.radix)))

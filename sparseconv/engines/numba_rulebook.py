@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,8 +127,8 @@ def _merge_keys(
 
     The fine key that a coarse site meets at a kernel cell is the sum of base and shift.
     """
-    weights = np.array(_padded(packing.weights), dtype=object)
-    _, stride, padding, dilation = table(geometry).tolist()
+    weights = _padded(packing.weights)
+    sizes, stride, padding, dilation = table(geometry).tolist()
     n = fine.keys.numel()
     keys = empty_array(n + kernels.SENTINELS, np.int64)
     keys[n:] = 2**63 - 1
@@ -137,19 +138,18 @@ def _merge_keys(
         _project(fine, weights, 0, keys[:n])
     same = fine is coarse and max(geometry.stride) == 1
     bases = keys[:n]
-    origin = -sum(np.array(padding, dtype=object) * weights[1:])
     if not same:
-        origins = [box(index.packing)[0].astype(object) for index in (fine, coarse)]
-        factors = np.array([1, *stride], dtype=object)
+        origins = [box(index.packing)[0].tolist() for index in (fine, coarse)]
+        factors = [1, *stride]
         bases = empty_array(coarse.keys.numel(), np.int64)
-        moved = sum((origins[1] * factors - origins[0]) * weights)
-        _project(coarse, factors * weights, moved, bases)
-    steps = np.array(dilation, dtype=object) * weights[1:]
-    sizes = table(geometry)[0].tolist()
-    shifts = [
-        origin + sum(np.array(cell, dtype=object) * steps)
-        for cell in itertools.product(*map(range, sizes))
-    ]
+        moved = sum(
+            (low * factor - base) * weight
+            for base, low, factor, weight in zip(*origins, factors, weights, strict=True)
+        )
+        _project(coarse, [f * w for f, w in zip(factors, weights, strict=True)], moved, bases)
+    shifts = [-sum(cells * weight for cells, weight in zip(padding, weights[1:], strict=True))]
+    for size, step, weight in zip(sizes, dilation, weights[1:], strict=True):
+        shifts = [shift + cell * step * weight for shift in shifts for cell in range(size)]
     return keys, bases, np.array([_wrapped(shift) for shift in shifts], np.int64)
 
 
@@ -158,7 +158,7 @@ def _padded(weights: tuple[int, ...]) -> tuple[int, ...]:
     return weights[0], *(weights[0],) * (5 - len(weights)), *weights[1:]
 
 
-def _project(index: Index, weights: Array, constant: int, out: Array) -> None:
+def _project(index: Index, weights: Sequence[int], constant: int, out: Array) -> None:
     """Write ``constant + places . weights`` per site, modulo 2^64."""
     keys, (_, _, radix) = index.keys.numpy(), box(index.packing)
     wrapped = np.array([_wrapped(weight) for weight in weights], np.int64)

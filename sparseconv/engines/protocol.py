@@ -63,6 +63,22 @@ class Finish(NamedTuple):
         return (torch.relu(rows) if self.relu else rows).to(dtype)
 
 
+def running_affine(
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Return the scale and the shift ``[C]``, in ``dtype``, by which rows are normalised."""
+    scale = (variance.to(dtype) + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight.to(dtype)
+    shift = -mean.to(dtype) * scale
+    return scale, shift if bias is None else shift + bias.to(dtype)
+
+
 def wider(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype that sums of ``dtype`` are kept in: float32 for half precisions."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
@@ -131,19 +147,18 @@ class Engine(Protocol):
     def column_sum(self, rows: Tensor) -> Tensor:
         """Return the sum ``[C]`` of ``rows`` ``[N, C]``, in an order that N alone decides."""
 
-    def running_affine(
+    def normalised_rows(
         self,
+        rows: Tensor,
         mean: Tensor,
         variance: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the scale and the shift ``[C]``, in ``dtype``, by which rows are normalised.
+    ) -> Tensor:
+        """Return ``(rows - mean) / sqrt(variance + eps) * weight + bias``; no derivative.
 
-        ``(x - mean) / sqrt(variance + eps) * weight + bias`` is ``x * scale + shift``; all are
-        ``[C]``, and None is 1 and 0.
+        ``rows`` are ``[N, C]``, all others ``[C]``; None is 1 and 0.
         """
 
     def segment_sum(self, values: Tensor, order: Tensor, starts: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.engines.protocol import Finish, Index, wider
+from sparseconv.engines.protocol import Finish, Index, running_affine, wider
 from sparseconv.geometry import Geometry, Kind
 from sparseconv.packing import Packing
 from sparseconv.rulebook import Rulebook, Taps
@@ -265,20 +265,17 @@ def part(rows: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
     return tuple(x.contiguous() for x in torch.split(rows, list(widths), dim=1))
 
 
-def running_affine(
+def normalised_rows(
+    rows: Tensor,
     mean: Tensor,
     variance: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """Return the scale and the shift by which rows are normalised."""
-    scale = (variance.to(dtype) + eps).rsqrt()
-    if weight is not None:
-        scale = scale * weight.to(dtype)
-    shift = -mean.to(dtype) * scale
-    return scale, shift if bias is None else shift + bias.to(dtype)
+) -> Tensor:
+    """Return the rows, normalised by known statistics."""
+    scale, shift = running_affine(mean, variance, weight, bias, eps, wider(rows.dtype))
+    return affine_rows(((rows, scale[None]),), shift[None], None)
 
 
 def affine_rows(

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv import engines
-from sparseconv.autograd.rule import derived
 from sparseconv.dispatch import implements, refuse
 from sparseconv.engines.protocol import wider
 from sparseconv.errors import (
@@ -23,7 +21,7 @@ from sparseconv.errors import (
 )
 from sparseconv.functional.precision import widened
 from sparseconv.functional.traced_norm import traced_batch_norm
-from sparseconv.normalise import affine, normalise, tree_sum
+from sparseconv.normalise import by_statistics, normalise, tree_sum
 from sparseconv.samples import (
     AnySamples,
     TracedSamples,
@@ -184,12 +182,8 @@ def _by_running(
         raise SparseConvValueError(
             "running_mean: in evaluation running_mean and running_var are needed, got None"
         )
-    features, statistics = input.features, (running_mean, running_var, weight, bias)
-    # torch's own operators go onto the tape
-    engine = engines.get("torch") if derived(*statistics) else engines.for_tensor(features)
-    scale, shift = engine.running_affine(*statistics, eps, wider(features.dtype))
-    samples = whole_batch(input.sites)
-    return input.replace(affine(features, scale[None], shift[None], samples))
+    statistics = running_mean, running_var, weight, bias
+    return input.replace(by_statistics(input.features, *statistics, eps, whole_batch(input.sites)))
 
 
 def _learn(
