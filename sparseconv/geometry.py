@@ -201,6 +201,8 @@ def _paddings(padding: Ints | str, windows: Ints, strides: Ints) -> tuple[Ints, 
 
 def per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> Ints:
     """Return ``value`` as ``axes`` ints that are all at least ``least``."""
+    if type(value) is int and least <= value <= LARGEST:  # of most layers, at each of their calls
+        return (value,) * axes
     values = _entries(name, value, axes)
     if len(values) == 1:
         values = values * axes

@@ -28,6 +28,9 @@ def _shared(typing, kernel, begin, members, taken, count, step, arguments):
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> Value:
         kernel, begin, members, taken, count, step, given = args
         zero = _LONG(0)
+        own = cgutils.alloca_once_value(builder, zero)
+        single = builder.icmp_signed("==", taken, zero)
+        taken = builder.select(single, builder.ptrtoint(own, _LONG), taken)
         entries = (taken, count, step, kernel, zero, given)
         block = cgutils.alloca_once(builder, ir.LiteralStructType([e.type for e in entries]))
         for place, entry in enumerate(entries):
@@ -112,7 +115,8 @@ def launch(
         kernel: address of what Numba compiled for these arguments; it returns nothing.
         begin: address of ``GOMP_parallel``, unused with one member.
         members: threads.
-        taken: address of an int64, how many parts are taken: 0, or what several calls share.
+        taken: address of an int64 in which several calls count the parts that are taken, from 0
+            on; 0 where this is the only call.
         count, step: of the rows, or whatever the kernel counts; the last part may be smaller.
         arguments: what the kernel takes behind ``first`` and ``last``.
 

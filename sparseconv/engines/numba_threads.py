@@ -16,7 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 
-# what begins the work: on how many threads, by which address, with how many parts taken
+# what begins the work: by which address, on how many threads, and where several launches of the
+# same work count the parts that are taken, or 0
 Launch = Callable[[int, int, int], int]
 
 
@@ -30,15 +31,15 @@ def on_all_threads(launch: Launch, parts: int) -> None:
         MemoryError: a part got no memory.
     """
     members = min(torch.get_num_threads(), parts)
-    taken = np.zeros(1, np.int64)  # by all members together
     if members < 2:
-        failed = launch(0, 1, taken.ctypes.data)
+        failed = launch(0, 1, 0)
     elif _openmp.free():
         try:
-            failed = launch(_openmp.begin, members, taken.ctypes.data)
+            failed = launch(_openmp.begin, members, 0)
         finally:
             _openmp.let_go()
     else:
+        taken = np.zeros(1, np.int64)  # by all members together
         failed = _own.run(lambda: launch(0, 1, taken.ctypes.data), members)
     if failed:
         raise MemoryError("a kernel got no memory for what it computes with")
