@@ -67,6 +67,11 @@ def converted(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.dtype == dtype else empty(tuple(x.shape), dtype).copy_(x)
 
 
+def computed_in(dtype: torch.dtype) -> np.dtype[Any]:
+    """Return NumPy's dtype of the numbers that :func:`array` gives."""
+    return np.dtype(np.float64 if dtype == torch.float64 else np.float32)
+
+
 def contiguous(x: Array) -> Array:
     """Return the array, or a contiguous copy."""
     if x.flags.c_contiguous or x.size < LEAST_VALUES:

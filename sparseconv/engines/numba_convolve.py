@@ -21,6 +21,7 @@ from sparseconv.engines.numba_arrays import (
     array,
     by_shares,
     columns_of,
+    computed_in,
     contiguous,
     converted,
     copy,
@@ -69,7 +70,7 @@ def pack(weight: Tensor) -> PackedWeight:
     if lanes is not None:
         return PackedWeight(weight, lanes.weight(weight), lanes=lanes)
     if not _dots(weight.dtype):
-        dtype = np.dtype(np.float64 if weight.dtype == torch.float64 else np.float32)
+        dtype = computed_in(weight.dtype)
         few = narrow.columns_for(c_in, c_out, dtype) if groups == 1 else 0
         if few:
             channels, each = columns_of(c_in, dtype)[0], VECTOR_BYTES // dtype.itemsize
@@ -132,7 +133,7 @@ def finished_product(
     x = features.detach().reshape(rulebook.n_in, groups, c_in)
     x = padded(x, c_in + c_in % 2) if dots else x
     columns = packed.blocks.shape[2] * packed.blocks.shape[4]
-    dtype = features.dtype if dots else torch.from_numpy(array(x[:0])).dtype
+    dtype = features.dtype if dots else wider(features.dtype)
     rows = empty((rulebook.n_out, groups * columns), dtype)
     out = rows.view(rulebook.n_out, groups, columns)
     tiled = tiled_pairs(rulebook)
@@ -182,7 +183,7 @@ def _narrow_product(
     blocks, c_out = packed.blocks, packed.weight.shape[3]
     _, vectors, columns, lanes = blocks.shape
     x = array(padded(features, vectors * lanes))
-    out = empty((rulebook.n_out, columns), torch.from_numpy(x[:0]).dtype)
+    out = empty((rulebook.n_out, columns), wider(features.dtype))
     own, target = window_rows(rulebook), out.numpy()
     pairs = own.rows, own.cells, own.starts, own.order
     extras = _extras(finish, (1, c_out), columns, out.dtype)

@@ -24,6 +24,7 @@ from sparseconv.engines.numba_arrays import (
     by_segments,
     by_shares,
     columns_of,
+    computed_in,
     converted,
     padded,
     rows_of,
@@ -75,7 +76,7 @@ def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     channels = rows.shape[1]
     if factor.shape[1] > 1 or rows.dtype != factor.dtype:
         return torch_engine.scaled_rows(rows, factor)
-    columns = columns_of(channels, array(rows[:0]).dtype)[0]
+    columns = columns_of(channels, computed_in(rows.dtype))[0]
     x, scale = array(padded(rows, columns)), array(factor)
     out = empty(x.shape, rows.dtype)
     target = out.numpy()
@@ -223,7 +224,7 @@ def _rows_and_target(features: Tensor, count: int) -> tuple[Array, Tensor]:
 
     Of bfloat16 the bits, and of float16 numbers in float32.
     """
-    columns = columns_of(features.shape[1], array(features[:0]).dtype)[0]
+    columns = columns_of(features.shape[1], computed_in(features.dtype))[0]
     x = bits_or_numbers(padded(features, columns))
     half = features.dtype == torch.float16
     return x, empty((count, columns), torch.float32 if half else features.dtype)
@@ -237,7 +238,7 @@ def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
         return converted(total, features.dtype)
     x, out = _rows_and_target(features, rulebook.n_out)
     own, target = window_rows(rulebook), bits_or_numbers(out)
-    by = np.array([1 / divisor, 1] if exact else [1, divisor], array(features[:0]).dtype)
+    by = np.array([1 / divisor, 1] if exact else [1, divisor], computed_in(features.dtype))
     pairs = own.rows, own.starts, own.order
     by_shares(windows.sum_rows, rulebook.n_out, LEAST, x, *pairs, by, target)
     return converted(without_padding(out, features.shape[1]), features.dtype)

@@ -16,6 +16,7 @@ from sparseconv.engines.numba_arrays import (
     LEAST_VALUES,
     array,
     by_shares,
+    computed_in,
     contiguous,
     converted,
     padded,
@@ -158,7 +159,7 @@ def reduce_by_lanes(features: Tensor, grad: Tensor, rulebook: Rulebook, lanes: L
     """Return the weight gradient of groups of few channels."""
     x, g = lanes.rows(features, lanes.c_out), lanes.rows(grad, lanes.c_in)
     shape = (lanes.columns // lanes.each, lanes.width, lanes.each)
-    dtype = array(features[:0]).dtype
+    dtype = computed_in(features.dtype)
     total = reduced(kernels.dot_tiles, x, g, rulebook, shape, dtype)
     return lanes.own(total).to(features.dtype).contiguous()
 
