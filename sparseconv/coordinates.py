@@ -76,7 +76,7 @@ def grouped_sites(
     starts = torch.zeros(unique.numel() + 1, dtype=torch.int64, device=keys.device)
     torch.cumsum(counts, dim=0, out=starts[1:])
     site_of_row = torch.empty_like(order)
-    site_of_row[order] = torch.repeat_interleave(counts)
+    site_of_row.scatter_(0, order, torch.repeat_interleave(counts))
     record.index = Index(unique, None, record.index.packing)
     return Sites(record), Groups(order, starts, site_of_row)
 

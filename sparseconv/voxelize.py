@@ -71,8 +71,7 @@ def voxelize(
         raise SparseConvValueError(f"voxel_size: must be positive and finite, got {size}")
     values = _point_features(features, points)
     samples = _point_samples(batch, points)
-    inside, cells, origin, shape = _cells(points.detach().double(), size, bounds)
-    coords = torch.cat([samples[:, None], cells], dim=1)
+    inside, coords, origin, shape = _cells(points.detach(), samples, size, bounds)
     if inside is not None:
         coords, values = coords[inside], values[inside]
     if batch_size is None:
@@ -123,34 +122,43 @@ def _tensor(name: str, value: Any) -> Tensor:
         raise SparseConvTypeError(f"{name}: no tensor can be made of it: {error}") from error
 
 
-def _cells(points: Tensor, size: Metres, bounds: Any) -> tuple[Tensor | None, Tensor, Metres, Ints]:
-    """Return which points are inside (None for all), voxel coordinates, origin and extent."""
-    steps = points.new_tensor(size)
+def _cells(
+    points: Tensor, samples: Tensor, size: Metres, bounds: Any
+) -> tuple[Tensor | None, Tensor, Metres, Ints]:
+    """Return which points are inside (None for all), coordinates, origin and extent.
+
+    Axis by axis, a fifth of the time that rows of three take.
+    """
+    steps = torch.tensor(size, dtype=torch.float64, device=points.device)
+    axes = [axis.double() for axis in points.unbind(1)]
+    coords = torch.empty(len(points), 1 + len(size), dtype=torch.int64, device=points.device)
+    coords[:, 0] = samples
     if bounds is None:
-        cells = torch.floor(points / steps)
-        first, last = torch.zeros_like(steps), [-1.0] * len(size)
-        if cells.shape[0]:
-            # axis by axis: six times as fast as over rows of three
-            ends = [torch.aminmax(axis) for axis in cells.unbind(1)]
-            first = torch.stack([lowest for lowest, _ in ends])
-            last = (torch.stack([highest for _, highest in ends]) - first).tolist()
-        cells = cells - first
-        if max(last, default=0) >= 2**31:
+        ends = []
+        for place, (axis, step) in enumerate(zip(axes, steps, strict=True), 1):
+            cells = (axis / step).floor_()
+            ends.append(torch.aminmax(cells) if len(points) else (step * 0, step * 0 - 1))
+            coords[:, place] = cells.sub_(ends[-1][0])
+        first, last = (torch.stack(end) for end in zip(*ends, strict=True))
+        spans = (last - first).tolist()
+        if not all(span < 2**31 for span in spans):  # NaN between infinite ones
             raise SparseConvValueError(
-                f"voxel_size: the points span {max(last):.3g} voxels of {size} metres on one axis; "
-                f"coordinates must lie in the int32 range"
+                f"voxel_size: the points span {max(spans):.3g} voxels of {size} metres on one "
+                f"axis; coordinates must lie in the int32 range"
             )
         origin = tuple((first * steps).tolist())
-        return None, cells.long(), origin, tuple(int(entry) + 1 for entry in last)
+        return None, coords, origin, tuple(int(entry) + 1 for entry in spans)
     low, high = _bounds(bounds, len(size))
     # an extent of a whole number of voxels, but for rounding, is that whole number
     lengths = zip(low, high, size, strict=True)
     shape = tuple(int(np.ceil((top - bottom) / step - 1e-6)) for bottom, top, step in lengths)
-    cells = torch.floor((points - points.new_tensor(low)) / steps)
-    inside = (points >= points.new_tensor(low)) & (points < points.new_tensor(high))
-    inside &= cells < cells.new_tensor(shape)
-    chosen = inside.all(dim=1)
-    return chosen, torch.where(chosen[:, None], cells, 0).long(), low, shape
+    inside = torch.ones(len(points), dtype=torch.bool, device=points.device)
+    for place, (axis, step) in enumerate(zip(axes, steps, strict=True)):
+        cells = ((axis - low[place]) / step).floor_()
+        own = (axis >= low[place]) & (axis < high[place]) & (cells < shape[place])
+        coords[:, 1 + place] = torch.where(own, cells, 0)
+        inside &= own
+    return inside, coords, low, shape
 
 
 def _bounds(bounds: Any, axes: int) -> tuple[Metres, Metres]:
@@ -192,8 +200,10 @@ def _check_points(points: Tensor) -> None:
             f"xyz: must have shape (N, D) with D from 1 to {MAX_DIMENSIONS}, "
             f"got {tuple(points.shape)}"
         )
-    if bool(points.detach().sum(dtype=torch.float64).isfinite()):
-        return  # a sum of all is many times as fast, and seldom infinite where no point is
+    # sums are many times as fast, and seldom infinite where no point is
+    sums = [axis.sum(dtype=torch.float64) for axis in points.detach().unbind(1)]
+    if bool(torch.stack(sums).isfinite().all()):
+        return
     finite = torch.isfinite(points).all(dim=1)
     if not bool(finite.all()):
         raise SparseConvValueError(

@@ -206,6 +206,16 @@ def test_points_that_are_not_finite_are_refused(value: float) -> None:
         sc.voxelize(xyz, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("points", "size"),
+    [([0.0, 1e12], 0.1), ([1e300, 2e300], 1e-300), ([-1e300, 1e300], 1e-300)],
+)
+def test_more_voxels_than_coordinates_reach_are_refused(points: list[float], size: float) -> None:
+    xyz = torch.tensor(points, dtype=torch.float64)[:, None].expand(-1, 3)
+    with pytest.raises(ValueError, match=r"voxel_size: .* int32 range"):
+        sc.voxelize(xyz, size)
+
+
 @pytest.mark.skipif(not KITTI.exists(), reason="the scan is not there")
 def test_a_scan_of_a_street() -> None:
     """KITTI object 000008 on the grid of a car detector: 5 cm by 5 cm by 10 cm."""

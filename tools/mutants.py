@@ -454,8 +454,8 @@ MUTANTS = (
     Mutant(
         "voxels-round-towards-zero",
         "voxelize.py",
-        "cells = torch.floor(points / steps)",
-        "cells = torch.trunc(points / steps)",
+        "cells = (axis / step).floor_()",
+        "cells = (axis / step).trunc_()",
         VOXELS,
     ),
 )
