@@ -26,16 +26,21 @@ Array = np.ndarray[Any, Any]
 
 
 def _emit_affine(terms: int) -> Callable[..., None]:
-    """Return the code for a run of vectors of one row, of one term or two."""
+    """Return the code for the vectors of one row, of one term or two.
+
+    Where columns are left over, the last vector ends with the last of them.
+    """
 
     def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
         dtype = signature.args[0].dtype
         emitter = emitter_of(builder, dtype)
-        _, *factors, shift, out, vectors, past = args
-        size = 2 if dtype == types.uint16 else emitter.size
-        with emitter.loop(emitter.const(0), vectors, 1, []) as places:
-            offset = builder.mul(places.number, emitter.const(emitter.lanes * size))
-            wide = builder.mul(places.number, emitter.const(VECTOR_BYTES))
+        _, *factors, shift, out, length, past = args
+        step = emitter.lanes * (2 if dtype == types.uint16 else emitter.size)
+        last = emitter.plus(length, -step)
+        with emitter.loop(emitter.const(0), emitter.plus(length, step - 1), step, []) as bytes_:
+            inside = builder.icmp_signed("<", bytes_.number, last)
+            offset = builder.select(inside, bytes_.number, last)
+            wide = builder.mul(offset, emitter.const(VECTOR_BYTES // step))
             total = emitter.load(builder.add(shift, wide))
             for row, scale in reversed([factors[:2], factors[2:]][:terms]):
                 (value,) = loaded(emitter, dtype, builder.add(row, offset), 1)
@@ -46,13 +51,13 @@ def _emit_affine(terms: int) -> Callable[..., None]:
 
 
 @intrinsic
-def _one_term(typing, like, x, a, shift, out, vectors, past):
-    return addresses(_emit_affine(1), like, (x, a, shift, out, vectors, past))
+def _one_term(typing, like, x, a, shift, out, length, past):
+    return addresses(_emit_affine(1), like, (x, a, shift, out, length, past))
 
 
 @intrinsic
-def _two_terms(typing, like, x, a, y, b, shift, out, vectors, past):
-    return addresses(_emit_affine(2), like, (x, a, y, b, shift, out, vectors, past))
+def _two_terms(typing, like, x, a, y, b, shift, out, length, past):
+    return addresses(_emit_affine(2), like, (x, a, y, b, shift, out, length, past))
 
 
 @register_jitable  # type: ignore[untyped-decorator]
@@ -105,14 +110,11 @@ def affine(
     columns, step = left.shape[1], left.shape[1] * left.itemsize
     x, y, z = left.ctypes.data, right.ctypes.data, out.ctypes.data
     a, b, c = left_scale.ctypes.data, right_scale.ctypes.data, shift.ctypes.data
-    vectors, length = step // vector_bytes(left), columns * shift.itemsize
+    length = columns * shift.itemsize
     past = large(out) if step % VECTOR_BYTES == 0 else 0  # rows that begin with a cache line
-    if vectors == 0:
+    if step < vector_bytes(left):
         _short_rows(left, right, left_scale, right_scale, shift, segment, first, last, out)
         return
-    # where columns are left over, one more vector ends with the last of them
-    again = step % vector_bytes(left) != 0
-    end, wide_end = step - vector_bytes(left), length - VECTOR_BYTES
     for row in range(first, last):
         own = segment[row] if several else 0
         f, g, h, i, j, k = (
@@ -120,11 +122,6 @@ def affine(
             c + own * length, z + row * step,
         )  # fmt: skip
         if both:
-            _two_terms(left, f, g, h, i, j, k, vectors, past)
-            if again:
-                wide = g + wide_end, i + wide_end, j + wide_end
-                _two_terms(left, f + end, wide[0], h + end, wide[1], wide[2], k + end, 1, 0)
+            _two_terms(left, f, g, h, i, j, k, step, past)
         else:
-            _one_term(left, f, g, j, k, vectors, past)
-            if again:
-                _one_term(left, f + end, g + wide_end, j + wide_end, k + end, 1, 0)
+            _one_term(left, f, g, j, k, step, past)

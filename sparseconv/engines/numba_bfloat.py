@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 from sparseconv.engines.numba_bits import number as number_in
 from sparseconv.engines.numba_bits import stored
 from sparseconv.engines.numba_compile import Loop
-from sparseconv.engines.numba_multiply import emit_multiply, enough_steps
+from sparseconv.engines.numba_multiply import emit_multiply
 from sparseconv.engines.numba_products import begin_rows, rescale
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
 
@@ -117,12 +117,6 @@ def _dots_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
     )
 
 
-@intrinsic
-def _dots_spread(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
-    places = x, xs, ir_, o, os, or_, w, c, first, last
-    return addresses(emit_multiply(2, True, _dots), like, places)
-
-
 @Loop
 def bfloat_tiles(
     begin_task: int,
@@ -167,7 +161,7 @@ def bfloat_tiles(
     origins = np.zeros(bias.shape, bias.dtype) if scaled else bias
     sums = np.empty((tile * span, every * width), np.float32)
     xs, ys, total = features.strides[0], sums.strides[0], sums.ctypes.data
-    rows, places, spread = in_rows.ctypes.data, out_places.ctypes.data, enough_steps(steps, 4)
+    rows, places = in_rows.ctypes.data, out_places.ctypes.data
     for number in range(begin_task, end_task):
         opening, low = number // parts * span, number % parts * every
         closing = min(opening + span, tiles)
@@ -183,8 +177,6 @@ def bfloat_tiles(
                 w = weight[cell, block // blocks, block % blocks].ctypes.data
                 if width == LANES:
                     _dots_one(sums, x, xs, rows, y, ys, places, w, steps, first, last)
-                elif spread:
-                    _dots_spread(sums, x, xs, rows, y, ys, places, w, steps, first, last)
                 else:
                     _dots_two(sums, x, xs, rows, y, ys, places, w, steps, first, last)
         if scaled:

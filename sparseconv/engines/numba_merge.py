@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sparseconv.engines.numba_compile import Loop
+from sparseconv.engines.numba_search import first_from
 
 Array = np.ndarray[Any, Any]
 
@@ -50,7 +51,7 @@ def merge_runs(
         shift = shifts[column]
         low = np.uint64(3 * column)
         middle, high = low + one, low + two
-        p = np.uint64(np.searchsorted(keys, bases[start] + shift))
+        p = np.uint64(first_from(keys, bases[start] + shift))
         a, b, c = start, start, start
         for row in range(start, end):
             key = bases[row] + shift
@@ -94,7 +95,7 @@ def merge_cells(
     start, end, own = np.uint64(begin), np.uint64(stop), begin // chunk
     for cell in range(shifts.shape[0]):
         shift, place = shifts[cell], np.uint64(cell)
-        p = np.uint64(np.searchsorted(keys, bases[start] + shift))
+        p = np.uint64(first_from(keys, bases[start] + shift))
         a = start
         for row in range(start, end):
             key = bases[row] + shift

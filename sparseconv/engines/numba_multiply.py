@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
-
-from sparseconv.engines.numba_vectors import CACHE_LINE, ROWS, VECTOR_BYTES, Emitter, Value, sizes
+from sparseconv.engines.numba_vectors import CACHE_LINE, VECTOR_BYTES, Emitter, Value, sizes
 
 Fused = Callable[[Emitter, Value, Value, Value], Value]  # value, column, total: the new total
 AHEAD = 3  # lots of pairs by which rows are fetched into the second-level cache
@@ -44,10 +42,15 @@ class _Coming:
         self._next, self._final = emitter.plus(pair, count), emitter.plus(last, -1)
         self._lines = builder.sdiv(emitter.plus(length, CACHE_LINE - 1), emitter.const(CACHE_LINE))
 
-    @property
-    def steps(self) -> Value:
-        """The number of lines, and of the first steps in which one of them is fetched each."""
-        return self._emitter.builder.mul(self._lines, self._emitter.const(self._count))
+    def spread(self, steps: Value) -> Value:
+        """Return in how many of the steps a line is fetched each: in none, or in half at most.
+
+        None where there are too many lines for that; they are fetched at once then.
+        """
+        emitter, builder = self._emitter, self._emitter.builder
+        lines = builder.mul(self._lines, emitter.const(self._count))
+        enough = builder.icmp_signed("<=", emitter.plus(emitter.const(0), lines, 2), steps)
+        return builder.select(enough, lines, emitter.const(0))
 
     def fetch_line(self, step: Value) -> None:
         """Ask for the line of a step: the first of each row, then the second of each.
@@ -84,14 +87,11 @@ def _fma(emitter: Emitter, value: Value, column: Value, total: Value) -> Value:
     return emitter.fma(value, column, total)
 
 
-def emit_multiply(
-    vectors: int, spread: bool = False, fused: Fused = _fma, single: bool = False
-) -> Callable[..., None]:
+def emit_multiply(vectors: int, fused: Fused = _fma, single: bool = False) -> Callable[..., None]:
     """Return the emitter of: multiply pairs ``first`` to ``last`` by a block, and add them to rows.
 
     Args:
         vectors: of columns of the block.
-        spread: whether the rows of the next pairs are fetched line by line, not at once.
         fused: what is done with what a row holds for one step.
         single: whether a row has one pair only: it is written and never read, and three more
             arguments say what is added (an address), whether negative results become 0, and
@@ -105,6 +105,7 @@ def emit_multiply(
         length = builder.mul(steps, emitter.const(emitter.size))
         for size in sizes(vectors):
             whole = size == max(sizes(vectors))  # not of the few pairs left over
+            may_spread = 2 * size * emitter.size <= CACHE_LINE  # else no row has steps enough
             with emitter.loop(first, last, size, []) as pairs:
                 entries = [emitter.plus(pairs.number, row) for row in range(size)]
                 sources = [emitter.load_row(in_rows, e, x, x_stride) for e in entries]
@@ -112,11 +113,15 @@ def emit_multiply(
                 origins = [ending[0]] * size if single else targets
                 totals = [emitter.load(origin, v) for origin in origins for v in range(vectors)]
                 coming = _Coming(emitter, (in_rows, x, x_stride), pairs.number, size, last, length)
-                if whole and not spread:
+                done = spread = emitter.const(0)
+                if whole and may_spread:
+                    spread = coming.spread(steps)
+                    with builder.if_then(builder.icmp_signed("==", spread, done)):
+                        coming.fetch_short()
+                elif whole:
                     coming.fetch_short()
-                done = emitter.const(0)
-                for fetching in (True, False) if whole and spread else (False,):
-                    end = coming.steps if fetching else steps
+                for fetching in (True, False) if whole and may_spread else (False,):
+                    end = spread if fetching else steps
                     with emitter.loop(done, end, 1, totals) as step:
                         if fetching:
                             coming.fetch_line(step.number)
@@ -140,9 +145,3 @@ def emit_multiply(
             first = pairs.number
 
     return emit
-
-
-@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
-def enough_steps(steps: int, size: int) -> bool:
-    """Return whether the lines of ``ROWS`` rows take at most every second step; inside kernels."""
-    return 2 * ROWS * -(-steps * size // CACHE_LINE) <= steps

@@ -17,7 +17,8 @@ import numpy as np
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba_compile import Loop
-from sparseconv.engines.numba_multiply import emit_multiply, enough_steps
+from sparseconv.engines.numba_multiply import emit_multiply
+from sparseconv.engines.numba_search import first_from
 from sparseconv.engines.numba_vectors import (
     ROWS,
     VECTOR_BYTES,
@@ -43,11 +44,6 @@ def multiply_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
 
 
 @intrinsic
-def _multiply_spread(typing, like, x, xs, ir_, o, os, or_, w, c, first, last):
-    return addresses(emit_multiply(2, True), like, (x, xs, ir_, o, os, or_, w, c, first, last))
-
-
-@intrinsic
 def _single_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past):
     places = (x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past)
     return addresses(emit_multiply(1, single=True), like, places)
@@ -57,12 +53,6 @@ def _single_one(typing, like, x, xs, ir_, o, os, or_, w, c, first, last, bias, r
 def _single_two(typing, like, x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past):
     places = (x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past)
     return addresses(emit_multiply(2, single=True), like, places)
-
-
-@intrinsic
-def _single_spread(typing, like, x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past):
-    places = (x, xs, ir_, o, os, or_, w, c, first, last, bias, relu, past)
-    return addresses(emit_multiply(2, True, single=True), like, places)
 
 
 @intrinsic
@@ -171,7 +161,7 @@ def scatter_tiles(
     scales = np.empty(tile * span if ordered and scaled else 0, factor.dtype)
     origins = np.zeros(bias.shape, bias.dtype) if scaled else bias
     rows, places = in_rows.ctypes.data, out_places.ctypes.data
-    ys, spread = held.strides[0] if ordered else out.strides[0], enough_steps(c_in, size)
+    ys = held.strides[0] if ordered else out.strides[0]
     for number in range(begin_task, end_task):
         opening, low = number // parts * span, number % parts * every
         closing = min(opening + span, tiles)
@@ -188,8 +178,6 @@ def scatter_tiles(
                 w = weight[cell, block // blocks, block % blocks].ctypes.data
                 if block_bytes == VECTOR_BYTES:
                     multiply_one(features, x, xs, rows, y, ys, places, w, c_in, first, last)
-                elif spread:
-                    _multiply_spread(features, x, xs, rows, y, ys, places, w, c_in, first, last)
                 else:
                     multiply_two(features, x, xs, rows, y, ys, places, w, c_in, first, last)
         if scaled:
@@ -251,12 +239,13 @@ def single_tiles(
     rows, targets = in_rows.ctypes.data, out_rows.ctypes.data
     xs, ys, block_bytes = features.strides[0], out.strides[0], width * size
     past, added = large(out), bias.reshape(-1)
-    spread = enough_steps(c_in, size)
     for number in range(begin_task, end_task):
         opening, low = number // parts * span, number % parts * every
         closing = min(opening + span, tiles)
-        ends = np.searchsorted(unreached, np.array([opening * tile, closing * tile]))
-        for row in unreached[ends[0] : ends[1]]:
+        place = first_from(unreached, opening * tile)
+        while place < len(unreached) and unreached[place] < closing * tile:
+            row = unreached[place]
+            place += 1
             for column in range(low * width, (low + every) * width):
                 value = added[column]
                 out[row, column] = out.dtype.type(0) if relu and value < 0 else value
@@ -270,10 +259,6 @@ def single_tiles(
                 w = weight[cell, block // blocks, block % blocks].ctypes.data
                 if block_bytes == VECTOR_BYTES:
                     _single_one(
-                        features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
-                    )
-                elif spread:
-                    _single_spread(
                         features, x, xs, rows, y, ys, targets, w, c_in, s, e, b, negatives, past
                     )
                 else:

@@ -1,0 +1,26 @@
+"""A search among ascending numbers, inside of kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+def first_from(values: Array, least: int) -> int:
+    """Return the place of the first of ascending values that is not below ``least``.
+
+    NumPy's own search takes up to half a second to compile into a kernel.
+    """
+    low, high = 0, len(values)
+    while low < high:
+        middle = (low + high) // 2
+        if values[middle] < least:
+            low = middle + 1
+        else:
+            high = middle
+    return low
