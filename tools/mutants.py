@@ -370,8 +370,8 @@ MUTANTS = (
     Mutant(
         "rows-without-a-pair-stay-unset",
         "engines/numba_products.py",
-        "for row in unreached[ends[0] : ends[1]]:",
-        "for row in unreached[ends[0] : ends[0]]:",
+        "for place in range(first_from(unreached, opening * tile), behind):",
+        "for place in range(behind, behind):",
         ("test_products", "test_products or step_by_step"),
         "numba",
     ),

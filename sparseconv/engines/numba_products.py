@@ -242,10 +242,9 @@ def single_tiles(
     for number in range(begin_task, end_task):
         opening, low = number // parts * span, number % parts * every
         closing = min(opening + span, tiles)
-        place = first_from(unreached, opening * tile)
-        while place < len(unreached) and unreached[place] < closing * tile:
+        behind = first_from(unreached, closing * tile)
+        for place in range(first_from(unreached, opening * tile), behind):
             row = unreached[place]
-            place += 1
             for column in range(low * width, (low + every) * width):
                 value = added[column]
                 out[row, column] = out.dtype.type(0) if relu and value < 0 else value

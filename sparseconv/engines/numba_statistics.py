@@ -138,7 +138,8 @@ def segment_statistics(
     )
     for segment in range(first, last):
         begin, end = starts[segment], starts[segment + 1]
-        total, out = sums[segment].ctypes.data, squares[segment].ctypes.data
+        total = sums.ctypes.data + segment * sums.strides[0]
+        out = squares.ctypes.data + segment * squares.strides[0]
         done = 0
         while done + lanes <= columns:
             a, t = x + done * size, total + done * wide
