@@ -141,9 +141,10 @@ def _cells(
             coords[:, place] = cells.sub_(ends[-1][0])
         first, last = (torch.stack(end) for end in zip(*ends, strict=True))
         spans = (last - first).tolist()
-        if not all(span < 2**31 for span in spans):  # NaN between infinite ones
+        wide = [span for span in spans if not span < 2**31]  # NaN between infinite ones
+        if wide:
             raise SparseConvValueError(
-                f"voxel_size: the points span {max(spans):.3g} voxels of {size} metres on one "
+                f"voxel_size: the points span {wide[0]:.3g} voxels of {size} metres on one "
                 f"axis; coordinates must lie in the int32 range"
             )
         origin = tuple((first * steps).tolist())
@@ -155,7 +156,7 @@ def _cells(
     inside = torch.ones(len(points), dtype=torch.bool, device=points.device)
     for place, (axis, step) in enumerate(zip(axes, steps, strict=True)):
         cells = ((axis - low[place]) / step).floor_()
-        own = (axis >= low[place]) & (axis < high[place]) & (cells < shape[place])
+        own = (axis >= low[place]) & (axis < high[place]) & (cells < float(shape[place]))
         coords[:, 1 + place] = torch.where(own, cells, 0)
         inside &= own
     return inside, coords, low, shape

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,8 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import sparseconv as sc
+
+TOLERANT = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -246,3 +249,30 @@ def test_sync_batch_norm_over_processes_says_what_to_use() -> None:
     x = random_input(5, 3, (4, 4))
     with pytest.raises(sc.SparseConvError, match="SyncBatchNorm"):
         x.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("eps", [1e-3, np.float64(1e-3), np.float32(1e-3), torch.tensor(1e-3)])
+def test_what_is_added_to_a_variance_may_be_a_number_of_any_library(
+    dtype: torch.dtype, eps: Any
+) -> None:
+    rows = torch.randn(5, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
+    x = sc.SparseTensor(rows, torch.arange(5)[:, None].expand(-1, 2) * torch.tensor([0, 1]))
+    mean, variance = torch.linspace(-1, 1, 24), torch.linspace(0.1, 2, 24)
+    with torch.no_grad():
+        y = F.batch_norm(x, mean, variance, eps=eps)
+    exact = (rows.double() - mean) / (variance.double() + 1e-3).sqrt()
+    assert torch.allclose(y.features.double(), exact, rtol=TOLERANT[dtype], atol=TOLERANT[dtype])
+
+
+def test_a_variance_without_an_inverse_gives_what_torch_gives() -> None:
+    """Infinities and NaN, and no warning."""
+    rows = torch.tensor([[1.0, 2.0, 3.0, 0.0]])
+    x = sc.SparseTensor(rows, torch.tensor([[0, 0]]))
+    statistics = torch.tensor([0.5, 1.0, 3.0, 0.0]), torch.tensor([0.0, -1.0, 0.0, 0.0])
+    with torch.no_grad():
+        y = F.batch_norm(x, *statistics, eps=0.0)
+        dense = F.batch_norm(rows, *statistics, eps=0.0)
+    assert not bool(dense.isfinite().any())
+    assert torch.equal(y.features.isnan(), dense.isnan())
+    assert torch.equal(y.features.nan_to_num(0), dense.nan_to_num(0))

@@ -176,6 +176,13 @@ def test_all_points_outside() -> None:
     assert to_points(x).tolist() == [[0.0]] * 4
 
 
+def test_bounds_without_an_end() -> None:
+    """More voxels than an integer of 64 bits counts, of which points reach few."""
+    xyz = torch.tensor([[0.2], [0.8], [3.1]])
+    x, _ = sc.voxelize(xyz, 0.5, bounds=([0.0], [1e19]))
+    assert x.coords[:, 1].tolist() == [0, 1, 6]
+
+
 def test_features_are_ones_where_left_out_and_keep_their_dtype_otherwise() -> None:
     xyz = torch.tensor([[0.1], [0.2], [2.0]])
     x, _ = sc.voxelize(xyz, 1.0, reduce="sum")

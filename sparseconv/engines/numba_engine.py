@@ -156,12 +156,14 @@ def normalised_rows(
     PyTorch when a product has emptied the cache. Six of those take 100 us then.
     """
     dtype = wider(rows.dtype)
-    scale = 1 / np.sqrt(converted(variance, dtype).numpy() + eps)
-    if weight is not None:
-        scale *= converted(weight, dtype).numpy()
-    shift = converted(mean, dtype).numpy() * -scale
-    if bias is not None:
-        shift += converted(bias, dtype).numpy()
+    with np.errstate(all="ignore"):  # PyTorch returns inf and NaN without a word
+        # of Python's own type: one of NumPy's would make all of it float64
+        scale = 1 / np.sqrt(converted(variance, dtype).numpy() + float(eps))
+        if weight is not None:
+            scale *= converted(weight, dtype).numpy()
+        shift = converted(mean, dtype).numpy() * -scale
+        if bias is not None:
+            shift += converted(bias, dtype).numpy()
     return _affine([bits_or_numbers(rows)], [scale[None]], shift[None], None, rows.dtype)
 
 
@@ -181,6 +183,8 @@ def _affine(
     if len(rows) == 1:
         rows, scales = [rows[0], rows[0][:0]], [scales[0], scales[0]]
     own = _NO_ROWS if segment is None else segment.numpy()
+    # the kernel reads all of them as numbers of one dtype
+    assert {scales[0].dtype, scales[1].dtype, shift.dtype} == {computed_in(dtype)}
     out = empty(rows[0].shape, torch.float32 if dtype == torch.float16 else dtype)
     least = rows_of(LEAST_VALUES, out.shape[1])
     target = bits_or_numbers(out)

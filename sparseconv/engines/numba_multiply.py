@@ -45,7 +45,7 @@ class _Coming:
     def spread(self, steps: Value) -> Value:
         """Return in how many of the steps a line is fetched each: in none, or in half at most.
 
-        None where there are too many lines for that; they are fetched at once then.
+        None where there are too many lines for that; short rows are fetched at once then.
         """
         emitter, builder = self._emitter, self._emitter.builder
         lines = builder.mul(self._lines, emitter.const(self._count))
