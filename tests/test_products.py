@@ -299,7 +299,9 @@ def test_rows_are_scaled_and_summed(
 
 
 @pytest.mark.parametrize("name", engines.ENGINES)
-@pytest.mark.parametrize(("count", "channels"), [(140_001, 16), (70_001, 35)])
+@pytest.mark.parametrize(
+    ("count", "channels"), [(140_001, 16), (70_001, 35), (5_001, 64), (40_001, 112)]
+)
 def test_rows_too_many_for_the_cache_are_scaled_and_summed(
     name: str, count: int, channels: int
 ) -> None:

@@ -368,6 +368,22 @@ MUTANTS = (
         "numba",
     ),
     Mutant(
+        "known-statistics-leave-the-mean",
+        "engines/numba_engine.py",
+        "shift = converted(mean, dtype).numpy() * -scale",
+        "shift = converted(mean, dtype).numpy() * 0",
+        ("test_norm", "number_of_any_library"),
+        "numba",
+    ),
+    Mutant(
+        "four-vectors-of-a-row-are-not-scaled",
+        "engines/numba_chunks.py",
+        "for byte in range(0, fours, 4 * VECTOR_BYTES):",
+        "for byte in range(0, 0, 4 * VECTOR_BYTES):",
+        ("test_products", "scaled_and_summed"),
+        "numba",
+    ),
+    Mutant(
         "rows-without-a-pair-stay-unset",
         "engines/numba_products.py",
         "for place in range(first_from(unreached, opening * tile), behind):",
