@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 
 from sparseconv.engines.numba_compile import Loop
 from sparseconv.engines.numba_vectors import VECTOR_BYTES, Emitter, Value, addresses
+from sparseconv.engines.numba_windows import AHEAD
 
 Array = np.ndarray[Any, Any]
 
@@ -59,6 +60,8 @@ def _emit_row(columns: int) -> Callable[..., None]:
         _, x, width, rows, cells, weight, out, first, last = args
         cell_bytes = builder.mul(width, emitter.const(columns))
         with emitter.loop(first, last, 1, [emitter.zeros()] * columns) as pairs:
+            coming = emitter.load_row(rows, emitter.plus(pairs.number, AHEAD), x, width)  # or row 0
+            emitter.fetch(coming)
             source = emitter.load_row(rows, pairs.number, x, width)
             block = emitter.load_row(cells, pairs.number, weight, cell_bytes)
             zero = emitter.const(0)
