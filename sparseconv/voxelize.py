@@ -127,7 +127,7 @@ def _cells(
 ) -> tuple[Tensor | None, Tensor, Metres, Ints]:
     """Return which points are inside (None for all), coordinates, origin and extent.
 
-    Axis by axis, a fifth of the time that rows of three take.
+    Axis by axis: operators over rows of three numbers use no vectors.
     """
     steps = torch.tensor(size, dtype=torch.float64, device=points.device)
     axes = [axis.double() for axis in points.unbind(1)]

@@ -1,7 +1,6 @@
 """Kernels of the Numba engine for chunks of rows: their sums, alone and with scaled rows.
 
-The columns of a row are taken together, four vectors at most, so that memory is walked in one run:
-a chunk whose columns are walked one after another takes up to twice as long.
+The columns of a row are taken together, four vectors at most, so that memory is walked in one run.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def normalised_rows(
     """Return the rows, normalised by known statistics.
 
     The scales come from NumPy: its few lines of code are fetched sooner than the operators of
-    PyTorch when a product has emptied the cache. Six of those take 100 us then.
+    PyTorch when a product has emptied the cache.
     """
     dtype = wider(rows.dtype)
     with np.errstate(all="ignore"):  # PyTorch returns inf and NaN without a word

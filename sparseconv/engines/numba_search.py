@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 def first_from(values: Array, least: int) -> int:
     """Return the place of the first of ascending values that is not below ``least``.
 
-    NumPy's own search takes up to half a second to compile into a kernel.
+    NumPy's own search takes longer to compile than most kernels that would call it.
     """
     low, high = 0, len(values)
     while low < high:
