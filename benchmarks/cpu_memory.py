@@ -22,8 +22,8 @@ from benchmarks.rows import Row
 from benchmarks.scenes import load
 from benchmarks.setting import Setting
 from benchmarks.works import CONVOLUTIONS, hooked, rulebook_of
-from sparseconv.rulebook import Rulebook
-from sparseconv.sites import Sites
+from sparseconv.core.rulebook import Rulebook
+from sparseconv.sites.sites import Sites
 
 BAR = 1.5
 SMALL = 200

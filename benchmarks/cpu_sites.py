@@ -13,9 +13,9 @@ from benchmarks import floors, peers
 from benchmarks.rows import Row
 from benchmarks.scenes import shuffled
 from benchmarks.setting import Setting
-from sparseconv.geometry import Geometry, Kind, make_geometry
-from sparseconv.rulebook import Rulebook
-from sparseconv.sites import Sites
+from sparseconv.core.geometry import Geometry, Kind, make_geometry
+from sparseconv.core.rulebook import Rulebook
+from sparseconv.sites.sites import Sites
 
 SUBMANIFOLD = make_geometry((3, 3, 3), padding=1, kind=Kind.SUBMANIFOLD)
 STRIDED = {

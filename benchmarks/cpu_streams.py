@@ -13,7 +13,7 @@ from benchmarks import floors
 from benchmarks.cpu_layers import backward, forward, with_channels
 from benchmarks.rows import Row
 from benchmarks.setting import Setting
-from sparseconv.rulebook import Rulebook
+from sparseconv.core.rulebook import Rulebook
 
 CHANNELS = 64
 ROW = 4 * CHANNELS

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseconv.rulebook import Rulebook
+from sparseconv.core.rulebook import Rulebook
 
 FORWARD, TRAINING = ("forward",), ("forward", "input gradient", "weight gradient")
 

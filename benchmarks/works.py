@@ -10,8 +10,8 @@ from torch import nn
 
 import sparseconv as sc
 from benchmarks.floors import Work
-from sparseconv.geometry import Kind, make_geometry
-from sparseconv.rulebook import Rulebook
+from sparseconv.core.geometry import Kind, make_geometry
+from sparseconv.core.rulebook import Rulebook
 
 SUBMANIFOLD = (sc.nn.SubmConv1d, sc.nn.SubmConv2d, sc.nn.SubmConv3d, sc.nn.SubmConv4d)
 INVERSE = (sc.nn.InverseConv1d, sc.nn.InverseConv2d, sc.nn.InverseConv3d, sc.nn.InverseConv4d)

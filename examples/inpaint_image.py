@@ -34,10 +34,9 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 from tqdm import tqdm
 
-from sparseconv import images
-from sparseconv.holes import block_mask, irregular_mask, scattered_mask, varied_holes
-from sparseconv.inpaint_command import save_network
-from sparseconv.inpainting import (
+from sparseconv.inpaint import images
+from sparseconv.inpaint.command import save_network
+from sparseconv.inpaint.fill import (
     WIDTHS,
     Filler,
     Sample,
@@ -48,6 +47,7 @@ from sparseconv.inpainting import (
     train,
     unaided,
 )
+from sparseconv.inpaint.masks import block_mask, irregular_mask, scattered_mask, varied_holes
 from sparseconv.models import PartialUNet
 
 mpl.use("Agg")

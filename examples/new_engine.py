@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 import sparseconv as sc
-from sparseconv.engines import ENGINES, torch_engine
-from sparseconv.rulebook import Rulebook
+from sparseconv.core.rulebook import Rulebook
+from sparseconv.engines import ENGINES
+from sparseconv.engines.torch import engine as torch_engine
 
 
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:

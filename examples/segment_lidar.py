@@ -31,9 +31,9 @@ from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 import sparseconv as sc
-from sparseconv.geometry import Geometry
+from sparseconv.core.geometry import Geometry
 from sparseconv.models import UNet
-from sparseconv.sites import Sites
+from sparseconv.sites.sites import Sites
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 QUICK = {

@@ -21,10 +21,10 @@ from sparseconv.functional import interpolate as interpolate
 from sparseconv.functional import intersect as intersect
 from sparseconv.functional import prune as prune
 from sparseconv.functional import union as union
-from sparseconv.point_map import PointMap as PointMap
+from sparseconv.points.point_map import PointMap as PointMap
+from sparseconv.points.voxels import voxelize as voxelize
 from sparseconv.tensor import SparseTensor as SparseTensor
 from sparseconv.version import __version__ as __version__
-from sparseconv.voxelize import voxelize as voxelize
 
 if _TYPE_CHECKING:
     from sparseconv import models as models

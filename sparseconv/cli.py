@@ -11,7 +11,7 @@ import torch
 
 from sparseconv import engines
 from sparseconv.errors import SparseConvError
-from sparseconv.inpaint_command import add_inpaint
+from sparseconv.inpaint.command import add_inpaint
 from sparseconv.tools import warm_up
 from sparseconv.version import __version__
 

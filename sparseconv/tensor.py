@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.coordinates import INTEGERS, grouped_sites, sites_from_coords
-from sparseconv.dispatch import dispatch
+from sparseconv.autograd.merging import check_reduction, place_rows, reduce_groups
+from sparseconv.core.dispatch import dispatch
+from sparseconv.core.geometry import Ints
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.geometry import Ints
-from sparseconv.methods import Methods
-from sparseconv.segments import check_reduction, place_rows, reduce_groups
-from sparseconv.sites import Sites
-from sparseconv.traced import TracedSites
+from sparseconv.sites.coordinates import INTEGERS, grouped_sites, sites_from_coords
+from sparseconv.sites.sites import Sites
+from sparseconv.tensor_methods import Methods
+from sparseconv.tracing.sites import TracedSites
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -353,7 +353,7 @@ class SparseTensor(Methods):
         return self.to(other.device, other.dtype)
 
     def __add__(self, other: Any) -> SparseTensor:
-        """Return ``self + other``; see :mod:`sparseconv.functional.arithmetic`."""
+        """Return ``self + other``; see :mod:`sparseconv.functional.values.arithmetic`."""
         return _call(torch.add, self, other)
 
     def __radd__(self, other: Any) -> SparseTensor:

@@ -15,8 +15,8 @@ import torch
 from cases import REQUIRED_ENGINES, skip_unless_it_can
 
 import sparseconv as sc
-from sparseconv import memory
-from sparseconv.engines.numba_compile import KERNELS
+from sparseconv.engines import memory
+from sparseconv.engines.numba.machine.compile import KERNELS
 
 for _name, _examples in (("quick", 10), ("default", 60), ("ci", 200)):
     hypothesis.settings.register_profile(

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from cases import DEVICES, assert_close, generator
 
 import sparseconv as sc
-from sparseconv.functional.pointwise import ACTIVATIONS, UNARY
 from sparseconv.functional.precision import FLOAT32
+from sparseconv.functional.values.pointwise import ACTIVATIONS, UNARY
 
 HALVES = (torch.bfloat16, torch.float16)
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}

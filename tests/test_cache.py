@@ -14,9 +14,9 @@ from cases import assert_close, dense_conv, random_input, random_mask
 from torch import Tensor, nn
 
 import sparseconv as sc
-from sparseconv.geometry import Kind, make_geometry
-from sparseconv.rulebook import Rulebook
-from sparseconv.sites import Sites
+from sparseconv.core.geometry import Kind, make_geometry
+from sparseconv.core.rulebook import Rulebook
+from sparseconv.sites.sites import Sites
 
 pytestmark = pytest.mark.usefixtures("engine")
 

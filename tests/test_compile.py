@@ -9,9 +9,11 @@ import torch
 import torch._dynamo.testing
 
 import sparseconv as sc
-from sparseconv import traced, traced_ops, traced_taps
-from sparseconv.geometry import Kind, make_geometry
+from sparseconv.core.geometry import Kind, make_geometry
 from sparseconv.models import UNet
+from sparseconv.tracing import operators as traced_ops
+from sparseconv.tracing import sampling as traced_taps
+from sparseconv.tracing import sites as traced
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of its own affairs
 

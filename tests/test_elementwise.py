@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 import sparseconv as sc
-from sparseconv import elementwise
+from sparseconv.autograd import elementwise
 
 LARGE = elementwise.MUCH // 16 * 9  # rows of 16 values, for several tasks
 

@@ -13,14 +13,14 @@ from torch import Tensor
 
 import sparseconv as sc
 from sparseconv.cli import main
-from sparseconv.holes import block_mask, irregular_mask, scattered_mask, varied_holes
-from sparseconv.inpaint_command import save_network
-from sparseconv.inpainting import average_fill, crops, fill, new_network, train
+from sparseconv.inpaint.command import save_network
+from sparseconv.inpaint.fill import average_fill, crops, fill, new_network, train
+from sparseconv.inpaint.masks import block_mask, irregular_mask, scattered_mask, varied_holes
 from sparseconv.models import PartialUNet
 
 pytest.importorskip("PIL.Image")
 pytest.importorskip("skimage.metrics")
-from sparseconv import images  # it is of no use without them
+from sparseconv.inpaint import images  # it is of no use without them
 
 HEIGHT, WIDTH = 40, 48
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparseconv.errors import SparseConvError, SparseConvTypeError, SparseConvValueError
-from sparseconv.io import Points, lzf, read_points, write_points
+from sparseconv.io import Points, read_points, write_points
+from sparseconv.io.formats import lzf
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 NAMED = (".ply", ".pcd", ".xyz", ".txt", ".csv", ".npz")  # hold names, labels and every digit

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 import sparseconv as sc
-from sparseconv import elementwise, memory
+from sparseconv.autograd import elementwise
+from sparseconv.engines import memory
 
 LARGE = (memory.LEAST_BYTES // 64 + 1, 16)  # float32 rows: just large
 
@@ -161,7 +162,7 @@ def test_numbers_of_threads_never_share_a_block() -> None:
 def test_a_fork_and_the_end_of_the_process_pass() -> None:
     script = """
 import os, threading, torch
-from sparseconv import memory
+from sparseconv.engines import memory
 kept = memory.empty((2**21, 16), torch.float32)
 def work():
     for _ in range(3000):

@@ -13,7 +13,7 @@ from cases import assert_close, random_mask, sparse
 from torch import Tensor, nn
 
 import sparseconv as sc
-from sparseconv.functional.pointwise import PAIRWISE, UNARY
+from sparseconv.functional.values.pointwise import PAIRWISE, UNARY
 
 SHAPE = (2, 4, 4, 6)
 EVERYWHERE = torch.ones(2, 4, 6, dtype=torch.bool)

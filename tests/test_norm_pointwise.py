@@ -12,7 +12,7 @@ from cases import GRID, assert_close, random_input
 from torch import nn
 
 import sparseconv as sc
-from sparseconv.functional.pointwise import ACTIVATIONS as FUNCTIONS
+from sparseconv.functional.values.pointwise import ACTIVATIONS as FUNCTIONS
 
 pytestmark = pytest.mark.usefixtures("engine")
 

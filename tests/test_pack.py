@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sparseconv as sc
-from sparseconv.engines import numba_pack
-from sparseconv.engines.numba_arrays import columns_of
+from sparseconv.engines.numba.machine.arrays import columns_of
+from sparseconv.engines.numba.products import pack as numba_pack
 
 SIDE = numba_pack.SIDE
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import sparseconv as sc
-from sparseconv.functional.pointwise import COMPARISONS, PAIRWISE, TESTS, UNARY
-from sparseconv.methods import Methods
+from sparseconv.functional.values.pointwise import COMPARISONS, PAIRWISE, TESTS, UNARY
+from sparseconv.tensor_methods import Methods
 
 pytestmark = pytest.mark.usefixtures("engine")
 

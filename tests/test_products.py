@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparseconv import engines
-from sparseconv.engines import Finish, numba_convolve, torch_engine
-from sparseconv.engines.numba_rulebook import ORDER
-from sparseconv.rulebook import Rulebook
+from sparseconv.core.rulebook import Rulebook
+from sparseconv.engines import Finish
+from sparseconv.engines.numba.products import convolve as numba_convolve
+from sparseconv.engines.numba.rulebooks.build import ORDER
+from sparseconv.engines.torch import engine as torch_engine
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 # (groups, input channels of one, output channels of one): plain, depthwise, with a multiplier,

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sparseconv as sc
-from sparseconv.engines import numba_index
-from sparseconv.engines.numba_sites import EXACT, quotient
-from sparseconv.geometry import Kind, make_geometry
+from sparseconv.core.geometry import Kind, make_geometry
+from sparseconv.engines.numba.keys import index as numba_index
+from sparseconv.engines.numba.keys.kernels import EXACT, quotient
 
 KINDS = {"conv": Kind.REGULAR, "transposed": Kind.TRANSPOSED}
 

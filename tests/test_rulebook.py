@@ -12,10 +12,10 @@ from cases import GRID, PROBLEMS, Ints, Problem, pairs_of, problems, random_inpu
 from hypothesis import given
 
 import sparseconv as sc
-from sparseconv.engines.numba_rulebook import tiled_pairs
-from sparseconv.geometry import Geometry, Kind, make_geometry
-from sparseconv.rulebook import Rulebook
-from sparseconv.sites import Sites
+from sparseconv.core.geometry import Geometry, Kind, make_geometry
+from sparseconv.core.rulebook import Rulebook
+from sparseconv.engines.numba.rulebooks.build import tiled_pairs
+from sparseconv.sites.sites import Sites
 
 pytestmark = pytest.mark.usefixtures("engine")
 

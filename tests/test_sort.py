@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseconv.engines import numba_sort
-from sparseconv.engines.numba_sort import sort_by
+from sparseconv.engines.numba.keys import sort as numba_sort
+from sparseconv.engines.numba.keys.sort import sort_by
 
 
 @given(

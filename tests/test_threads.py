@@ -16,8 +16,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from sparseconv.engines import numba_threads
-from sparseconv.engines.numba_compile import Loop
+from sparseconv.engines.numba.machine import threads as numba_threads
+from sparseconv.engines.numba.machine.compile import Loop
 
 Array = np.ndarray[Any, Any]
 THREADS = 3
@@ -25,7 +25,7 @@ THREADS = 3
 # a child process computes on several threads after its parent has, and so does its own child
 FORK = """
 import os, signal, sys, torch, sparseconv as sc
-from sparseconv.engines import numba_threads
+from sparseconv.engines.numba.machine import threads as numba_threads
 if {older}:
     numba_threads._openmp._pause = None
 if {own}:

@@ -157,7 +157,7 @@ def test_summary_counts_sites_pairs_and_flops() -> None:
     assert table.peak == max(row.peak for row in table.rows)
     assert subm.memory == 60 * 4 * 4 + 8 * subm.pairs
     rulebook = x.sites.convolve(
-        sc.geometry.make_geometry((3, 3), kind=sc.geometry.Kind.SUBMANIFOLD)
+        sc.core.geometry.make_geometry((3, 3), kind=sc.core.geometry.Kind.SUBMANIFOLD)
     )
     assert rulebook[1].num_pairs == subm.pairs
 

@@ -16,7 +16,7 @@ from cases import assert_close, random_input
 from torch import Tensor, nn
 
 import sparseconv as sc
-from sparseconv.dispatch import HANDLERS, MEANINGS, REFUSED
+from sparseconv.core.dispatch import HANDLERS, MEANINGS, REFUSED
 
 AXES = {"1d": 1, "2d": 2, "3d": 3}
 SIZE = (6, 6, 6)
@@ -205,7 +205,7 @@ def test_no_function_is_both_supported_and_refused() -> None:
 def test_every_refusal_names_the_function_and_a_remedy() -> None:
     for function, remedy in REFUSED.items():
         with pytest.raises(sc.SparseConvNotImplementedError) as raised:
-            sc.dispatch.dispatch(function, (input_for("3d"),), {})
+            sc.core.dispatch.dispatch(function, (input_for("3d"),), {})
         assert remedy in str(raised.value)
         assert "\n" not in str(raised.value)
 

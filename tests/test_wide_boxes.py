@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sparseconv as sc
-from sparseconv.geometry import Geometry, Kind, make_geometry
-from sparseconv.packing import MAX_DERIVED_CELLS, Packing
+from sparseconv.core.geometry import Geometry, Kind, make_geometry
+from sparseconv.core.packing import MAX_DERIVED_CELLS, Packing
 
 pytestmark = pytest.mark.usefixtures("engine")
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import sparseconv as sc
-from sparseconv.dispatch import HANDLERS, MEANINGS, REFUSED
+from sparseconv.core.dispatch import HANDLERS, MEANINGS, REFUSED
 
 TARGET = Path(__file__).parents[1] / "docs" / "functions.md"
 

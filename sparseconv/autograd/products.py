@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv import engines, traced
+from sparseconv import engines
 from sparseconv.autograd.rule import Rule, own
+from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Engine, Finish
-from sparseconv.rulebook import Rulebook
+from sparseconv.tracing import sites as traced
 
 
 class _GatherGemmScatter(Rule):

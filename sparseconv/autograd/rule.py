@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from sparseconv.transforms import transformed
+from sparseconv.core.transforms import transformed
 
 
 class Rule(torch.autograd.Function):

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from sparseconv import engines, traced
+from sparseconv import engines
 from sparseconv.autograd.rule import Rule, own
+from sparseconv.core.rulebook import Taps
 from sparseconv.engines import Engine
-from sparseconv.rulebook import Taps
+from sparseconv.tracing import sites as traced
 
 
 class _SampleGemm(Rule):

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sparseconv import engines
 from sparseconv.autograd.rule import Rule, own
+from sparseconv.core.transforms import transformed
 from sparseconv.engines import Engine
-from sparseconv.transforms import transformed
 
 
 class _SegmentSum(Rule):

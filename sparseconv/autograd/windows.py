@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from sparseconv import engines, traced
+from sparseconv import engines
 from sparseconv.autograd.rule import Rule, derived, own
+from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Engine
 from sparseconv.engines.protocol import wider
-from sparseconv.rulebook import Rulebook
+from sparseconv.tracing import sites as traced
 
 
 class _WindowSum(Rule):

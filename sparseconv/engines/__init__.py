@@ -22,8 +22,8 @@ from sparseconv.engines.protocol import Index as Index
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 
 ENGINES = {
-    "numba": "sparseconv.engines.numba_engine",
-    "torch": "sparseconv.engines.torch_engine",
+    "numba": "sparseconv.engines.numba.engine",
+    "torch": "sparseconv.engines.torch.engine",
 }
 
 _forced: ContextVar[str | None] = ContextVar("sparseconv_engine", default=None)

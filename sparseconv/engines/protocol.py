@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sparseconv.geometry import Geometry
-from sparseconv.packing import Packing
-from sparseconv.rulebook import Rulebook, Taps
+from sparseconv.core.geometry import Geometry
+from sparseconv.core.packing import Packing
+from sparseconv.core.rulebook import Rulebook, Taps
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def wider(dtype: torch.dtype) -> torch.dtype:
 
 
 class Engine(Protocol):
-    """The contract; :mod:`sparseconv.engines.torch_engine` is its plain version."""
+    """The contract; :mod:`sparseconv.engines.torch.engine` is its plain version."""
 
     def why_not(self, device: torch.device, dtype: torch.dtype) -> str | None:
         """Return why this engine cannot run there, or None if it can."""

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from sparseconv.coordinates import MAX_DIMENSIONS
+from sparseconv.core.geometry import plain
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.geometry import plain
+from sparseconv.sites.coordinates import MAX_DIMENSIONS
 from sparseconv.tensor import SparseTensor
 
 Input: TypeAlias = Tensor | SparseTensor

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from sparseconv.dispatch import describe, refuse
-from sparseconv.functional.arithmetic import OPERATIONS
+from sparseconv.core.dispatch import describe, refuse
+from sparseconv.functional.values.arithmetic import OPERATIONS
 
 refuse(
     F.mse_loss,

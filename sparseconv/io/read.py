@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparseconv.errors import SparseConvValueError
-from sparseconv.io.bin import Layout, read_bin
-from sparseconv.io.las import read_las
-from sparseconv.io.npy import read_npy
-from sparseconv.io.npz import read_npz
-from sparseconv.io.pcd import read_pcd
-from sparseconv.io.ply import read_ply
+from sparseconv.io.formats.bin import Layout, read_bin
+from sparseconv.io.formats.las import read_las
+from sparseconv.io.formats.npy import read_npy
+from sparseconv.io.formats.npz import read_npz
+from sparseconv.io.formats.pcd import read_pcd
+from sparseconv.io.formats.ply import read_ply
+from sparseconv.io.formats.text import read_text
 from sparseconv.io.points import Points
-from sparseconv.io.text import read_text
 
 READERS: dict[str, Callable[[Path], Points]] = {
     ".bin": read_bin,

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.io.las import write_las
-from sparseconv.io.npy import write_npy
-from sparseconv.io.npz import write_npz
-from sparseconv.io.pcd import write_pcd
-from sparseconv.io.ply import write_ply
+from sparseconv.io.formats.las import write_las
+from sparseconv.io.formats.npy import write_npy
+from sparseconv.io.formats.npz import write_npz
+from sparseconv.io.formats.pcd import write_pcd
+from sparseconv.io.formats.ply import write_ply
+from sparseconv.io.formats.text import write_text
 from sparseconv.io.points import Points
-from sparseconv.io.text import write_text
 
 WRITERS: dict[str, Callable[[Path, Points], None]] = {
     ".npy": write_npy,

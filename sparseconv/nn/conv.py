@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
 from sparseconv import functional
+from sparseconv.core.geometry import Kind, make_geometry
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input
-from sparseconv.geometry import Kind, make_geometry
 from sparseconv.tensor import SparseTensor
 
 Size = int | Sequence[int]
@@ -155,7 +155,7 @@ class Conv4d(_Conv):
     dimensions = 4
 
     def forward(self, input: AnyTensor) -> AnyTensor:
-        """Return :func:`sparseconv.functional.conv4d` of ``input``."""
+        """Return :func:`sparseconv.functional.convolution.dense` of ``input``."""
         return functional.conv4d(
             input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )

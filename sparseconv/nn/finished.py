@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from sparseconv import functional
 from sparseconv.errors import SparseConvTypeError
-from sparseconv.functional.finished import PackedWeight, finished_conv
+from sparseconv.functional.convolution.finished import PackedWeight, finished_conv
 from sparseconv.nn.conv import (
     Conv4d,
     InverseConv1d,

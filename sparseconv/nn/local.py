@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sparseconv import functional
+from sparseconv.core.geometry import Ints, make_geometry
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.geometry import Ints, make_geometry
 from sparseconv.tensor import SparseTensor
 
 Size = int | Sequence[int]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sparseconv import functional
-from sparseconv.functional.masks import check_normalize
-from sparseconv.geometry import Kind, make_geometry
+from sparseconv.core.geometry import Kind, make_geometry
+from sparseconv.functional.convolution.masks import check_normalize
 from sparseconv.nn.conv import _Conv
 from sparseconv.tensor import SparseTensor
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseconv import functional
 from sparseconv.functional.checks import Input
-from sparseconv.functional.pool import check_pooling
+from sparseconv.functional.pooling.pool import check_pooling
 from sparseconv.tensor import SparseTensor
 
 Size = int | Sequence[int]

@@ -9,8 +9,8 @@ from torch import nn
 
 from sparseconv import engines
 from sparseconv.functional import deform_conv, inverse_conv, subm_conv, subm_partial_conv
+from sparseconv.points.voxels import voxelize
 from sparseconv.tensor import SparseTensor
-from sparseconv.voxelize import voxelize
 
 SIDE, CHANNELS = 24, 32  # of the network's grid: small tensors take other ways
 

@@ -1,0 +1,118 @@
+"""Elementwise functions of features: those between the layers of nearly every network.
+
+The values are those of PyTorch's own functions, which run where there is little to do, on other
+devices and in graphs. Where there is much, the engine's run, with results in memory that has been
+used before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseconv import engines
+from sparseconv.autograd.rule import Rule
+from sparseconv.engines.memory import empty
+
+MUCH = 32768  # values, from which PyTorch's functions use several threads
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+def applied(function: Callable[..., Tensor], *operands: Any, **options: Any) -> Tensor:
+    """Return ``function(*operands, **options)`` of a function whose result has their dtype.
+
+    Args:
+        function: of PyTorch's, one that takes ``out``.
+        operands: tensors and numbers; the result has their common shape.
+        options: of the function.
+    """
+    tensors = [entry for entry in operands if isinstance(entry, Tensor)]
+    if not _is_much(tensors) or any(isinstance(entry, complex) for entry in operands):
+        return function(*operands, **options)
+    same = len(tensors) == len(operands) and len({entry.shape for entry in tensors}) == 1
+    if function is torch.add and same and not options:
+        return _Sum.call(*operands)
+    if torch.is_grad_enabled() and any(entry.requires_grad for entry in tensors):
+        return function(*operands, **options)
+    shape = torch.broadcast_shapes(*(entry.shape for entry in tensors))
+    return function(*operands, **options, out=empty(tuple(shape), tensors[0].dtype))
+
+
+def relu(features: Tensor) -> Tensor:
+    """Return ``max(features, 0)``."""
+    if not _is_much([features]):
+        return torch.relu(features)
+    return _Relu.call(features)
+
+
+def joined(columns: Sequence[Tensor]) -> Tensor:
+    """Return matrices ``[N, C_i]`` side by side."""
+    if not _is_much(columns):
+        return torch.cat(list(columns), dim=1)
+    return _Joined.call(*columns)
+
+
+class _Elementwise(Rule):
+    """A rule that PyTorch's transforms of functions follow too."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep nothing."""
+
+
+class _Sum(_Elementwise):
+    @staticmethod
+    def forward(left: Tensor, right: Tensor) -> Tensor:
+        return engines.for_tensor(left).add(left, right)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return grads[0], grads[0]
+
+
+class _Relu(_Elementwise):
+    @staticmethod
+    def forward(features: Tensor) -> Tensor:
+        return engines.for_tensor(features).relu(features)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (result,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a derivative of this derivative is wanted
+            return (torch.where(result > 0, grads[0], 0),)
+        return (engines.for_tensor(result).relu_gradient(grads[0], result),)
+
+
+class _Joined(_Elementwise):
+    @staticmethod
+    def forward(*columns: Tensor) -> Tensor:
+        return engines.for_tensor(columns[0]).join(columns)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.widths = [entry.shape[1] for entry in inputs]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            return torch.split(grads[0], ctx.widths, dim=1)
+        return engines.for_tensor(grads[0]).part(grads[0], ctx.widths)
+
+
+def _is_much(tensors: Sequence[Tensor]) -> bool:
+    """Return whether the engine should do it: plain CPU tensors of one dtype."""
+    first = tensors[0]
+    if first.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    if not all(entry.dtype == first.dtype and entry.device == first.device for entry in tensors):
+        return False
+    return first.dtype in _DTYPES and sum(entry.numel() for entry in tensors) >= MUCH

@@ -1,0 +1,1 @@
+"""Packed keys: index, look-ups, the site law."""

@@ -1,0 +1,1 @@
+"""Compiler, threads and vector instructions."""

@@ -1,0 +1,134 @@
+"""What the host side of the Numba engine shares: arrays to compute in, tasks over rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparseconv.engines.memory import empty, empty_array
+from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES
+from sparseconv.engines.protocol import wider
+
+Array = np.ndarray[Any, Any]
+
+CHUNK_ROWS = 16384  # sites or segments that one task takes
+# What a task takes at least where rows are shared out by the number of threads: to begin on
+# another thread and wait for the last takes about ten microseconds.
+LEAST = 1024  # rows of windows or segments
+LEAST_VALUES = 2**16  # values that are copied, added, scaled
+SHARES = 8  # tasks of each thread then: fewer would leave some waiting for the last
+
+
+def by_chunks(loop: Loop, count: int, *args: Any) -> None:
+    """Run a loop over ``count`` rows in chunks of ``CHUNK_ROWS``, in parallel."""
+    loop.run(count, CHUNK_ROWS, *args)
+
+
+def by_shares(loop: Loop, count: int, least: int, *args: Any) -> None:
+    """Run a loop over ``count`` rows or tiles, in parallel, a few tasks a thread.
+
+    A task takes ``least`` at least.
+    """
+    tasks = max(1, min(count // max(least, 1), SHARES * torch.get_num_threads()))
+    loop.run(count, max(1, -(-count // tasks)), *args)
+
+
+def rows_of(values: int, columns: int) -> int:
+    """Return how many rows of so many columns hold that many values, rounded up."""
+    return -(-values // max(columns, 1))
+
+
+def by_segments(loop: Loop, rows: tuple[Array, Array], *args: Any) -> None:
+    """Run a loop over segments, in parallel.
+
+    A task takes at least as many segments as hold ``LEAST`` rows on average.
+
+    Args:
+        loop: takes ``args`` behind the ``rows``.
+        rows: order ``[N]`` and starts ``[S + 1]`` of the segments.
+    """
+    order, starts = rows
+    count = len(starts) - 1
+    by_shares(loop, count, LEAST * count // max(len(order), count, 1), *rows, *args)
+
+
+def array(x: Tensor) -> Array:
+    """Return a contiguous array in a dtype to compute in: halves become float32."""
+    return contiguous(converted(x, wider(x.dtype)).numpy())
+
+
+def converted(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``x`` in a dtype, outside autograd; a copy lies in memory that was used before."""
+    x = x.detach()
+    return x if x.dtype == dtype else empty(tuple(x.shape), dtype).copy_(x)
+
+
+def computed_in(dtype: torch.dtype) -> np.dtype[Any]:
+    """Return NumPy's dtype of the numbers that :func:`array` gives."""
+    return np.dtype(np.float64 if dtype == torch.float64 else np.float32)
+
+
+def contiguous(x: Array) -> Array:
+    """Return the array, or a contiguous copy."""
+    if x.flags.c_contiguous or x.size < LEAST_VALUES:
+        return np.ascontiguousarray(x)
+    out = empty_array(x.shape, x.dtype)
+    _copy(x, out)
+    return out
+
+
+def copy(source: Tensor, target: Tensor) -> None:
+    """Write ``source`` to ``target``, of one shape and dtype."""
+    _copy(_bits(source), _bits(target))
+
+
+def _copy(source: Array, target: Array) -> None:
+    """Copy on all threads, which NumPy does not."""
+    torch.from_numpy(target).copy_(torch.from_numpy(source))
+
+
+def ranges(count: int, parts: int) -> Array:
+    """Return ``[parts, 2]``: ``count`` split into ranges of about equal length."""
+    ends = np.arange(parts + 1) * count // parts
+    return np.stack([ends[:-1], ends[1:]], axis=1)
+
+
+def columns_of(c_out: int, dtype: Any) -> tuple[int, int]:
+    """Return ``c_out`` rounded up to whole vectors, and the columns of a block: one or two."""
+    lanes = VECTOR_BYTES // dtype.itemsize
+    columns = -(-c_out // lanes) * lanes
+    return columns, lanes if columns % (2 * lanes) else 2 * lanes
+
+
+def without_padding(x: Tensor, columns: int) -> Tensor:
+    """Return the first ``columns`` of the last axis, in memory of their own.
+
+    A result must not be a view: autograd lets no function change a view in place that one of its
+    rules returned. So ``x`` is none either.
+    """
+    if x.shape[-1] == columns:
+        return x
+    out = empty((*x.shape[:-1], columns), x.dtype)
+    copy(x[..., :columns], out)
+    return out
+
+
+def padded(x: Tensor, columns: int) -> Tensor:
+    """Return ``x`` with zeros behind its last axis, up to ``columns``; no copy where it fits."""
+    x = x.detach()
+    if x.shape[-1] == columns:
+        return x
+    out = empty((*x.shape[:-1], columns), x.dtype)
+    copy(x, out[..., : x.shape[-1]])
+    _bits(out)[..., x.shape[-1] :] = 0
+    return out
+
+
+def _bits(x: Tensor) -> Array:
+    """Return the numbers of a tensor, or of halves the bits, which are only copied."""
+    bits: Array = (x.view(torch.int16) if x.itemsize == 2 else x).numpy()
+    return bits

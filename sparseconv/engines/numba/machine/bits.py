@@ -1,0 +1,88 @@
+"""Numbers of kernels that take bfloat16 as its bits, which Numba has no type for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba import types
+from numba.extending import overload
+from numpy import float32, uint16, uint32
+from torch import Tensor
+
+from sparseconv.engines.numba.machine.arrays import array, contiguous
+from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value
+
+Array = np.ndarray[Any, Any]
+
+
+def bits_or_numbers(x: Tensor) -> Array:
+    """Return a contiguous array: bits of bfloat16, float32 for float16, and others as they are."""
+    if x.dtype == torch.bfloat16:
+        return contiguous(x.detach().view(torch.uint16).numpy())
+    return array(x)
+
+
+def number(value: Any) -> Any:
+    """Return the number that ``value`` is, or that it is the bits of; inside of kernels."""
+    raise NotImplementedError
+
+
+def stored(value: Any, out: Any) -> Any:
+    """Return ``value`` as the array ``out`` holds it: a number or its bits; inside of kernels."""
+    raise NotImplementedError
+
+
+@overload(number)
+def _number(value):  # type: ignore[no-untyped-def]
+    if value == types.uint16:
+        return lambda value: uint32(uint32(value) << uint32(16)).view(float32)
+    return lambda value: value
+
+
+@overload(stored)
+def _stored(value, out):  # type: ignore[no-untyped-def]
+    if out.dtype != types.uint16:
+        return lambda value, out: value
+
+    def rounded(value, out):  # type: ignore[no-untyped-def]
+        word = float32(value).view(uint32)
+        # to nearest, ties to even; a NaN stays one
+        odd = (word >> uint32(16)) & uint32(1)
+        nearest = (word + uint32(0x7FFF) + odd) >> uint32(16)
+        nan = (word & uint32(0x7FFFFFFF)) > uint32(0x7F800000)
+        return uint16(0x7FC0 if nan else nearest)
+
+    return rounded
+
+
+def emitter_of(builder: Value, dtype: Any) -> Emitter:
+    """Return what computes with values of an array's dtype: bits of bfloat16 count as float32."""
+    return Emitter(builder, types.float32 if dtype == types.uint16 else dtype)
+
+
+def loaded(emitter: Emitter, dtype: Any, address: Value, vectors: int) -> list[Value]:
+    """Return vectors of numbers that lie side by side at ``address``, or their bits do."""
+    if dtype == types.uint16:
+        return [emitter.load_bfloat(address, vector) for vector in range(vectors)]
+    return [emitter.load(address, vector) for vector in range(vectors)]
+
+
+def kept(emitter: Emitter, dtype: Any, values: list[Value], address: Value, past: Value) -> None:
+    """Write vectors of numbers side by side at ``address``, or their bits, through the cache.
+
+    Numbers go past it unless ``past`` is 0; bits fill half a cache line at a time.
+    """
+    if dtype != types.uint16:
+        emitter.write(values, address, past)
+        return
+    for vector, value in enumerate(values):
+        emitter.store_bfloat(value, address, vector)
+
+
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
+def vector_bytes(values: Array) -> int:
+    """Return how many bytes of an array make a vector of numbers; inside of kernels."""
+    return VECTOR_BYTES // 2 if values.itemsize == 2 else VECTOR_BYTES

@@ -1,0 +1,163 @@
+"""Compiled loops: without the GIL, cached on disk, on one thread or on all of them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numba
+import numpy as np
+from filelock import FileLock
+
+from sparseconv.engines.numba.machine.launch import launch
+from sparseconv.engines.numba.machine.threads import on_all_threads
+
+KERNELS: list[_Compiled] = []
+# "contract" lets a product and a sum become one fused instruction and changes nothing else
+_OPTIONS = {
+    "nogil": True,
+    "fastmath": {"contract"},
+    "boundscheck": False,
+    "no_cfunc_wrapper": True,
+}
+
+
+def _jit(function: Callable[..., Any], **options: Any) -> Any:
+    """Return what Numba compiles a function to, kept on disk where there is room for it."""
+    try:
+        return numba.njit(cache=True, **_OPTIONS, **options)(function)
+    except RuntimeError:  # no folder to write a cache to
+        return numba.njit(**_OPTIONS, **options)(function)
+
+
+class _Compiled:
+    """A function that Numba compiles the first time that it meets a combination of dtypes."""
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        functools.update_wrapper(cast(Any, self), function)
+        self._dispatcher = _jit(function, **options)
+        KERNELS.append(self)
+
+    def compilations(self) -> int:
+        """Return how many variants this process compiled, rather than loaded from disk."""
+        return _misses(self._dispatcher)
+
+
+class Kernel(_Compiled):
+    """A compiled function that is called as it stands, on the calling thread."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._ready: set[tuple[Any, ...]] = set()
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the compiled function."""
+        kinds = tuple([_kind(entry) for entry in args])
+        if kinds not in self._ready:
+            with _alone(self._dispatcher):
+                self._dispatcher.compile(tuple(map(numba.typeof, args)))
+            self._ready.add(kinds)
+        return self._dispatcher(*args)
+
+
+class Loop(_Compiled):
+    """A compiled function that does a part of some work: of rows, tiles or whatever it counts.
+
+    Its first two parameters are the first of them and the one behind the last. It returns nothing,
+    and what it writes does not depend on how the work is shared out.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function, no_cpython_wrapper=True)  # only compiled code calls it
+        self._ready: dict[tuple[Any, ...], Callable[..., int]] = {}
+
+    def run(self, count: int, step: int, *args: Any) -> None:
+        """Run the function for all of ``count``, ``step`` at a time, on all threads.
+
+        Args:
+            count, step: of what the function counts; the last part may be smaller.
+            args: what the function takes behind its first two parameters.
+
+        Raises:
+            MemoryError: a part got no memory.
+        """
+        if count <= 0:
+            return
+        kinds = tuple([_kind(entry) for entry in args])
+        begin = self._ready.get(kinds)
+        if begin is None:
+            begin = self._ready[kinds] = self._compiled(args)
+        on_all_threads(lambda *team: begin(*team, count, step, args), -(-count // step))
+
+    def _compiled(self, args: tuple[Any, ...]) -> Callable[..., int]:
+        """Return what calls the function for all parts: both are compiled for these arguments."""
+        integer, kinds = numba.types.int64, tuple(map(numba.typeof, args))
+        own, through = (integer, integer, *kinds), (*(integer,) * 6, numba.typeof(args))
+        with _alone(self._dispatcher):
+            self._dispatcher.compile(own)
+        with _alone(_launch):
+            _launch.compile(through)
+        code = self._dispatcher.overloads[own]
+        address = code.library.get_pointer_to_function(code.fndesc.llvm_func_name)
+        # Numba need not look at the arguments again to know what was compiled for them
+        entry = _launch.overloads[through].entry_point
+        begin: Callable[..., int] = functools.partial(entry, address)
+        return begin
+
+
+def compilations() -> int:
+    """Return how many variants of all functions this process compiled."""
+    return sum(kernel.compilations() for kernel in KERNELS) + _misses(_launch)
+
+
+def _misses(dispatcher: Any) -> int:
+    return int(sum(dispatcher.stats.cache_misses.values()))
+
+
+def _kind(entry: Any) -> Any:
+    """Return what an argument's Numba type depends on: of an array the order in memory, too."""
+    if isinstance(entry, np.ndarray):
+        return entry.dtype, entry.ndim, entry.flags.num
+    return type(entry)
+
+
+_launch = _jit(launch)
+
+
+@contextmanager
+def _alone(dispatcher: Any) -> Iterator[None]:
+    """Let no other process write to the folder of compiled code meanwhile.
+
+    Numba's cache on disk hands out file names by counting the variants that it finds, so two
+    processes that compile at the same moment can overwrite each other's code. A lock beside the
+    cache makes them take turns; a process that only loads waits for no longer than a load takes.
+    """
+    if dispatcher.stats.cache_path is None:
+        yield
+        return
+    folder = Path(dispatcher.stats.cache_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "sparseconv.lock"):
+        _drop_outdated(folder)
+        yield
+
+
+@functools.cache
+def _drop_outdated(folder: Path) -> None:
+    """Delete compiled code of other sources than these; with the lock.
+
+    Numba looks at the file of a kernel alone, but the helpers that it calls are compiled into it.
+    """
+    sources = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        sources.update(path.read_bytes())
+    stamp = folder / "sparseconv.sources"
+    if stamp.exists() and stamp.read_text(encoding="ascii") == sources.hexdigest():
+        return
+    for path in folder.glob("*.nb[ic]"):
+        path.unlink()
+    stamp.write_text(sources.hexdigest(), encoding="ascii")

@@ -1,0 +1,1 @@
+"""Sparse products and their gradients."""

@@ -1,0 +1,1 @@
+"""Sums, statistics and elementwise functions of rows."""

@@ -1,0 +1,102 @@
+"""Kernels of the Numba engine for chunks of rows: their sums, alone and with scaled rows.
+
+The columns of a row are taken together, four vectors at most, so that memory is walked in one run.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba.extending import intrinsic
+
+from sparseconv.engines.numba.machine.bits import number
+from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses, large
+
+Array = np.ndarray[Any, Any]
+SUMS = 4  # vectors that are added up beside each other, so that none waits for the one before
+
+
+@Loop
+def chunk_sums(first: int, last: int, values: Array, chunk: int, sums: Array) -> None:
+    """Write the sums of chunks ``first`` to ``last`` of rows to ``sums`` ``[chunks, C]``.
+
+    ``values`` ``[N, C]`` may be bits of bfloat16.
+    """
+    for place in range(first, last):
+        total = sums[place]
+        total[:] = 0
+        for row in range(place * chunk, min((place + 1) * chunk, values.shape[0])):
+            for column in range(len(total)):
+                total[column] += number(values[row, column])
+
+
+def _scale_and_sum(vectors: int) -> Callable[..., None]:
+    """Return the emitter of: multiply rows of some vectors by their factors, and sum them."""
+    together = SUMS // vectors  # rows
+
+    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
+        emitter = Emitter(builder, signature.args[0].dtype)
+        _, x, stride, factor, out, past, total, first, last = args
+        sums = [emitter.zeros()] * SUMS
+        for count in (together, 1):
+            with emitter.loop(first, last, count, sums) as rows:
+                for place in range(count):
+                    row = emitter.plus(rows.number, place)
+                    offset = builder.mul(row, stride)
+                    scale = emitter.broadcast(emitter.plus(factor, row, emitter.size))
+                    source = builder.add(x, offset)
+                    values = [emitter.load(source, vector) for vector in range(vectors)]
+                    scaled = [builder.fmul(value, scale) for value in values]
+                    emitter.write(scaled, builder.add(out, offset), past)
+                    for vector, value in enumerate(values, place * vectors):
+                        rows.values[vector] = builder.fadd(rows.values[vector], value)
+            first, sums = rows.number, rows.values
+        for vector in range(vectors):
+            emitter.store(functools.reduce(builder.fadd, sums[vector::vectors]), total, vector)
+
+    return emit
+
+
+@intrinsic
+def _one(typing, like, x, stride, factor, out, past, total, first, last):
+    return addresses(_scale_and_sum(1), like, (x, stride, factor, out, past, total, first, last))
+
+
+@intrinsic
+def _two(typing, like, x, stride, factor, out, past, total, first, last):
+    return addresses(_scale_and_sum(2), like, (x, stride, factor, out, past, total, first, last))
+
+
+@intrinsic
+def _four(typing, like, x, stride, factor, out, past, total, first, last):
+    return addresses(_scale_and_sum(4), like, (x, stride, factor, out, past, total, first, last))
+
+
+@Loop
+def scale_and_sum(
+    first: int, last: int, values: Array, factor: Array, chunk: int, out: Array, sums: Array
+) -> None:
+    """Write the rows of some chunks times their factors to ``out``, and each chunk's sum.
+
+    ``values`` and ``out`` are ``[N, C]`` in whole vectors, ``factor`` ``[N, 1]``, ``chunk`` the
+    number of rows of a chunk, ``first`` and ``last`` chunks, ``sums`` ``[chunks, C]``.
+    """
+    x, y, scale, past = values.ctypes.data, out.ctypes.data, factor.ctypes.data, large(out)
+    step, width = values.strides[0], values.shape[1] * values.itemsize
+    for place in range(first, last):
+        begin, end = place * chunk, min((place + 1) * chunk, values.shape[0])
+        total = sums.ctypes.data + place * width
+        fours = width // (4 * VECTOR_BYTES) * 4 * VECTOR_BYTES
+        for byte in range(0, fours, 4 * VECTOR_BYTES):
+            _four(values, x + byte, step, scale, y + byte, past, total + byte, begin, end)
+        if width & 2 * VECTOR_BYTES:
+            two = x + fours, step, scale, y + fours, past, total + fours, begin, end
+            _two(values, *two)
+        if width & VECTOR_BYTES:
+            last_one = width - VECTOR_BYTES
+            one = x + last_one, step, scale, y + last_one, past, total + last_one, begin, end
+            _one(values, *one)

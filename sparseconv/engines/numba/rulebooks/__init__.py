@@ -1,0 +1,1 @@
+"""Pairs by merging keys, and the order in which products walk them."""

@@ -1,0 +1,275 @@
+"""The rulebooks of the Numba engine, and the order in which its products walk them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.packing import Packing
+from sparseconv.core.rulebook import Rulebook
+from sparseconv.engines.memory import empty_array
+from sparseconv.engines.numba.keys import kernels as numba_sites
+from sparseconv.engines.numba.keys.index import box, table
+from sparseconv.engines.numba.keys.sort import sort_apart
+from sparseconv.engines.numba.machine.arrays import (
+    CHUNK_ROWS,
+    LEAST,
+    SHARES,
+    by_chunks,
+    by_shares,
+)
+from sparseconv.engines.numba.products import tiles as products
+from sparseconv.engines.numba.rulebooks import merge as kernels
+from sparseconv.engines.numba.windows.sums import AHEAD, WindowRows, order_tiles
+from sparseconv.engines.protocol import Index
+from sparseconv.engines.torch import engine as torch_engine
+
+Array = np.ndarray[Any, Any]
+
+TILE_ROWS = 128  # places of a tile
+SPAN = 4  # tiles that are taken together where there are enough of them
+ORDER = "numba order"  # under which a rulebook keeps the row at each place of its output
+MERGE_CELLS = 48  # kernel cells searched at once: bounds the scratch memory; a multiple of 3
+
+
+@dataclass(frozen=True, eq=False)
+class TiledPairs:
+    """Pairs in ascending order of their output places, and where each tile of places begins.
+
+    A place is a row, or where the sites are in no order, the place that the row would have in that
+    of their keys: so a tile's rows are near each other in space, and share the rows that they read.
+
+    Attributes:
+        in_rows, out_rows, out_places: int32 ``[P]``.
+        starts: int64 ``[K, T + 1]``.
+        order: int64 ``[n_out]``, the row at each place; without entries where that is the place.
+        unreached: int64, ascending: the rows of the output without a pair, where no row has more
+            than one; else None.
+    """
+
+    in_rows: Array
+    out_rows: Array
+    out_places: Array
+    starts: Array
+    order: Array
+    unreached: Array | None
+
+
+def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
+    """Return the pairs by merging ascending keys.
+
+    A submanifold rulebook is its own mirror image: the pairs of cell ``K - 1 - k`` are those of
+    cell ``k`` swapped, in the same order, so only the first half is searched, and the centre is
+    every site with itself.
+    """
+    packing = fine.packing.guarded(_guard(fine.packing, coarse.packing, geometry))
+    samples = coarse.packing.upper[0] - fine.packing.lower[0] + 1
+    if packing is None or samples * packing.weights[0] >= 2**63:  # 64 bits hold no such key
+        return torch_engine.build_rulebook(fine, coarse, geometry)
+    keys, bases, shifts = _merge_keys(fine, coarse, packing, geometry)
+    mirrored = geometry.kind is Kind.SUBMANIFOLD and fine is coarse
+    cells = len(shifts) // 2 if mirrored else len(shifts)
+    blocks = [
+        _Block(keys, bases, shifts[number : min(number + MERGE_CELLS, cells)], geometry)
+        for number in range(0, cells, MERGE_CELLS)
+    ]
+    counts = [count for block in blocks for count in block.totals]
+    if mirrored:
+        counts = [*counts, fine.keys.numel(), *counts[::-1]]
+    splits = [0, *itertools.accumulate(counts)]
+    rows = empty_array((2, splits[-1]), np.int32)
+    orders = [
+        np.empty(0, np.int64) if index.order is None else index.order.numpy()
+        for index in (fine, coarse)
+    ]
+    first = 0
+    for block in blocks:
+        places = splits[first : first + block.size]
+        mirror = [-1] * block.size
+        if mirrored:
+            mirror = [splits[len(shifts) - 1 - first - cell] for cell in range(block.size)]
+        block.write(places, mirror, orders, rows)
+        first += block.size
+    if mirrored:
+        centre = orders[0] if orders[0].size else np.arange(fine.keys.numel())
+        rows[:, splits[cells] : splits[cells + 1]] = centre
+    in_rows, out_rows = torch.from_numpy(rows)
+    sizes = fine.keys.numel(), coarse.keys.numel()
+    rulebook = Rulebook(in_rows, out_rows, tuple(splits), *sizes)
+    # of both sides, the pairs of a cell are in the order of the keys
+    rulebook.transposed_layouts[ORDER], rulebook.layouts[ORDER] = orders
+    return rulebook
+
+
+def _guard(fine: Packing, coarse: Packing, geometry: Geometry) -> int:
+    """Return how far outside the fine box the layer looks for sites."""
+    below, above = [0], [0]
+    axes = zip(
+        *(fine.lower[1:], fine.upper[1:], coarse.lower[1:], coarse.upper[1:]),
+        *(geometry.kernel_size, geometry.stride, geometry.padding, geometry.dilation),
+        strict=True,
+    )
+    for low, high, first, last, size, stride, padding, dilation in axes:
+        below.append(low - (first * stride - padding))
+        above.append(last * stride - padding + (size - 1) * dilation - high)
+    return max(*below, *above)
+
+
+def _merge_keys(
+    fine: Index, coarse: Index, packing: Packing, geometry: Geometry
+) -> tuple[Array, Array, Array]:
+    """Return the fine keys with sentinels, a base per coarse site, and a shift per kernel cell.
+
+    The fine key that a coarse site meets at a kernel cell is the sum of base and shift.
+    """
+    weights = _padded(packing.weights)
+    sizes, stride, padding, dilation = table(geometry).tolist()
+    n = fine.keys.numel()
+    keys = empty_array(n + kernels.SENTINELS, np.int64)
+    keys[n:] = 2**63 - 1
+    if packing is fine.packing:
+        keys[:n] = fine.keys.numpy()
+    else:
+        _project(fine, weights, 0, keys[:n])
+    same = fine is coarse and max(geometry.stride) == 1
+    bases = keys[:n]
+    if not same:
+        origins = [box(index.packing)[0].tolist() for index in (fine, coarse)]
+        factors = [1, *stride]
+        bases = empty_array(coarse.keys.numel(), np.int64)
+        moved = sum(
+            (low * factor - base) * weight
+            for base, low, factor, weight in zip(*origins, factors, weights, strict=True)
+        )
+        _project(coarse, [f * w for f, w in zip(factors, weights, strict=True)], moved, bases)
+    shifts = [-sum(cells * weight for cells, weight in zip(padding, weights[1:], strict=True))]
+    for size, step, weight in zip(sizes, dilation, weights[1:], strict=True):
+        shifts = [shift + cell * step * weight for shift in shifts for cell in range(size)]
+    return keys, bases, np.array([_wrapped(shift) for shift in shifts], np.int64)
+
+
+def _padded(weights: tuple[int, ...]) -> tuple[int, ...]:
+    """Return five weights: those of missing axes are put in behind the batch."""
+    return weights[0], *(weights[0],) * (5 - len(weights)), *weights[1:]
+
+
+def _project(index: Index, weights: Sequence[int], constant: int, out: Array) -> None:
+    """Write ``constant + places . weights`` per site, modulo 2^64."""
+    keys, (_, _, radix) = index.keys.numpy(), box(index.packing)
+    wrapped = np.array([_wrapped(weight) for weight in weights], np.int64)
+    start = _wrapped(constant)
+    by_shares(numba_sites.project, keys.size, LEAST, keys, radix, wrapped, start, out)
+
+
+def _wrapped(value: int) -> int:
+    """Return the signed 64-bit integer that equals ``value`` modulo 2^64."""
+    return (int(value) + 2**63) % 2**64 - 2**63
+
+
+class _Block:
+    """The pairs of some kernel cells: found chunk by chunk, then put into their place."""
+
+    def __init__(self, keys: Array, bases: Array, shifts: Array, geometry: Geometry) -> None:
+        self.size = len(shifts)
+        shares = SHARES * torch.get_num_threads()
+        step = max(1, min(CHUNK_ROWS, max(LEAST, -(-bases.size // shares))))
+        chunks = -(-bases.size // step)
+        self._scratch = empty_array((2, self.size, bases.size), np.int32)
+        self._counts = np.zeros((self.size, chunks), np.int64)
+        # cells whose keys follow each other are merged three at a time
+        threes = 0
+        if geometry.kernel_size[-1] == 3 and geometry.dilation[-1] == 1:
+            threes = self.size // 3
+        runs, cells = shifts[: 3 * threes : 3].copy(), shifts[3 * threes :].copy()
+        fine, coarse = self._scratch
+
+        near, rest = slice(3 * threes), slice(3 * threes, None)
+        for loop, moves, own in (
+            (kernels.merge_runs, runs, near),
+            (kernels.merge_cells, cells, rest),
+        ):
+            if moves.size:
+                found = fine[own], coarse[own], self._counts[own]
+                loop.run(bases.size, step, keys, bases, moves, step, *found)
+        self._step = step
+        self.totals = self._counts.sum(axis=1).tolist()
+
+    def write(self, starts: list[int], mirror: list[int], orders: list[Array], rows: Array) -> None:
+        """Write the fine and coarse rows of each cell from its start on, and to its mirror."""
+        places = np.array(starts, np.int64), np.array(mirror, np.int64)
+        found = self._scratch, self._step, self._counts
+        kernels.collect.run(2 * self.size, 1, *found, *places, *orders, *rows)
+
+
+def tiled_pairs(rulebook: Rulebook) -> TiledPairs:
+    """Return the pairs in tile order: derived once per direction and kept on the rulebook."""
+    layout: TiledPairs | None = rulebook.layouts.get("numba")
+    if layout is None:
+        layout = rulebook.layouts["numba"] = _tile(rulebook)
+    return layout
+
+
+def window_rows(rulebook: Rulebook) -> WindowRows:
+    """Return the pairs by output place: derived once per direction and kept on the rulebook."""
+    layout: WindowRows | None = rulebook.layouts.get("numba windows")
+    if layout is None:
+        tiled, pairs = tiled_pairs(rulebook), rulebook.num_pairs
+        rows = empty_array(pairs + AHEAD, np.int32)
+        rows[pairs:] = 0
+        cells, starts = empty_array(pairs, np.int32), np.zeros(rulebook.n_out + 1, np.int64)
+        source = tiled.in_rows, tiled.out_places, tiled.starts, TILE_ROWS
+        order_tiles.run(tiled.starts.shape[1] - 1, 1, *source, rows, cells, starts)
+        layout = rulebook.layouts["numba windows"] = WindowRows(rows, cells, starts, tiled.order)
+    return layout
+
+
+def _tile(rulebook: Rulebook) -> TiledPairs:
+    in_rows, out_rows = rulebook.in_rows.numpy(), rulebook.out_rows.numpy()
+    ranges = list(itertools.pairwise(rulebook.splits))
+    order = rulebook.layouts.get(ORDER)
+    if order is None:  # not of the function above
+        order = np.empty(0, np.int64)
+        if not all(numba_sites.ascends(out_rows, start, end) for start, end in ranges):
+            in_rows, out_rows = _by_output(in_rows, out_rows, ranges)
+    places = _places(out_rows, order) if order.size else out_rows
+    tiles = -(-rulebook.n_out // TILE_ROWS)
+    starts = np.empty((len(ranges), tiles + 1), np.int64)
+    cells = np.array(ranges, np.int64).reshape(-1, 2)
+    products.tile_starts.run(len(ranges), 1, places, cells, TILE_ROWS, starts)
+    return TiledPairs(
+        in_rows, out_rows, places, starts, order, _unreached(out_rows, rulebook.n_out)
+    )
+
+
+def _unreached(rows: Array, count: int) -> Array | None:
+    """Return which of ``count`` rows are not in ``rows``, where none occurs twice; else None."""
+    if rows.size > count:
+        return None
+    reached = np.zeros(count, bool)
+    reached[rows] = True
+    missing: Array = np.flatnonzero(~reached)
+    return missing if missing.size == count - rows.size else None
+
+
+def _places(rows: Array, order: Array) -> Array:
+    """Return the place of each row in ``order``."""
+    inverse, places = empty_array(order.size, np.int32), empty_array(rows.size, np.int32)
+    by_chunks(numba_sites.invert, order.size, order, inverse)
+    by_chunks(numba_sites.take, rows.size, inverse, rows, places)
+    return places
+
+
+def _by_output(
+    in_rows: Array, out_rows: Array, ranges: list[tuple[int, int]]
+) -> tuple[Array, Array]:
+    """Return the pairs of each cell in ascending order of their output rows."""
+    pairs = out_rows.astype(np.int64) << 32 | in_rows
+    bits = 32 + (int(out_rows.max()) if len(out_rows) else 0).bit_length()
+    sort_apart(pairs, np.array(ranges, np.int64), 32, bits)
+    return pairs.astype(np.int32), (pairs >> 32).astype(np.int32)

@@ -1,0 +1,1 @@
+"""The plain engine: PyTorch's own operators, on any device."""

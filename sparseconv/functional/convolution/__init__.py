@@ -1,0 +1,1 @@
+"""Convolutions: regular, submanifold, inverse, partial, deformable, locally connected."""

@@ -1,0 +1,140 @@
+"""Convolution and what follows it - bias, sum, ReLU - in one pass over the output's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseconv import engines
+from sparseconv.core.dispatch import dispatched, implements
+from sparseconv.engines import Finish
+from sparseconv.functional.convolution.conv import (
+    Planner,
+    conv4d,
+    inverse_conv,
+    plan_conv,
+    plan_conv_transpose,
+    plan_inverse,
+    plan_subm,
+    subm_conv,
+)
+from sparseconv.functional.precision import lowered
+from sparseconv.tensor import SparseTensor
+
+PLANNERS: dict[Callable[..., Any], Planner] = {
+    subm_conv: plan_subm,
+    torch.conv1d: plan_conv(1),
+    torch.conv2d: plan_conv(2),
+    torch.conv3d: plan_conv(3),
+    conv4d: plan_conv(4),
+    torch.conv_transpose1d: plan_conv_transpose(1),
+    torch.conv_transpose2d: plan_conv_transpose(2),
+    torch.conv_transpose3d: plan_conv_transpose(3),
+    inverse_conv: plan_inverse,
+}
+
+
+class PackedWeight:
+    """A layer's weight as an engine's products take it, packed once for each state of the weight.
+
+    A copy of it, pickled or deep, starts empty.
+    """
+
+    def __init__(self) -> None:
+        self._source: Tensor | None = None  # kept, so that no other tensor takes its identity
+        self._state: tuple[Any, ...] = ()
+        self._packed: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the packed numbers behind: they belong to one engine and one tensor."""
+        return PackedWeight, ()
+
+    def get(self, source: Tensor, weight: Tensor) -> Any:
+        """Return ``weight``, packed for the engine of its device.
+
+        Args:
+            source: the parameter; whether it has changed decides whether to pack again.
+            weight: ``[K, G, c_in, c_out]``, made of it.
+        """
+        name = engines.chosen(weight)
+        version = 0 if source.is_inference() else source._version
+        state = (name, weight.dtype, weight.device, source.data_ptr(), version)
+        if source is not self._source or state != self._state:
+            self._packed = engines.get(name).pack(weight)
+            self._source, self._state = source, state
+        return self._packed
+
+
+@dispatched
+def finished_conv(
+    input: Tensor,
+    function: Callable[..., Any],
+    weight: Tensor,
+    bias: Tensor | None,
+    options: dict[str, Any],
+    packed: PackedWeight,
+    other: Any = None,
+    relu: bool = False,
+) -> Tensor:
+    """Return ``relu(function(input, weight, bias, **options) + other)``.
+
+    On sparse input, where no gradient is asked for, the sums stay in the cache until they are
+    finished. The sites are those of ``function``, or the union with the sites of ``other``.
+
+    Args:
+        input: ``[B, C_in, *spatial]``, a SparseTensor or dense.
+        function: a convolution of PyTorch or of this library, a key of ``PLANNERS``.
+        weight, bias, options: its arguments.
+        packed: keeps the packed weight from call to call.
+        other: what to add, None for nothing.
+        relu: whether negative results become 0.
+    """
+    result: Tensor = _added(function(input, weight, bias, **options), other, relu)
+    return result
+
+
+@implements(finished_conv)
+def _sparse_finished_conv(
+    input: SparseTensor,
+    function: Callable[..., Any],
+    weight: Tensor,
+    bias: Tensor | None,
+    options: dict[str, Any],
+    packed: PackedWeight,
+    other: Any = None,
+    relu: bool = False,
+) -> Any:
+    if torch.compiler.is_compiling() or _wants_gradient(input, weight, bias, other):
+        y = function(input, weight, bias, **options)
+        return _added(y, other, relu)
+    plan = PLANNERS[function](input, weight, bias, **options)
+    features, ordered = lowered(input.features), lowered(plan.weight)
+    channels = ordered.shape[1] * ordered.shape[3]
+    rows = None
+    if isinstance(other, SparseTensor) and other.sites is plan.sites:
+        fits = other.channels == channels and other.dtype == features.dtype
+        rows = other.features.contiguous() if fits else None
+    at_once = other is None or rows is not None
+    finish = Finish(None if bias is None else lowered(bias), rows, relu and at_once)
+    engine = engines.for_tensor(features)
+    out = engine.finished_product(features, packed.get(weight, ordered), plan.rulebook, finish)
+    y = SparseTensor.on_sites(out, plan.sites)
+    if at_once:
+        return y
+    return _added(y, other, relu)
+
+
+def _wants_gradient(*tensors: Any) -> bool:
+    """Return whether any of the tensors takes part in a derivative."""
+    return torch.is_grad_enabled() and any(
+        getattr(tensor, "requires_grad", False) for tensor in tensors
+    )
+
+
+def _added(y: Any, other: Any, relu: bool) -> Any:
+    """Return ``relu(y + other)`` by the functions one after the other, for either kind."""
+    y = y if other is None else y + other
+    return torch.relu(y) if relu else y

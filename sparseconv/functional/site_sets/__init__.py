@@ -1,0 +1,1 @@
+"""Functions that change which sites are active, or where they lie."""

@@ -1,0 +1,130 @@
+"""Functions that move values without changing them: flatten, pad, shuffle channels into space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparseconv.autograd.merging import place_rows
+from sparseconv.core.dispatch import implements
+from sparseconv.core.geometry import plain
+from sparseconv.errors import (
+    SparseConvNotImplementedError,
+    SparseConvTypeError,
+    SparseConvValueError,
+)
+from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
+from sparseconv.tensor import SparseTensor
+
+
+@implements(
+    torch.flatten,
+    meaning="the (B, C) tensor of a SparseTensor of spatial extent 1, as after global pooling",
+    law="a sample without sites gives 0",
+)
+def _sparse_flatten(input: SparseTensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    if (start_dim, end_dim % input.ndim) != (1, input.ndim - 1):
+        raise SparseConvValueError(
+            f"start_dim, end_dim: a SparseTensor flattens from 1 to -1, got {start_dim}, {end_dim}"
+        )
+    if any(size != 1 for size in input.spatial_shape):
+        raise SparseConvNotImplementedError(
+            f"flatten: has a sparse meaning for a spatial extent of 1 alone, got "
+            f"{input.spatial_shape}; pool globally first, or use x.dense().flatten(1)"
+        )
+    return input.dense().flatten(1)
+
+
+@implements(
+    F.pad,
+    meaning="a larger extent by rings of inactive sites (mode 'constant', value 0)",
+    law="an inactive site counts 0; other modes and values would make sites active",
+)
+def _sparse_pad(
+    input: SparseTensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> SparseTensor:
+    axes = input.ndim - 2
+    if mode != "constant" or value not in (None, 0):
+        raise SparseConvNotImplementedError(
+            f"pad: mode={mode!r} with value={value} would make sites active; pad by zeros, or use "
+            f"x.dense()"
+        )
+    if not isinstance(pad, list | tuple) or not all(isinstance(n, int) for n in map(plain, pad)):
+        raise SparseConvTypeError(f"pad: must be a sequence of ints, got {pad!r}")
+    if len(pad) % 2 or len(pad) > 2 * axes:
+        raise SparseConvValueError(
+            f"pad: must hold pairs (low, high) for at most {axes} axes, last axis first, got {pad}"
+        )
+    if any(amount < 0 for amount in pad):
+        raise SparseConvValueError(
+            f"pad: must not be negative, got {tuple(pad)}; sparseconv.crop cuts an extent"
+        )
+    low = [0] * axes
+    shape = list(input.spatial_shape)
+    for number in range(len(pad) // 2):
+        low[-1 - number] = pad[2 * number]
+        shape[-1 - number] += pad[2 * number] + pad[2 * number + 1]
+    coords = input.coords + input.coords.new_tensor([0, *low])
+    sites = sites_from_coords(coords, shape, input.batch_size, input.sites.lower)
+    # a copy, as the dense one is: what is written into it in place must not reach the input
+    return SparseTensor.on_sites(input.features.clone(), sites)
+
+
+@implements(
+    F.pixel_shuffle,
+    torch.pixel_shuffle,
+    meaning="channels (C r^2) of each site become r by r sites of C channels",
+    law="every site that an input reaches",
+)
+def _sparse_pixel_shuffle(input: SparseTensor, upscale_factor: int) -> SparseTensor:
+    r = _checked_factor(input, upscale_factor, "upscale_factor")
+    if input.channels % (r * r):
+        raise SparseConvValueError(
+            f"upscale_factor: its square {r * r} must divide the {input.channels} channels"
+        )
+    corners = torch.cartesian_prod(*[torch.arange(r, device=input.device)] * 2).reshape(-1, 2)
+    spatial = input.coords[:, None, 1:] * r + corners
+    batch = input.coords[:, None, :1].expand(-1, r * r, -1)
+    coords = torch.cat([batch, spatial], dim=2).flatten(0, 1)
+    shape = tuple(size * r for size in input.spatial_shape)
+    lower = tuple(low * r for low in input.sites.lower)
+    sites, groups = grouped_sites(coords, shape, input.batch_size, lower)
+    rows = input.features.unflatten(1, (-1, r * r)).transpose(1, 2).flatten(0, 1)
+    return SparseTensor.on_sites(rows[groups.order], sites)
+
+
+@implements(
+    F.pixel_unshuffle,
+    torch.pixel_unshuffle,
+    meaning="r by r sites of C channels become one site of C r^2 channels",
+    law="sites as of a convolution; an inactive site counts 0",
+)
+def _sparse_pixel_unshuffle(input: SparseTensor, downscale_factor: int) -> SparseTensor:
+    r = _checked_factor(input, downscale_factor, "downscale_factor")
+    if any(size % r for size in input.spatial_shape):
+        raise SparseConvValueError(
+            f"downscale_factor: {r} must divide the spatial shape {input.spatial_shape}"
+        )
+    coords = input.coords.long()
+    coarse = torch.cat([coords[:, :1], coords[:, 1:].div(r, rounding_mode="floor")], dim=1)
+    shape = tuple(size // r for size in input.spatial_shape)
+    lower = tuple(low // r for low in input.sites.lower)
+    sites, groups = grouped_sites(coarse, shape, input.batch_size, lower)
+    corner = coords[:, 1:] - coarse[:, 1:] * r
+    place = (groups.site_of_row * r + corner[:, 0]) * r + corner[:, 1]
+    rows = input.features.new_zeros(sites.num_sites * r * r, input.channels)
+    cells = place_rows(input.features, place, rows).unflatten(0, (-1, r * r))
+    return SparseTensor.on_sites(cells.transpose(1, 2).flatten(1), sites)
+
+
+def _checked_factor(input: SparseTensor, factor: int, name: str) -> int:
+    if input.ndim != 4:
+        raise SparseConvValueError(
+            f"input: pixel shuffling takes 2 spatial axes, got {input.ndim - 2}"
+        )
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
+        raise SparseConvValueError(f"{name}: must be an int of at least 1, got {factor!r}")
+    return factor

@@ -1,0 +1,197 @@
+"""Interpolation to another extent: nearest and linear, at the sites that an input reaches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparseconv.autograd.segments import segment_gather, segment_sum
+from sparseconv.core.dispatch import implements
+from sparseconv.core.geometry import Ints, entries_of, plain
+from sparseconv.errors import (
+    SparseConvNotImplementedError,
+    SparseConvTypeError,
+    SparseConvValueError,
+)
+from sparseconv.functional.precision import widened
+from sparseconv.sites.coordinates import INT32, grouped_sites
+from sparseconv.tensor import SparseTensor
+
+_NEAREST = ("nearest", "nearest-exact")
+_LINEAR = {"linear": 1, "bilinear": 2, "trilinear": 3}
+
+
+class _Taps(NamedTuple):
+    """Which inputs the outputs of one axis read, pair by pair, in ascending order of the inputs.
+
+    Attributes:
+        outputs: int64 ``[P]``.
+        weights: ``[P]``, none of them 0.
+        starts: int64 ``[L + 1]``, where the pairs of each input begin.
+    """
+
+    outputs: Tensor
+    weights: Tensor
+    starts: Tensor
+
+
+@implements(
+    F.interpolate,
+    meaning="nearest or linear interpolation to another extent",
+    law="an inactive site counts 0; an output is active where an active input has a weight in it",
+)
+def _sparse_interpolate(
+    input: SparseTensor,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> SparseTensor:
+    axes = input.ndim - 2
+    _check_mode(mode, axes, align_corners, antialias)
+    if min(input.sites.lower, default=0) < 0:
+        raise SparseConvValueError("input: no interpolation of sites at negative coordinates")
+    target, scales = _target(input.spatial_shape, size, scale_factor, bool(recompute_scale_factor))
+    taps = []
+    for length, out, scale in zip(input.spatial_shape, target, scales, strict=True):
+        if mode in _NEAREST:
+            taps.append(_nearest(length, out, scale, mode))
+        else:
+            taps.append(_linear(length, out, scale, bool(align_corners)))
+    input = widened(input, "interpolate")
+    return _spread(input, target, [_on(tap, input.device) for tap in taps])
+
+
+def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps]) -> SparseTensor:
+    """Return the sum of weighted inputs at every output site that one of them reaches."""
+    order = input.sites.index.order
+    if order is None:
+        order = torch.arange(input.num_sites, device=input.device)
+    # the pairs come in ascending order of their input sites, whatever the order of the rows
+    coords = input.coords.long()
+    place = coords[order]
+    rows, weights, columns = order, None, [place[:, 0]]
+    for axis, tap in enumerate(taps):
+        inputs = place[:, 1 + axis]
+        first = tap.starts[inputs]
+        counts = tap.starts[inputs + 1] - first
+        owner = torch.repeat_interleave(counts)
+        begin = torch.nn.functional.pad(counts.cumsum(0), (1, 0))[:-1]
+        entry = torch.arange(owner.numel(), device=owner.device) - begin[owner] + first[owner]
+        columns = [column[owner] for column in columns] + [tap.outputs[entry]]
+        weights = tap.weights[entry] if weights is None else weights[owner] * tap.weights[entry]
+        place, rows = place[owner], rows[owner]
+    sites, groups = grouped_sites(torch.stack(columns, dim=1), target, input.batch_size)
+    by_row = torch.sort(rows, stable=True)
+    starts = torch.searchsorted(
+        by_row.values, torch.arange(input.num_sites + 1, device=input.device)
+    )
+    spread = segment_gather(input.features, by_row.indices, starts, rows)
+    if weights is not None:
+        spread = spread * weights.to(spread.dtype)[:, None]
+    return SparseTensor.on_sites(
+        segment_sum(spread, groups.order, groups.starts, groups.site_of_row), sites
+    )
+
+
+def _nearest(length: int, out: int, scale: float | None, mode: str) -> _Taps:
+    """Return the one input of each output, by torch's own rounding: a ramp, resampled by it."""
+    ramp = torch.arange(length, dtype=torch.float64)[None, None]
+    if length == 0:
+        inputs = ramp.new_zeros(0)
+    elif scale is None:
+        inputs = F.interpolate(ramp, size=out, mode=mode)
+    else:
+        inputs = F.interpolate(ramp, scale_factor=scale, mode=mode, recompute_scale_factor=False)
+    source = inputs.flatten().long()
+    return _sorted_taps(source, torch.arange(source.numel()), torch.ones_like(source), length)
+
+
+def _linear(length: int, out: int, scale: float | None, align_corners: bool) -> _Taps:
+    """Return the two inputs around each output and their weights."""
+    out = out if length else 0
+    outputs = torch.arange(out, dtype=torch.float64)
+    if align_corners:
+        place = outputs * ((length - 1) / (out - 1) if out > 1 else 0.0)
+    else:
+        step = length / out if scale is None else 1 / scale
+        place = ((outputs + 0.5) * step - 0.5).clamp(min=0)
+    left = place.floor().long().clamp(max=length - 1)
+    right = (left + 1).clamp(max=length - 1)
+    share = (place - left).clamp(0, 1)
+    # at the high end both are the last input
+    share = torch.where(right > left, share, 0)
+    inputs, weights = torch.cat([left, right]), torch.cat([1 - share, share])
+    keep = weights > 0
+    return _sorted_taps(inputs[keep], torch.arange(out).repeat(2)[keep], weights[keep], length)
+
+
+def _sorted_taps(inputs: Tensor, outputs: Tensor, weights: Tensor, length: int) -> _Taps:
+    order = torch.argsort(inputs, stable=True)
+    starts = torch.searchsorted(inputs[order], torch.arange(length + 1))
+    return _Taps(outputs[order], weights[order], starts)
+
+
+def _on(taps: _Taps, device: torch.device) -> _Taps:
+    return _Taps(*(part.to(device) for part in taps))
+
+
+def _check_mode(mode: str, axes: int, align_corners: bool | None, antialias: bool) -> None:
+    if not isinstance(mode, str):
+        raise SparseConvTypeError(f"mode: must be a string, got {mode!r}")
+    if mode not in _NEAREST and mode not in _LINEAR:
+        raise SparseConvNotImplementedError(
+            f"mode: {mode!r} has no sparse meaning here; use 'nearest', 'nearest-exact' or a "
+            f"linear mode, torch.nn.AvgPool for 'area', or x.dense()"
+        )
+    if _LINEAR.get(mode, axes) != axes:
+        raise SparseConvValueError(
+            f"mode: {mode!r} is for {_LINEAR[mode]} spatial axes, the input has {axes}"
+        )
+    if mode in _NEAREST and align_corners is not None:
+        raise SparseConvValueError("align_corners: only with the linear modes")
+    if antialias:
+        raise SparseConvNotImplementedError(
+            "antialias: has no sparse meaning here; use x.dense(), or smooth by a convolution first"
+        )
+
+
+def _target(
+    shape: Ints, size: Any, scale_factor: Any, recompute: bool
+) -> tuple[Ints, list[float | None]]:
+    """Return the extent of the output and, where they set the step, the scales."""
+    if (size is None) == (scale_factor is None):
+        raise SparseConvValueError("size: give either size or scale_factor")
+    if size is not None:
+        if recompute:
+            raise SparseConvValueError("recompute_scale_factor: only with scale_factor")
+        target = _per_axis("size", size, len(shape), int)
+        scales: list[float | None] = [None] * len(shape)
+    else:
+        factors = _per_axis("scale_factor", scale_factor, len(shape), (int, float))
+        target = tuple(math.floor(n * s) for n, s in zip(shape, factors, strict=True))
+        scales = [None] * len(shape) if recompute else [float(s) for s in factors]
+    if any(out < 1 for out, length in zip(target, shape, strict=True) if length):
+        raise SparseConvValueError(f"size: the output would have the extent {target}")
+    if max(target, default=0) > INT32.max:
+        raise SparseConvValueError(
+            f"size: coordinates must lie in the int32 range, the output would have the extent "
+            f"{target}"
+        )
+    return target, scales
+
+
+def _per_axis(name: str, value: Any, axes: int, kind: Any) -> tuple[Any, ...]:
+    values = tuple(plain(entry) for entry in entries_of(value) or (value,) * axes)
+    if len(values) != axes:
+        raise SparseConvValueError(f"{name}: must be one number or {axes}, got {values}")
+    if any(isinstance(entry, bool) or not isinstance(entry, kind) for entry in values):
+        raise SparseConvTypeError(f"{name}: must be numbers, got {values}")
+    return values

@@ -1,0 +1,210 @@
+"""Sets of sites: union, intersection, difference, parts of a tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseconv.autograd.merging import place_rows
+from sparseconv.core.geometry import Ints, entries_of, plain
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.sites.coordinates import INT32, sites_from_coords
+from sparseconv.sites.sites import Sites
+from sparseconv.tensor import SparseTensor
+
+
+def common_sites(tensors: Sequence[SparseTensor]) -> tuple[Sites, list[Tensor | None]]:
+    """Return sites that hold those of all tensors, and which of their rows each tensor has.
+
+    The sites are the first tensor's where they hold the others' already, else the union, sorted.
+    Rows are int64 ``[N]`` of a tensor, None where it lies on these very sites.
+    """
+    sites = tensors[0].sites
+    rows: list[Tensor | None] = [None]
+    for x in tensors[1:]:
+        if sites.same_as(x.sites):
+            rows.append(None)
+        elif sites.holds(x.sites):
+            rows.append(sites.rows_of(x.coords)[0])
+        else:
+            sites, moved, own = sites.unite(x.sites)
+            rows = [*(moved if known is None else moved[known] for known in rows), own]
+    return sites, rows
+
+
+def filled(features: Tensor, rows: Tensor | None, num_sites: int, fill: float = 0) -> Tensor:
+    """Return ``features`` at ``rows`` of ``[num_sites, C]``, ``fill`` elsewhere."""
+    if rows is None:
+        return features
+    return place_rows(features, rows, features.new_full((num_sites, features.shape[1]), fill))
+
+
+def union(x: SparseTensor, *others: SparseTensor, fill: float = 0) -> SparseTensor:
+    """Return ``x`` on its own sites and those of the others together.
+
+    Args:
+        x: ``[B, C, *spatial]``.
+        others: SparseTensors on the same grid; only their sites matter.
+        fill: the features of sites that ``x`` does not have.
+
+    Returns:
+        The features of ``x``, ``fill`` elsewhere, on the union, which comes out sorted; on the
+        sites of ``x`` themselves where they hold the others already.
+
+    Raises:
+        SparseConvError: an operand that is no SparseTensor, another grid, another device.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 3]]), (5,))
+        >>> y = sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 2]]), (5,))
+        >>> sc.union(x, y).features.flatten()
+        tensor([0., 1.])
+    """
+    _check_operands(x, *others)
+    if isinstance(fill, bool) or not isinstance(fill, int | float):
+        raise SparseConvTypeError(f"fill: must be a number, got {fill!r}")
+    sites, rows = common_sites((x, *others))
+    if sites is x.sites:
+        return x
+    return SparseTensor.on_sites(filled(x.features, rows[0], sites.num_sites, fill), sites)
+
+
+def intersect(x: SparseTensor, *others: SparseTensor) -> SparseTensor:
+    """Return ``x`` at those of its sites that all the others have too, in its row order.
+
+    Raises:
+        SparseConvError: an operand that is no SparseTensor, another grid, another device.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 3], [0, 1]]), (5,))
+        >>> y = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 2], [0, 3]]), (5,))
+        >>> sc.intersect(x, y).coords
+        tensor([[0, 3]])
+    """
+    _check_operands(x, *others)
+    keep = torch.ones(x.num_sites, dtype=torch.bool, device=x.device)
+    for other in others:
+        x.sites.check_same_grid(other.sites)
+        keep &= other.sites.rows_of(x.coords)[1]
+    return prune(x, keep)
+
+
+def difference(x: SparseTensor, *others: SparseTensor) -> SparseTensor:
+    """Return ``x`` at those of its sites that none of the others has, in its row order.
+
+    Raises:
+        SparseConvError: an operand that is no SparseTensor, another grid, another device.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 3], [0, 1]]), (5,))
+        >>> y = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 2], [0, 3]]), (5,))
+        >>> sc.difference(x, y).coords
+        tensor([[0, 1]])
+    """
+    _check_operands(x, *others)
+    keep = torch.ones(x.num_sites, dtype=torch.bool, device=x.device)
+    for other in others:
+        x.sites.check_same_grid(other.sites)
+        keep &= ~other.sites.rows_of(x.coords)[1]
+    return prune(x, keep)
+
+
+def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
+    """Return the rows of ``x`` that ``keep`` names, in their order; the extent stays.
+
+    Args:
+        x: ``[B, C, *spatial]``.
+        keep: bool ``[N]``, one entry per site.
+
+    Returns:
+        The kept rows; gradients reach them alone. Where all are kept, on the sites of ``x``.
+
+    Raises:
+        SparseConvError: ``keep`` is not bool, not one entry per site, or on another device.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.tensor([[1.0], [2.0]]), torch.tensor([[0, 3], [0, 1]]))
+        >>> sc.prune(x, x.features[:, 0] > 1).coords
+        tensor([[0, 1]])
+    """
+    _check_operands(x)
+    if not isinstance(keep, Tensor) or keep.dtype != torch.bool:
+        kind = keep.dtype if isinstance(keep, Tensor) else type(keep).__name__
+        raise SparseConvTypeError(f"keep: must be a bool torch.Tensor, got {kind}")
+    if tuple(keep.shape) != (x.num_sites,):
+        raise SparseConvValueError(
+            f"keep: must have shape ({x.num_sites},), one entry per site, got {tuple(keep.shape)}"
+        )
+    if keep.device != x.device:
+        raise SparseConvTypeError(f"keep: on {keep.device}, but the input is on {x.device}")
+    if bool(keep.all()):
+        return x
+    return _rows_at(x, torch.nonzero(keep)[:, 0], x.coords, x.sites.spatial_shape, x.sites.lower)
+
+
+def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -> SparseTensor:
+    """Return the sites in a box, ``x.dense()[..., low:high]``, with the box's corner at 0.
+
+    Args:
+        x: ``[B, C, *spatial]``.
+        low, high: voxels, int or one per axis; ``low <= coordinate < high``. A box that sticks out
+            of the grid is empty there.
+
+    Returns:
+        ``[B, C, *(high - low)]``, rows in the order of ``x``.
+
+    Raises:
+        SparseConvError: bounds that are not integers, or ``high`` not above ``low``.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 3], [0, 1]]), (5,))
+        >>> sc.crop(x, 2, 4).coords
+        tensor([[0, 1]])
+    """
+    _check_operands(x)
+    axes = len(x.spatial_shape)
+    lows, highs = _per_axis("low", low, axes), _per_axis("high", high, axes)
+    if any(top <= bottom for bottom, top in zip(lows, highs, strict=True)):
+        raise SparseConvValueError(
+            f"high: must exceed low on every axis, got low {lows} and high {highs}"
+        )
+    if max(map(abs, (*lows, *highs))) > INT32.max:
+        raise SparseConvValueError(f"low, high: must lie in the int32 range, got {lows}, {highs}")
+    spatial = x.coords[:, 1:]
+    inside = (spatial >= spatial.new_tensor(lows)) & (spatial < spatial.new_tensor(highs))
+    coords = x.coords - x.coords.new_tensor((0, *lows))
+    extent = tuple(top - bottom for bottom, top in zip(lows, highs, strict=True))
+    return _rows_at(x, torch.nonzero(inside.all(dim=1))[:, 0], coords, extent, (0,) * axes)
+
+
+def _per_axis(name: str, value: Any, axes: int) -> Ints:
+    entries = tuple(plain(entry) for entry in entries_of(value) or (value,) * axes)
+    if any(isinstance(entry, bool) or not isinstance(entry, int) for entry in entries):
+        raise SparseConvTypeError(f"{name}: must be integers, got {value!r}")
+    if len(entries) != axes:
+        raise SparseConvValueError(f"{name}: must be an int or {axes} of them, got {value!r}")
+    return entries
+
+
+def _rows_at(
+    x: SparseTensor, rows: Tensor, coords: Tensor, spatial_shape: Ints, lower: Ints
+) -> SparseTensor:
+    """Return some rows of ``x``, at their entries of ``coords`` ``[N, 1 + D]``."""
+    sites = sites_from_coords(coords[rows], spatial_shape, x.batch_size, lower)
+    return SparseTensor.on_sites(x.features[rows], sites)
+
+
+def _check_operands(*operands: SparseTensor) -> None:
+    for operand in operands:
+        if not isinstance(operand, SparseTensor):
+            raise SparseConvTypeError(
+                f"x, others: must be SparseTensors, got {type(operand).__name__}"
+            )

@@ -1,0 +1,1 @@
+"""Functions of the values at each site, and statistics over them."""

@@ -1,0 +1,181 @@
+"""Coordinates from outside: checked, packed, and grouped where several fall on one site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparseconv import engines
+from sparseconv.core.geometry import Ints, entries_of, plain
+from sparseconv.core.packing import MAX_CELLS, Packing
+from sparseconv.engines import Engine, Index
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.sites.sites import SiteRecord, Sites
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INT32 = torch.iinfo(torch.int32)
+MAX_DIMENSIONS = 4
+
+
+class Groups(NamedTuple):
+    """Rows that share a site, side by side.
+
+    Attributes:
+        order: int64 ``[N]``, the rows in ascending order of their sites; ties keep row order.
+        starts: int64 ``[S + 1]``, where the rows of each site begin in ``order``.
+        site_of_row: int64 ``[N]``, the site that each row falls on.
+    """
+
+    order: Tensor
+    starts: Tensor
+    site_of_row: Tensor
+
+
+def sites_from_coords(
+    coords: Tensor,
+    spatial_shape: Sequence[int] | None,
+    batch_size: int | None,
+    lower: Ints | None = None,
+) -> Sites:
+    """Return the sites at ``coords`` ``[N, 1 + D]``, rows as given.
+
+    ``lower`` is the smallest legal coordinate per axis; left out, it is 0, or where
+    ``spatial_shape`` is left out too, as low as the coordinates go.
+
+    Raises:
+        SparseConvTypeError, SparseConvValueError: see DESIGN section 7; duplicates are an error.
+    """
+    record = _checked_record(coords, spatial_shape, batch_size, lower)
+    keys = record.index.keys
+    if not engines.for_tensor(coords).ascends(keys):
+        doubles = keys[1:] == keys[:-1]
+        first = int(torch.nonzero(doubles)[0, 0])
+        example = record.index.packing.unpack(keys[first : first + 1])[0].tolist()
+        raise SparseConvValueError(
+            f"coords: {int(doubles.sum())} of {keys.numel()} rows repeat a site, {example} is the "
+            f"first; give reduce='sum', 'mean', 'max' or 'first' to merge them"
+        )
+    return Sites(record)
+
+
+def grouped_sites(
+    coords: Tensor,
+    spatial_shape: Sequence[int] | None,
+    batch_size: int | None,
+    lower: Ints | None = None,
+) -> tuple[Sites, Groups]:
+    """Return the distinct sites of ``coords``, sorted, and which rows fall on each."""
+    record = _checked_record(coords, spatial_shape, batch_size, lower)
+    keys, order = record.index.keys, record.index.order
+    if order is None:
+        order = torch.arange(keys.numel(), device=keys.device)
+    unique, counts = torch.unique_consecutive(keys, return_counts=True)
+    starts = torch.zeros(unique.numel() + 1, dtype=torch.int64, device=keys.device)
+    torch.cumsum(counts, dim=0, out=starts[1:])
+    site_of_row = torch.empty_like(order)
+    site_of_row.scatter_(0, order, torch.repeat_interleave(counts))
+    record.index = Index(unique, None, record.index.packing)
+    return Sites(record), Groups(order, starts, site_of_row)
+
+
+def _checked_record(
+    coords: Tensor,
+    spatial_shape: Sequence[int] | None,
+    batch_size: int | None,
+    lower: Ints | None = None,
+) -> SiteRecord:
+    """Return the record of checked ``coords``, in which sites may still repeat."""
+    _check_layout(coords)
+    engine = engines.for_tensor(coords)
+    low, high = _bounds(coords, engine)
+    batch = _batch_size(batch_size, low, high)
+    if lower is None:
+        lower = tuple(0 if spatial_shape is not None else min(0, entry) for entry in low[1:])
+    shape = _spatial_shape(spatial_shape, lower, low[1:], high[1:])
+    packing = Packing.around(low, high, MAX_CELLS)
+    index = engine.build_index(coords, packing)
+    dtype = coords.dtype if coords.dtype in (torch.int32, torch.int64) else torch.int64
+    return SiteRecord(index, shape, batch, lower, dtype)
+
+
+def _check_layout(coords: Tensor) -> None:
+    if not isinstance(coords, Tensor):
+        raise SparseConvTypeError(f"coords: must be a torch.Tensor, got {type(coords).__name__}")
+    if coords.dtype not in INTEGERS:
+        raise SparseConvTypeError(
+            f"coords: must have an integer dtype, got {coords.dtype}; points in metres go through "
+            f"sparseconv.voxelize"
+        )
+    if coords.ndim != 2 or not 2 <= coords.shape[1] <= 1 + MAX_DIMENSIONS:
+        raise SparseConvValueError(
+            f"coords: must have shape (N, 1 + D) with the batch index in column 0 and D from 1 to "
+            f"{MAX_DIMENSIONS}, got {tuple(coords.shape)}"
+        )
+
+
+def _bounds(coords: Tensor, engine: Engine) -> tuple[Ints, Ints]:
+    """Return the smallest and the largest value per column; 0 and -1 where there is no row."""
+    if coords.shape[0] == 0:
+        return (0,) * coords.shape[1], (-1,) * coords.shape[1]
+    low, high = engine.bounds(coords)
+    if min(low) < INT32.min or max(high) > INT32.max:
+        raise SparseConvValueError(
+            f"coords: must lie in the int32 range, got values from {min(low)} to {max(high)}"
+        )
+    return low, high
+
+
+def _batch_size(batch_size: int | None, low: Ints, high: Ints) -> int:
+    """Return the number of samples: as given, or the largest batch index + 1."""
+    if low[0] < 0:
+        raise SparseConvValueError(
+            f"coords: the batch index (column 0) must not be negative, got {low[0]}"
+        )
+    if batch_size is None:
+        return high[0] + 1
+    batch_size = plain(batch_size)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+        raise SparseConvTypeError(f"batch_size: must be an int, got {batch_size!r}")
+    if batch_size < 0:
+        raise SparseConvValueError(f"batch_size: must not be negative, got {batch_size}")
+    if high[0] >= batch_size:
+        last = low[-1] >= 0 and high[-1] < batch_size
+        hint = "; it looks like the batch index is in the last column" if last else ""
+        raise SparseConvValueError(
+            f"coords: the batch index (column 0) goes up to {high[0]}, but batch_size is "
+            f"{batch_size}{hint}"
+        )
+    return batch_size
+
+
+def _spatial_shape(spatial_shape: Sequence[int] | None, lower: Ints, low: Ints, high: Ints) -> Ints:
+    """Return the dense extent: as given, or the largest coordinate + 1."""
+    if spatial_shape is None:
+        return tuple(max(top + 1, 0) for top in high)
+    entries = entries_of(spatial_shape)
+    if entries is None:
+        raise SparseConvTypeError(
+            f"spatial_shape: must hold one integer per axis, got {spatial_shape!r}"
+        )
+    shape = tuple(plain(size) for size in entries)
+    if any(isinstance(size, bool) or not isinstance(size, int) for size in shape):
+        raise SparseConvTypeError(f"spatial_shape: must be integers, got {shape}")
+    if len(shape) != len(low):
+        raise SparseConvValueError(
+            f"spatial_shape: must have {len(low)} entries, one per spatial column of coords, "
+            f"got {shape}"
+        )
+    if min(shape) < 0:
+        raise SparseConvValueError(f"spatial_shape: must not be negative, got {shape}")
+    for axis, (bottom, top, size) in enumerate(zip(low, high, shape, strict=True)):
+        if top >= bottom and (bottom < lower[axis] or top >= size):
+            fits = all(b >= 0 and t < s for b, t, s in zip(low, high, shape[::-1], strict=True))
+            hint = "; it looks like the axes are reversed" if fits else ""
+            raise SparseConvValueError(
+                f"coords: column {axis + 1} (spatial axis {axis}) spans {bottom} to {top}, outside "
+                f"spatial_shape {shape}, which allows {lower[axis]} to {size - 1}{hint}"
+            )
+    return shape

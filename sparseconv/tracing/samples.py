@@ -1,0 +1,71 @@
+"""Sums over samples inside a compiled graph; see :mod:`sparseconv.tracing.operators`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseconv.autograd.samples import Samples, sample_spread, sample_sum, samples_of, whole_batch
+from sparseconv.tracing.sites import living
+
+
+def _samples(handle: Tensor, whole: bool) -> Samples:
+    found = (whole_batch if whole else samples_of)(living(handle))
+    assert isinstance(found, Samples)  # a graph that runs is traced no more
+    return found
+
+
+@torch.library.custom_op("sparseconv::sample_lanes", mutates_args=())
+def sample_lanes(rows: Tensor, handle: Tensor) -> Tensor:
+    """Return ``[S, 0]``, which carries the number of samples."""
+    return rows.new_empty(living(handle).batch_size, 0)
+
+
+@sample_lanes.register_fake
+def _(rows, handle):  # type: ignore[no-untyped-def]
+    return rows.new_empty(torch.library.get_ctx().new_dynamic_size(), 0)
+
+
+@torch.library.custom_op("sparseconv::summed", mutates_args=())
+def summed(values: Tensor, lanes: Tensor, handle: Tensor, whole: bool) -> Tensor:
+    """Return the sums over samples, ``[S, C]``."""
+    return sample_sum(values, _samples(handle, whole)).clone()
+
+
+@summed.register_fake
+def _(values, lanes, handle, whole):  # type: ignore[no-untyped-def]
+    return values.new_empty(lanes.shape[0], values.shape[1])
+
+
+@torch.library.custom_op("sparseconv::spread", mutates_args=())
+def spread(values: Tensor, rows: Tensor, handle: Tensor, whole: bool) -> Tensor:
+    """Return each row's entry of ``values`` ``[S, C]``, ``[N, C]``."""
+    return sample_spread(values, _samples(handle, whole)).clone(
+        memory_format=torch.contiguous_format
+    )
+
+
+@spread.register_fake
+def _(values, rows, handle, whole):  # type: ignore[no-untyped-def]
+    return values.new_empty(rows.shape[0], values.shape[1])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    values, _, handle, ctx.whole = inputs
+    ctx.save_for_backward(values.detach()[:, :0], handle)
+
+
+def _back_from_sums(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    rows, handle = ctx.saved_tensors
+    return spread(grad.contiguous(), rows, handle, ctx.whole), None, None, None
+
+
+def _back_from_rows(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    lanes, handle = ctx.saved_tensors
+    return summed(grad.contiguous(), lanes, handle, ctx.whole), None, None, None
+
+
+summed.register_autograd(_back_from_sums, setup_context=_save)
+spread.register_autograd(_back_from_rows, setup_context=_save)
