@@ -66,7 +66,8 @@ class Mutant:
         """What pytest is told to run."""
         name, chosen = self.tests
         engine = "numba" if self.engine == "numba" else "not numba"
-        return f"tests/{name}.py", "-k", f"{engine} and ({chosen})" if chosen else engine
+        (file,) = (ROOT / "tests").glob(f"*/{name}.py")
+        return str(file.relative_to(ROOT)), "-k", f"{engine} and ({chosen})" if chosen else engine
 
 
 HIDDEN = " = __import__('dataclasses').field(compare=False)\n"

@@ -253,7 +253,7 @@ def test_a_network_that_cannot_be(widths: tuple[int, ...], axes: int) -> None:
 
 def test_the_figure_of_mask_growth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
-    path = Path(__file__).resolve().parents[1] / "examples" / "mask_growth.py"
+    path = Path(__file__).resolve().parents[2] / "examples" / "mask_growth.py"
     spec = importlib.util.spec_from_file_location("mask_growth", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -13,7 +13,7 @@ from torch import Tensor
 for _library in ("matplotlib", "skimage.data", "sklearn.datasets", "cv2", "tqdm"):
     pytest.importorskip(_library)
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from sparseconv.errors import SparseConvError, SparseConvTypeError, SparseConvVa
 from sparseconv.io import Points, read_points, write_points
 from sparseconv.io.formats import lzf
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 NAMED = (".ply", ".pcd", ".xyz", ".txt", ".csv", ".npz")  # hold names, labels and every digit
 AWKWARD = [0.0, -0.0, 1e-40, 1 / 3, 637177.98, -849393.95, 1e30, np.nan, np.inf]
 

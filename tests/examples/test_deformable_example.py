@@ -18,7 +18,7 @@ from sparseconv import nn
 
 for _needed in ("matplotlib", "sklearn"):
     pytest.importorskip(_needed)
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from cases import assert_close
 import sparseconv as sc
 from sparseconv.models import LeNet5
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 @pytest.fixture

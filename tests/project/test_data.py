@@ -11,7 +11,7 @@ import pytest
 
 import sparseconv as sc
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 SCANS = sorted(DATA.glob("t*/*.npz"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location("mutants", ROOT / "tools" / "mutants.py")
 assert _spec is not None
 assert _spec.loader is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES = list(runpy.run_path(str(ROOT / "data" / "street.py"))["CLASSES"])
 
 pytest.importorskip("matplotlib")

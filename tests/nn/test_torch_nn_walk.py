@@ -181,7 +181,7 @@ def test_a_refused_module_says_what_to_use(name: str) -> None:
 
 
 def table_tool() -> ModuleType:
-    path = Path(__file__).parents[1] / "tools" / "function_table.py"
+    path = Path(__file__).parents[2] / "tools" / "function_table.py"
     spec = importlib.util.spec_from_file_location("function_table", path)
     assert spec is not None
     assert spec.loader is not None

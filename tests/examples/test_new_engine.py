@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sparseconv as sc
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "new_engine.py"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "new_engine.py"
 
 
 def test_it_runs_beside_the_others_and_agrees() -> None:

@@ -18,7 +18,7 @@ import sparseconv as sc
 
 pytestmark = pytest.mark.usefixtures("engine")
 
-KITTI = Path(__file__).resolve().parents[2] / "shared" / "data" / "kitti_000008.bin"
+KITTI = Path(__file__).resolve().parents[3] / "shared" / "data" / "kitti_000008.bin"
 
 MERGE: dict[str, Any] = {
     "mean": lambda rows: sum(rows) / len(rows),

@@ -12,7 +12,7 @@ import torch
 for _library in ("matplotlib", "skimage.data", "tqdm"):
     pytest.importorskip(_library)
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("matplotlib")
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "lecture.py"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "lecture.py"
 TOPICS = [
     "connections", "convolution", "output_size", "transposed", "groups", "backward",
     "receptive_field", "equivariance", "activations", "dropout", "normalisation", "pooling",

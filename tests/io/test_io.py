@@ -11,7 +11,7 @@ import pytest
 from sparseconv.errors import SparseConvError, SparseConvValueError
 from sparseconv.io import Points, read_points
 
-SCAN = Path(__file__).parents[2] / "shared" / "data" / "kitti_000008.bin"
+SCAN = Path(__file__).parents[3] / "shared" / "data" / "kitti_000008.bin"
 
 
 def scan(rows: int, columns: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float32]]:
