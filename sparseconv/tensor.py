@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.merging import check_reduction, place_rows, reduce_groups
+from sparseconv.core.arguments import Ints
 from sparseconv.core.dispatch import dispatch
-from sparseconv.core.geometry import Ints
+from sparseconv.core.dtypes import FLOATS, INTEGERS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.sites.coordinates import INTEGERS, grouped_sites, sites_from_coords
+from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor_methods import Methods
 from sparseconv.tracing.sites import TracedSites
-
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class SparseTensor(Methods):

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.segments import segment_argmax, segment_gather, segment_sum
+from sparseconv.core.dtypes import summable
+from sparseconv.core.index import Groups
 from sparseconv.errors import SparseConvValueError
-from sparseconv.sites.coordinates import Groups
 
 REDUCTIONS = ("mean", "sum", "max", "min", "first", "last")
-HALVES = (torch.float16, torch.bfloat16)
 
 
 def check_reduction(reduce: str) -> None:
@@ -43,11 +43,6 @@ def reduce_groups(values: Tensor, groups: Groups, reduce: str) -> Tensor:
     signed = values if reduce == "max" else -values
     best = segment_argmax(signed, order, starts)
     return torch.gather(values, 0, best)
-
-
-def summable(values: Tensor) -> Tensor:
-    """Return ``values`` in a dtype in which long sums keep their digits: halves in float32."""
-    return values.float() if values.dtype in HALVES else values
 
 
 def place_rows(values: Tensor, rows: Tensor, into: Tensor) -> Tensor:

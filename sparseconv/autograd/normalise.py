@@ -22,8 +22,9 @@ from sparseconv.autograd.samples import (
     sample_statistics,
     sample_sum,
 )
+from sparseconv.core.dtypes import tree_sum, wider
 from sparseconv.core.transforms import transformed
-from sparseconv.engines.protocol import running_affine, wider
+from sparseconv.engines.protocol import running_affine
 
 
 class _Plan(NamedTuple):
@@ -176,14 +177,3 @@ def group_sum(sums: Tensor, groups: int) -> Tensor:
         return sums
     parts = sums.unflatten(1, (groups, size)).movedim(2, 0)
     return tree_sum(parts)[:, :, None].expand(-1, -1, size).flatten(1)
-
-
-def tree_sum(parts: Tensor) -> Tensor:
-    """Return the sum over the first axis by adding halves: entry by entry, the same bits."""
-    if parts.shape[0] == 0:
-        return parts.sum(dim=0)
-    while parts.shape[0] > 1:
-        half = parts.shape[0] // 2
-        paired = parts[:half] + parts[half : 2 * half]
-        parts = torch.cat([paired, parts[2 * half :]])
-    return parts[0]

@@ -18,6 +18,7 @@ from sparseconv import engines
 from sparseconv.autograd.merging import place_rows
 from sparseconv.autograd.rule import Rule
 from sparseconv.autograd.segments import segment_argmax
+from sparseconv.core.index import starts_of
 from sparseconv.core.transforms import outside_transforms, transformed
 from sparseconv.engines import Engine
 from sparseconv.errors import SparseConvNotImplementedError
@@ -56,13 +57,13 @@ class Samples:
         levels = []
         while counts.numel() and int(counts.max()) > BLOCK:
             blocks = (counts + BLOCK - 1) // BLOCK
-            first = torch.repeat_interleave(_starts(counts)[:-1], blocks)
+            first = torch.repeat_interleave(starts_of(counts)[:-1], blocks)
             number = torch.arange(first.numel(), device=first.device)
-            number = number - torch.repeat_interleave(_starts(blocks)[:-1], blocks)
+            number = number - torch.repeat_interleave(starts_of(blocks)[:-1], blocks)
             starts = torch.cat([first + number * BLOCK, counts.sum()[None]])
             levels.append((order, starts))
             order, counts = torch.arange(first.numel(), device=first.device), blocks
-        return (*levels, (order, _starts(counts)))
+        return (*levels, (order, starts_of(counts)))
 
     @cached_property
     @outside_transforms
@@ -154,11 +155,6 @@ def whole_batch(sites: Sites) -> AnySamples:
         known = Samples(sites.num_sites, sites.index.order, None, counts)
         sites.index.tables["whole batch"] = known
     return known
-
-
-def _starts(counts: Tensor) -> Tensor:
-    """Return where each of the runs of the given lengths begins, and where the last one ends."""
-    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
 
 
 class _SampleSum(Rule):

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from sparseconv import engines
 from sparseconv.autograd.rule import Rule, derived, own
+from sparseconv.core.dtypes import wider
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Engine
-from sparseconv.engines.protocol import wider
 from sparseconv.tracing import sites as traced
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
-from typing import Any
 
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-
-Ints = tuple[int, ...]
-LARGEST = 2**31 - 1  # larger strides and the like could overflow 64-bit coordinates
+from sparseconv.core.arguments import Ints, per_axis
+from sparseconv.errors import SparseConvValueError
 
 
 class Kind(Enum):
@@ -197,59 +193,3 @@ def _paddings(padding: Ints | str, windows: Ints, strides: Ints) -> tuple[Ints, 
         raise SparseConvValueError(f"padding: 'same' needs stride 1, got stride {strides}")
     start = tuple(window // 2 for window in windows)
     return start, tuple(window - low for window, low in zip(windows, start, strict=True))
-
-
-def per_axis(name: str, value: int | Sequence[int], axes: int, least: int) -> Ints:
-    """Return ``value`` as ``axes`` ints that are all at least ``least``."""
-    if type(value) is int and least <= value <= LARGEST:  # of most layers, at each of their calls
-        return (value,) * axes
-    values = _entries(name, value, axes)
-    if len(values) == 1:
-        values = values * axes
-    if len(values) != axes:
-        raise SparseConvValueError(
-            f"{name}: must be one number or {axes} (one per axis), got {len(values)}: {values}"
-        )
-    for entry in values:
-        if isinstance(entry, bool) or not isinstance(entry, int):
-            raise SparseConvTypeError(f"{name}: must be integers, got {values}")
-    if max(values, default=least) > LARGEST:
-        raise SparseConvValueError(f"{name}: must be at most {LARGEST}, got {values}")
-    if min(values, default=least) < least:
-        raise SparseConvValueError(f"{name}: must be at least {least}, got {values}")
-    return values
-
-
-def _entries(name: str, value: Any, axes: int) -> tuple[Any, ...]:
-    """Return the entries of a sequence, or a number once per axis."""
-    # what layers give, which nothing below would change
-    if type(value) is int:
-        return (value,) * axes
-    if isinstance(value, tuple) and all(type(entry) is int for entry in value):
-        return tuple(value)  # a torch.Size prints in another way
-    given = entries_of(value)
-    if given is None and (isinstance(value, int | float) or hasattr(value, "__index__")):
-        given = (value,) * axes  # a float is refused later
-    if given is None:
-        raise SparseConvTypeError(f"{name}: must be an integer or one per axis, got {value!r}")
-    return tuple(plain(entry) for entry in given)
-
-
-def entries_of(value: Any) -> tuple[Any, ...] | None:
-    """Return the entries of a sequence or of an array of any library, None for anything else."""
-    if isinstance(value, int | float | str):
-        return None
-    if isinstance(value, Sequence):
-        return tuple(value)
-    listed = value.tolist() if hasattr(value, "tolist") else None
-    return tuple(listed) if isinstance(listed, list) else None
-
-
-def plain(entry: Any) -> Any:
-    """Return an integer of any library as Python's own, and anything else as it is."""
-    if isinstance(entry, int | float) or not hasattr(entry, "__index__"):
-        return entry
-    try:
-        return operator.index(entry)
-    except TypeError:  # an array that is no integer has the method too
-        return entry

@@ -16,9 +16,9 @@ from typing import cast
 
 from torch import Tensor
 
+from sparseconv.core.index import Index as Index
 from sparseconv.engines.protocol import Engine as Engine
 from sparseconv.engines.protocol import Finish as Finish
-from sparseconv.engines.protocol import Index as Index
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 
 ENGINES = {

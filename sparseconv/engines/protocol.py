@@ -8,32 +8,15 @@ with the number of threads, the order of other rows or what a sample is batched 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from sparseconv.core.geometry import Geometry
+from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
 from sparseconv.core.rulebook import Rulebook, Taps
-
-
-@dataclass(frozen=True, eq=False)
-class Index:
-    """The sites of a set in ascending key order, and the rows that they came from.
-
-    Attributes:
-        keys: int64 ``[N]``, ascending.
-        order: int64 ``[N]``, the row of each key; None where row ``i`` holds key ``i``.
-        packing: how the keys unpack to coordinates.
-        tables: what was derived from the keys, under names of those who derived it.
-    """
-
-    keys: Tensor
-    order: Tensor | None
-    packing: Packing
-    tables: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 class Finish(NamedTuple):
@@ -77,11 +60,6 @@ def running_affine(
         scale = scale * weight.to(dtype)
     shift = -mean.to(dtype) * scale
     return scale, shift if bias is None else shift + bias.to(dtype)
-
-
-def wider(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype that sums of ``dtype`` are kept in: float32 for half precisions."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
 class Engine(Protocol):

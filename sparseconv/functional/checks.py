@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
-from sparseconv.core.geometry import plain
+from sparseconv.core.arguments import plain
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import MAX_DIMENSIONS
 from sparseconv.tensor import SparseTensor
 
 Input: TypeAlias = Tensor | SparseTensor
+AnyTensor = TypeVar("AnyTensor", Tensor, SparseTensor)
 
 
 def check_input(input: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.merging import HALVES
+from sparseconv.core.dtypes import HALVES
 from sparseconv.tensor import SparseTensor
 
 _ACCELERATED = frozenset({"group_norm", "layer_norm", "interpolate", "sum", "norm"})

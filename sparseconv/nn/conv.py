@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
 from sparseconv import functional
+from sparseconv.core.arguments import Size
 from sparseconv.core.geometry import Kind, make_geometry
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.checks import Input
-from sparseconv.tensor import SparseTensor
-
-Size = int | Sequence[int]
-AnyTensor = TypeVar("AnyTensor", Tensor, SparseTensor)
+from sparseconv.functional.checks import AnyTensor, Input
 
 
 class _Conv(_ConvNd):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from sparseconv import functional
+from sparseconv.core.arguments import Size
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.nn.conv import Size, SubmConv1d, SubmConv2d, SubmConv3d, _Conv
-from sparseconv.tensor import SparseTensor
-
-AnyTensor = TypeVar("AnyTensor", Tensor, SparseTensor)
+from sparseconv.functional.checks import AnyTensor
+from sparseconv.nn.conv import SubmConv1d, SubmConv2d, SubmConv3d, _Conv
 
 _CONV: dict[int, Callable[..., torch.nn.Module]] = {
     1: torch.nn.Conv1d,

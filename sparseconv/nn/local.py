@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from sparseconv import functional
-from sparseconv.core.geometry import Ints, make_geometry
+from sparseconv.core.arguments import Ints, Size
+from sparseconv.core.geometry import make_geometry
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.tensor import SparseTensor
-
-Size = int | Sequence[int]
-AnyTensor = TypeVar("AnyTensor", Tensor, SparseTensor)
+from sparseconv.functional.checks import AnyTensor
 
 
 class _LocallyConnected(torch.nn.Module):

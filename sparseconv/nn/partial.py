@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparseconv import functional
+from sparseconv.core.arguments import Size
 from sparseconv.core.geometry import Kind, make_geometry
+from sparseconv.functional.checks import Input
 from sparseconv.functional.convolution.masks import check_normalize
 from sparseconv.nn.conv import _Conv
-from sparseconv.tensor import SparseTensor
-
-Size = int | Sequence[int]
-Input = Tensor | SparseTensor
 
 
 class _PartialConv(_Conv):

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
-
 import torch
 from torch import Tensor
 
 from sparseconv import functional
-from sparseconv.functional.checks import Input
+from sparseconv.core.arguments import Size
+from sparseconv.functional.checks import AnyTensor, Input
 from sparseconv.functional.pooling.pool import check_pooling
-from sparseconv.tensor import SparseTensor
-
-Size = int | Sequence[int]
-AnyTensor = TypeVar("AnyTensor", Tensor, SparseTensor)
 
 
 class MaxPool4d(torch.nn.Module):

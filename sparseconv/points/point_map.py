@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.merging import check_reduction, gather_rows, place_rows, reduce_groups
+from sparseconv.core.dtypes import INTEGERS
+from sparseconv.core.index import Groups
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.points.sampling import check_mode, sample_linear, splat_linear
-from sparseconv.sites.coordinates import INTEGERS, Groups
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
 

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.merging import gather_rows, group_rows, sum_rows, summable
+from sparseconv.autograd.merging import gather_rows, group_rows, sum_rows
+from sparseconv.core.dtypes import summable
+from sparseconv.core.index import Groups
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.sites.coordinates import Groups
 from sparseconv.sites.sites import Sites
 
 MODES = ("nearest", "linear")

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.merging import check_reduction, reduce_groups
-from sparseconv.core.geometry import Ints
+from sparseconv.core.arguments import Ints
+from sparseconv.core.dtypes import INT32, INTEGERS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.points.point_map import Metres, PointMap
-from sparseconv.sites.coordinates import INT32, INTEGERS, MAX_DIMENSIONS, grouped_sites
+from sparseconv.sites.coordinates import MAX_DIMENSIONS, grouped_sites
 from sparseconv.tensor import SparseTensor
 
 Points = Tensor | np.ndarray[Any, Any]

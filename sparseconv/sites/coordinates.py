@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.core.geometry import Ints, entries_of, plain
+from sparseconv.core.arguments import Ints, entries_of, plain
+from sparseconv.core.dtypes import INT32, INTEGERS
+from sparseconv.core.index import Groups, Index, starts_of
 from sparseconv.core.packing import MAX_CELLS, Packing
-from sparseconv.engines import Engine, Index
+from sparseconv.engines import Engine
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.sites import SiteRecord, Sites
 
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-INT32 = torch.iinfo(torch.int32)
 MAX_DIMENSIONS = 4
-
-
-class Groups(NamedTuple):
-    """Rows that share a site, side by side.
-
-    Attributes:
-        order: int64 ``[N]``, the rows in ascending order of their sites; ties keep row order.
-        starts: int64 ``[S + 1]``, where the rows of each site begin in ``order``.
-        site_of_row: int64 ``[N]``, the site that each row falls on.
-    """
-
-    order: Tensor
-    starts: Tensor
-    site_of_row: Tensor
 
 
 def sites_from_coords(
@@ -73,8 +58,7 @@ def grouped_sites(
     if order is None:
         order = torch.arange(keys.numel(), device=keys.device)
     unique, counts = torch.unique_consecutive(keys, return_counts=True)
-    starts = torch.zeros(unique.numel() + 1, dtype=torch.int64, device=keys.device)
-    torch.cumsum(counts, dim=0, out=starts[1:])
+    starts = starts_of(counts)
     site_of_row = torch.empty_like(order)
     site_of_row.scatter_(0, order, torch.repeat_interleave(counts))
     record.index = Index(unique, None, record.index.packing)

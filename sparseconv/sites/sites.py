@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.core.geometry import Geometry, Ints, Kind
+from sparseconv.core.arguments import Ints
+from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.core.transforms import outside_transforms
-from sparseconv.engines import Index
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.tracing import sites as traced
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv.core.dtypes import FLOATS, Array, wider
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty
 from sparseconv.engines.numba.keys.index import ascends as ascends
@@ -48,23 +48,20 @@ from sparseconv.engines.numba.rulebooks.build import build_rulebook as build_rul
 from sparseconv.engines.numba.rulebooks.build import window_rows
 from sparseconv.engines.numba.windows import largest
 from sparseconv.engines.numba.windows import sums as windows
-from sparseconv.engines.protocol import wider
 from sparseconv.engines.torch import engine as torch_engine
 
 MOST_CELLS = 2**15  # of a window whose choice is an int16
 SUM_ROWS = 2048  # rows that are summed in one go; the sums are added in float64
 
-Array = np.ndarray[Any, Any]
 
 _NO_ROWS = np.empty(0, np.int64)
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     """Return why tensors of this kind cannot run here, or None."""
     if device.type != "cpu":
         return f"it runs on the CPU, not on {device}"
-    if dtype.is_floating_point and dtype not in _FLOATS:
+    if dtype.is_floating_point and dtype not in FLOATS:
         return f"it has no arithmetic in {dtype}"
     return None
 

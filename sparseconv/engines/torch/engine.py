@@ -16,22 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparseconv.core.dtypes import FLOATS, summable, tree_sum, wider
 from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.index import Index, starts_of
 from sparseconv.core.packing import Packing
 from sparseconv.core.rulebook import Rulebook, Taps
-from sparseconv.engines.protocol import Finish, Index, running_affine, wider
+from sparseconv.engines.protocol import Finish, running_affine
 
 BLOCK_ROWS = 64
 COLUMN_STEP = 16
 REDUCE_BLOCK_ROWS = 1024
 
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_HALVES = (torch.float16, torch.bfloat16)
-
 
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     """Return None for every floating point dtype on every device."""
-    if dtype not in _FLOATS and dtype.is_floating_point:
+    if dtype not in FLOATS and dtype.is_floating_point:
         return f"it has no arithmetic in {dtype}"
     return None
 
@@ -140,7 +139,7 @@ def _exact(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the convolution: gather rows, multiply in blocks, add to the output rows."""
     _, groups, c_in, c_out = weight.shape
-    x, w = _accumulable(features), _accumulable(weight)
+    x, w = summable(features), summable(weight)
     w = _padded(w)
     columns = w.shape[-1]
     out = x.new_zeros(rulebook.n_out, groups, c_out)
@@ -176,7 +175,7 @@ def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
 @_exact
 def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
     """Return the weight gradient: products of blocks of pairs, added in a tree of fixed shape."""
-    x, g = _accumulable(features), _accumulable(grad)
+    x, g = summable(features), summable(grad)
     c_in, c_out = x.shape[1] // groups, g.shape[1] // groups
     weight = x.new_zeros(rulebook.num_cells, groups, c_in, c_out)
     for cell, (start, end) in enumerate(zip(rulebook.splits, rulebook.splits[1:], strict=False)):
@@ -186,23 +185,23 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
         right = _in_blocks(g, rulebook.out_rows[start:end], REDUCE_BLOCK_ROWS)
         left = _padded(left.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_in)).permute(0, 2, 3, 1)
         right = _padded(right.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_out)).transpose(1, 2)
-        weight[cell] = _tree_sum(_products(left, right))[:, :c_in, :c_out]
+        weight[cell] = tree_sum(_products(left, right))[:, :c_in, :c_out]
     return weight.to(features.dtype)
 
 
 def column_sum(rows: Tensor) -> Tensor:
     """Return the sum of all rows."""
-    return _accumulable(rows).sum(dim=0).to(rows.dtype)
+    return summable(rows).sum(dim=0).to(rows.dtype)
 
 
 def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """Return the sum of each segment: the n-th rows of all segments are added in one step."""
     lengths = starts.diff()
-    out = _accumulable(values).new_zeros(lengths.numel(), values.shape[1])
+    out = summable(values).new_zeros(lengths.numel(), values.shape[1])
     for step in range(int(lengths.max()) if lengths.numel() else 0):
         live = torch.nonzero(lengths > step)[:, 0]
         rows = order[starts[live] + step]
-        out[live] += _accumulable(values[rows])
+        out[live] += summable(values[rows])
     return out.to(values.dtype)
 
 
@@ -327,7 +326,7 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
 
 def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
     """Return the sum of each window by the divisor, cell by cell."""
-    x = _accumulable(features)
+    x = summable(features)
     out = x.new_zeros(rulebook.n_out, x.shape[1])
     for start, end in itertools.pairwise(rulebook.splits):
         out.index_add_(0, rulebook.out_rows[start:end], x[rulebook.in_rows[start:end]])
@@ -336,7 +335,7 @@ def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
 
 def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the input rows that were chosen, with what the windows that chose them hand back."""
-    x = _accumulable(values)
+    x = summable(values)
     out = x.new_zeros(rulebook.n_in, x.shape[1])
     for cell, (start, end) in enumerate(itertools.pairwise(rulebook.splits)):
         rows, windows = rulebook.in_rows[start:end], rulebook.out_rows[start:end]
@@ -355,7 +354,7 @@ def window_pick(features: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
 
 def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:
     """Return the deformable product: interpolate the rows of a cell, multiply, add up."""
-    x, shares, w = _with_absent(features), _accumulable(shares), _accumulable(weight)
+    x, shares, w = _with_absent(features), summable(shares), summable(weight)
     groups, c_out = weight.shape[1], weight.shape[3]
     out = x.new_zeros(shares.shape[3], groups * c_out)
     rows = _rows_of_taps(taps)
@@ -369,8 +368,8 @@ def sample_gemm_grads(
     features: Tensor, shares: Tensor, weight: Tensor, grad: Tensor, taps: Taps
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of the deformable product, cell by cell."""
-    x, s, w = _with_absent(features), _accumulable(shares), _accumulable(weight)
-    g, rows = _accumulable(grad), _rows_of_taps(taps)
+    x, s, w = _with_absent(features), summable(shares), summable(weight)
+    g, rows = summable(grad), _rows_of_taps(taps)
     d_x, d_shares, d_weight = torch.zeros_like(x), torch.zeros_like(s), torch.zeros_like(w)
     for cell in range(weight.shape[0]):
         column = _interpolated(x, s[:, cell], rows[:, cell])
@@ -384,7 +383,7 @@ def sample_gemm_grads(
             spread = (s[group, cell][:, :, None] * part).flatten(0, 1)
             order = torch.argsort(near.flatten(), stable=True)
             counts = torch.bincount(near.flatten(), minlength=len(x))
-            starts = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+            starts = starts_of(counts)
             d_x[:, channels] += segment_sum(spread, order, starts)
     d_shares = d_shares.masked_fill(taps.rows < 0, 0)
     return d_x[:-1].to(features.dtype), d_shares.to(shares.dtype), d_weight.to(weight.dtype)
@@ -392,7 +391,7 @@ def sample_gemm_grads(
 
 def _with_absent(features: Tensor) -> Tensor:
     """Return the features with a row of zeros behind them, which absent taps read."""
-    return torch.nn.functional.pad(_accumulable(features), (0, 0, 0, 1))
+    return torch.nn.functional.pad(summable(features), (0, 0, 0, 1))
 
 
 def _rows_of_taps(taps: Taps) -> Tensor:
@@ -417,11 +416,6 @@ def _row_by_row(x: Tensor) -> Rulebook:
     """Return the rulebook of one cell that joins each row of ``x`` with itself."""
     rows = torch.arange(x.shape[0], dtype=torch.int32, device=x.device)
     return Rulebook(rows, rows, (0, x.shape[0]), x.shape[0], x.shape[0])
-
-
-def _accumulable(x: Tensor) -> Tensor:
-    """Return ``x`` in a dtype that sums may be kept in."""
-    return x.float() if x.dtype in _HALVES else x
 
 
 def _in_blocks(x: Tensor, rows: Tensor, block: int) -> Tensor:
@@ -449,12 +443,3 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
         matrices = [torch.nn.functional.pad(x, (0, 0, 0, 0, 0, missing)) for x in matrices]
     product = torch.bmm(*matrices)[:given]
     return product.reshape(*left.shape[:2], *product.shape[1:])
-
-
-def _tree_sum(x: Tensor) -> Tensor:
-    """Return the sum of ``x`` over its first axis, by pairwise elementwise additions."""
-    while x.shape[0] > 1:
-        half = x.shape[0] // 2
-        paired = x[:half] + x[half : 2 * half]
-        x = torch.cat([paired, x[2 * half :]]) if x.shape[0] % 2 else paired
-    return x[0]

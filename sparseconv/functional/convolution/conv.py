@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparseconv.core.arguments import Size
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import Geometry, Kind, make_geometry
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
@@ -17,7 +18,6 @@ from sparseconv.functional.convolution.products import (
     DENSE,
     DENSE_TRANSPOSED,
     Plan,
-    Size,
     cells_first,
     cells_first_transposed,
     convolved,

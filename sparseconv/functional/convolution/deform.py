@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparseconv.autograd.sampling import sample_gemm
+from sparseconv.core.arguments import Size
 from sparseconv.core.dispatch import dispatched, implements
+from sparseconv.core.dtypes import summable
 from sparseconv.core.geometry import Geometry, Kind, make_geometry
 from sparseconv.core.rulebook import Taps
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
@@ -19,8 +20,6 @@ from sparseconv.sites.sites import Sites
 from sparseconv.sites.taps import low_sites, sparse_taps
 from sparseconv.tensor import SparseTensor
 from sparseconv.tracing import sites as traced
-
-Size = int | Sequence[int]
 
 # Farther than this nothing is read: offsets are cut off here before they become integers.
 FARTHEST = 1e9
@@ -232,10 +231,7 @@ def _in_one_dtype(
         return x.float() if autocast and x.dtype != torch.float64 else x
 
     # positions and shares of half precision are worked out in float32
-    shift, share = (
-        None if x is None else x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        for x in (offset, mask)
-    )
+    shift, share = (None if x is None else summable(x) for x in (offset, mask))
     assert shift is not None
     return wide(input), shift, share, (wide(weight), None if bias is None else wide(bias))
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.core.geometry import Ints
+from sparseconv.core.arguments import Ints
 
 
 def dense_conv4d(

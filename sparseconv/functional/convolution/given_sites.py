@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparseconv.core.arguments import Size
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import make_geometry
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_convolution
-from sparseconv.functional.convolution.products import DENSE, Plan, Size, cells_first, convolved
+from sparseconv.functional.convolution.products import DENSE, Plan, cells_first, convolved
 from sparseconv.tensor import SparseTensor
 
 

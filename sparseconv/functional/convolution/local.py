@@ -8,13 +8,12 @@ from torch.nn import functional as F
 
 from sparseconv.autograd.merging import place_rows
 from sparseconv.autograd.products import gather_gemm_scatter
+from sparseconv.core.arguments import Size
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import Geometry, make_geometry
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_same
 from sparseconv.tensor import SparseTensor
-
-Size = int | tuple[int, ...]
 
 
 @dispatched

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.windows import window_sum
+from sparseconv.core.dtypes import wider
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
@@ -125,7 +126,7 @@ def row_factor(
 
     The count is then the number of the site's pairs: it belongs to the rulebook, and stays there.
     """
-    dtype = _counting_dtype(dtype)
+    dtype = wider(dtype)
     if isinstance(rulebook, TracedRulebook):
         count = window_sum(
             rulebook.in_rows.new_ones(rulebook.in_rows.shape[0], 1, dtype=dtype), rulebook
@@ -145,7 +146,7 @@ def per_group(mask: Tensor, groups: int, dtype: torch.dtype) -> tuple[Tensor, in
 
     A mask that all channels share counts as one channel, whatever their number.
     """
-    dtype = _counting_dtype(dtype)
+    dtype = wider(dtype)
     if mask.shape[1] == 1:
         return mask.to(dtype), 1
     split = mask.unflatten(1, (groups, -1))
@@ -218,8 +219,3 @@ def _phases(geometry: Geometry) -> list[list[int]]:
             geometry.kernel_size, geometry.stride, geometry.dilation, strict=True
         )
     ]
-
-
-def _counting_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype to count and divide in: counts do not fit into half precision."""
-    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -6,7 +6,7 @@ the output; without one every value is valid. A SparseTensor needs none: its sit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.products import scaled_gather_gemm_scatter
+from sparseconv.core.arguments import Size
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import Geometry, Kind, make_geometry
 from sparseconv.functional.checks import check_convolution
@@ -21,8 +22,6 @@ from sparseconv.functional.convolution import masks
 from sparseconv.functional.convolution.products import cells_first, cells_first_transposed
 from sparseconv.functional.precision import lowered
 from sparseconv.tensor import SparseTensor
-
-Size = int | Sequence[int]
 
 _TRANSPOSED: dict[int, Callable[..., Any]] = {
     1: F.conv_transpose1d,

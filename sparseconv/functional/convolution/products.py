@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -14,8 +14,6 @@ from sparseconv.functional.convolution.dense import dense_conv4d, dense_conv_tra
 from sparseconv.functional.precision import lowered
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
-
-Size = int | Sequence[int]
 
 DENSE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: dense_conv4d}
 DENSE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {

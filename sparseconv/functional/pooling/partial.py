@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.windows import window_max, window_sum
+from sparseconv.core.arguments import Size
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import Geometry, make_geometry
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.convolution import masks
 from sparseconv.functional.convolution.partial import partial_conv
 from sparseconv.tensor import SparseTensor
-
-Size = int | Sequence[int]
 
 _MAX_POOL: dict[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 

@@ -6,7 +6,7 @@ The site law is that of a convolution: a window that holds an active site gives 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.windows import window_max, window_sum
+from sparseconv.core.arguments import Ints, Size, entries_of, per_axis
 from sparseconv.core.dispatch import dispatched, implements, refuse
-from sparseconv.core.geometry import Geometry, Ints, entries_of, make_geometry, per_axis
-from sparseconv.engines.protocol import wider
+from sparseconv.core.dtypes import summable
+from sparseconv.core.geometry import Geometry, make_geometry
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,
@@ -26,8 +27,6 @@ from sparseconv.errors import (
 from sparseconv.functional.pooling.dense import dense_avg_pool4d, dense_max_pool4d
 from sparseconv.functional.precision import widened
 from sparseconv.tensor import SparseTensor
-
-Size = int | Sequence[int]
 
 _NO_INDICES = (
     "pool without return_indices; an index into the dense grid means nothing to sparse features, "
@@ -157,7 +156,7 @@ def _sparse_avg_pool(dimensions: int) -> Callable[..., SparseTensor]:
             average = window_sum(x, rulebook, math.prod(geometry.kernel_size))
         else:
             # the sum of a window overflows float16 long before its average does
-            total = window_sum(x.to(wider(x.dtype)), rulebook)
+            total = window_sum(summable(x), rulebook)
             if count_include_pad:
                 cells = input.sites.padded_cells(sites, geometry)[:, None].to(total.dtype)
             else:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.merging import place_rows
+from sparseconv.core.arguments import plain
 from sparseconv.core.dispatch import implements
-from sparseconv.core.geometry import plain
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,

@@ -11,15 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.segments import segment_gather, segment_sum
+from sparseconv.core.arguments import Ints, entries_of, plain
 from sparseconv.core.dispatch import implements
-from sparseconv.core.geometry import Ints, entries_of, plain
+from sparseconv.core.dtypes import INT32
+from sparseconv.core.index import starts_of
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,
     SparseConvValueError,
 )
 from sparseconv.functional.precision import widened
-from sparseconv.sites.coordinates import INT32, grouped_sites
+from sparseconv.sites.coordinates import grouped_sites
 from sparseconv.tensor import SparseTensor
 
 _NEAREST = ("nearest", "nearest-exact")
@@ -83,7 +85,7 @@ def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps]) -> SparseT
         first = tap.starts[inputs]
         counts = tap.starts[inputs + 1] - first
         owner = torch.repeat_interleave(counts)
-        begin = torch.nn.functional.pad(counts.cumsum(0), (1, 0))[:-1]
+        begin = starts_of(counts)[:-1]
         entry = torch.arange(owner.numel(), device=owner.device) - begin[owner] + first[owner]
         columns = [column[owner] for column in columns] + [tap.outputs[entry]]
         weights = tap.weights[entry] if weights is None else weights[owner] * tap.weights[entry]

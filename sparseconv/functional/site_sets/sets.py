@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.merging import place_rows
-from sparseconv.core.geometry import Ints, entries_of, plain
+from sparseconv.core.arguments import Ints, entries_of, plain
+from sparseconv.core.dtypes import INT32
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.sites.coordinates import INT32, sites_from_coords
+from sparseconv.sites.coordinates import sites_from_coords
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
 

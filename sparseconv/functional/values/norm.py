@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd.normalise import by_statistics, normalise, tree_sum
+from sparseconv.autograd.normalise import by_statistics, normalise
 from sparseconv.autograd.samples import (
     AnySamples,
     TracedSamples,
@@ -21,7 +21,7 @@ from sparseconv.autograd.samples import (
     whole_batch,
 )
 from sparseconv.core.dispatch import implements, refuse
-from sparseconv.engines.protocol import wider
+from sparseconv.core.dtypes import summable, tree_sum
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,
@@ -58,7 +58,14 @@ def _sparse_batch_norm(
     )
     if torch.compiler.is_compiling():
         normal = traced_batch_norm(
-            _wide(input), running_mean, running_var, weight, bias, training, momentum, eps
+            summable(input.features),
+            running_mean,
+            running_var,
+            weight,
+            bias,
+            training,
+            momentum,
+            eps,
         )
         return input.replace(normal.to(input.dtype))
     if not training:
@@ -136,7 +143,7 @@ def _sparse_layer_norm(
     _check_normalized_shape(input, normalized_shape)
     _check_channels(input, weight=weight, bias=bias)
     input = widened(input, "layer_norm")
-    normal = F.layer_norm(_wide(input), (input.channels,), None, None, eps)
+    normal = F.layer_norm(summable(input.features), (input.channels,), None, None, eps)
     return _scaled(input, normal, weight, bias)
 
 
@@ -154,7 +161,7 @@ def _sparse_rms_norm(
     _check_normalized_shape(input, normalized_shape)
     _check_channels(input, weight=weight)
     input = widened(input, "rms_norm")
-    normal = F.rms_norm(_wide(input), [input.channels], None, eps)
+    normal = F.rms_norm(summable(input.features), [input.channels], None, eps)
     return _scaled(input, normal, weight, None)
 
 
@@ -162,11 +169,6 @@ refuse(
     F.local_response_norm,
     instead="use torch.nn.LayerNorm or torch.nn.GroupNorm",
 )
-
-
-def _wide(input: SparseTensor) -> Tensor:
-    """Return the features in a dtype that statistics may be kept in."""
-    return input.features.to(wider(input.dtype))
 
 
 def _by_running(

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.normalise import tree_sum
 from sparseconv.autograd.samples import (
     AnySamples,
     sample_max,
@@ -24,6 +23,7 @@ from sparseconv.autograd.samples import (
     whole_batch,
 )
 from sparseconv.core.dispatch import implements
+from sparseconv.core.dtypes import summable, tree_sum
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,
@@ -93,11 +93,6 @@ def _sums(values: Tensor, axes: _Axes) -> Tensor:
     return tree_sum(sums.t())[:, None] if axes.over_channels else sums
 
 
-def _wide(values: Tensor) -> Tensor:
-    """Return values in a dtype that sums may be kept in."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
-
-
 @implements(
     torch.sum,
     meaning="sum over active sites, per sample and channel, or of everything",
@@ -110,7 +105,7 @@ def _sparse_sum(
     axes = _axes(input, dim, keepdim)
     if axes is None:
         return input.replace(x.sum(dim=1, keepdim=True))
-    return axes.shaped(_sums(_wide(x), axes).to(x.dtype))
+    return axes.shaped(_sums(summable(x), axes).to(x.dtype))
 
 
 @implements(
@@ -125,7 +120,7 @@ def _sparse_mean(
     axes = _axes(input, dim, keepdim)
     if axes is None:
         return input.replace(x.mean(dim=1, keepdim=True))
-    total = _sums(_wide(x), axes)
+    total = _sums(summable(x), axes)
     return axes.shaped((total / axes.counts(x).to(total.dtype).clamp(min=1)).to(x.dtype))
 
 
@@ -207,7 +202,7 @@ def _sparse_var(
     axes, correction = _spread_arguments(input, dim, unbiased, keepdim, correction)
     if axes is None:
         return input.replace(input.features.var(dim=1, correction=correction, keepdim=True))
-    return axes.shaped(_variance(_wide(input.features), axes, correction).to(input.dtype))
+    return axes.shaped(_variance(summable(input.features), axes, correction).to(input.dtype))
 
 
 @implements(
@@ -226,7 +221,7 @@ def _sparse_std(
     axes, correction = _spread_arguments(input, dim, unbiased, keepdim, correction)
     if axes is None:
         return input.replace(input.features.std(dim=1, correction=correction, keepdim=True))
-    return axes.shaped(_root(_variance(_wide(input.features), axes, correction)).to(input.dtype))
+    return axes.shaped(_root(_variance(summable(input.features), axes, correction)).to(input.dtype))
 
 
 def _spread_arguments(
@@ -281,7 +276,7 @@ def _sparse_norm(
         return input.replace(torch.linalg.vector_norm(input.features, order, 1, keepdim=True))
     if order == math.inf:
         return _largest(input.replace(input.features.abs()), dim, keepdim, 1)
-    x = _wide(input.features)
+    x = summable(input.features)
     if order == 2:
         return axes.shaped(_root(_sums(x * x, axes)).to(input.dtype))
     sums = _sums(x.abs().pow(order), axes)

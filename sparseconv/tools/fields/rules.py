@@ -13,8 +13,6 @@ from sparseconv.tools.fields.shapes import SHAPES
 from sparseconv.tools.fields.stand_in import Axes, Axis, Call, meet, meeting
 from sparseconv.tools.fields.windows import WINDOWS
 
-Ints = tuple[int, ...]
-
 # Elementwise functions that PyTorch does not mark as such, and normalisations: these move and scale
 # by statistics, which no receptive field counts.
 # fmt: off

@@ -8,10 +8,9 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any
 
+from sparseconv.core.arguments import Ints
 from sparseconv.tools.fields.intervals import Field
 from sparseconv.tools.fields.stand_in import Axes, Axis, Call
-
-Ints = tuple[int, ...]
 
 _CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _MAX_POOL = ("input", "kernel_size", "stride", "padding", "dilation")

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv.core.dtypes import Array
 from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
 from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.keys import kernels, reach
 from sparseconv.engines.numba.keys.sort import sort_by
 from sparseconv.engines.numba.machine.arrays import CHUNK_ROWS, LEAST, SHARES, by_chunks, by_shares
-from sparseconv.engines.protocol import Index
 from sparseconv.engines.torch import engine as torch_engine
-
-Array = np.ndarray[Any, Any]
 
 MERGED = 8192  # sites of a task that merges, at least
 

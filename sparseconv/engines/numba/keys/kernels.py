@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.compile import Kernel, Loop
-
-Array = np.ndarray[Any, Any]
-
 
 EXACT = 2**52  # what is below stays whole as a float64, and one more bit is left for rounding
 

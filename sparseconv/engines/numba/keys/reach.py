@@ -7,15 +7,12 @@ merged without repeats. Nothing is sorted, and each pass reads and writes every 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba.extending import register_jitable
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.keys.kernels import EXACT, quotient
 from sparseconv.engines.numba.machine.compile import Kernel, Loop
-
-Array = np.ndarray[Any, Any]
 
 NONE = 2**63 - 1
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
-import numpy as np
 
-Array = np.ndarray[Any, Any]
+from sparseconv.core.dtypes import Array
 
 
 @numba.njit(nogil=True)

@@ -6,14 +6,11 @@ comparing them takes several times as long.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.machine.compile import Loop
-
-Array = np.ndarray[Any, Any]
 
 DIGIT = 8  # bits: the ends of so many runs of output stay in the first-level cache
 LEAST_KEYS = 4096  # below, counting the digits takes longer than comparing

@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv.core.dtypes import Array, wider
 from sparseconv.engines.memory import empty, empty_array
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES
-from sparseconv.engines.protocol import wider
-
-Array = np.ndarray[Any, Any]
 
 CHUNK_ROWS = 16384  # sites or segments that one task takes
 # What a task takes at least where rows are shared out by the number of threads: to begin on

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-import numpy as np
 import torch
 from numba import types
 from numba.extending import overload
 from numpy import float32, uint16, uint32
 from torch import Tensor
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.arrays import array, contiguous
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value
-
-Array = np.ndarray[Any, Any]
 
 
 def bits_or_numbers(x: Tensor) -> Array:

@@ -16,14 +16,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.bits import number as number_in
 from sparseconv.engines.numba.machine.bits import stored
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
 from sparseconv.engines.numba.products.multiply import emit_multiply
 from sparseconv.engines.numba.products.tiles import begin_rows, rescale
-
-Array = np.ndarray[Any, Any]
 
 HALF = 64  # pairs of pairs of a weight gradient that are laid side by side at a time
 LANES = VECTOR_BYTES // 4

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv.core.dtypes import Array, summable, wider
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty
 from sparseconv.engines.numba.machine.arrays import (
@@ -33,9 +33,7 @@ from sparseconv.engines.numba.products.groups import Lanes, product_by_lanes, re
 from sparseconv.engines.numba.products.pack import laid_back, laid_out
 from sparseconv.engines.numba.products.reduce import reduced
 from sparseconv.engines.numba.rulebooks.build import SPAN, TILE_ROWS, tiled_pairs, window_rows
-from sparseconv.engines.protocol import Finish, wider
-
-Array = np.ndarray[Any, Any]
+from sparseconv.engines.protocol import Finish
 
 # of the channels of a group, or of joined ones, on both sides, in a weight gradient in bfloat16
 FEW_PRODUCTS = 512
@@ -72,10 +70,10 @@ def pack(weight: Tensor) -> PackedWeight:
         few = narrow.columns_for(c_in, c_out, dtype) if groups == 1 else 0
         if few:
             channels, each = columns_of(c_in, dtype)[0], VECTOR_BYTES // dtype.itemsize
-            source = _wide(_computable(weight), channels, few).reshape(cells, -1, each, few)
+            source = _wide(summable(weight), channels, few).reshape(cells, -1, each, few)
             return PackedWeight(weight, contiguous(source.transpose(0, 1, 3, 2)), narrow=True)
         columns, block = columns_of(c_out, dtype)
-        return PackedWeight(weight, _blocks(_computable(weight), columns, block))
+        return PackedWeight(weight, _blocks(summable(weight), columns, block))
     columns, block = columns_of(c_out, np.dtype(np.float32))
     pairs = _blocks(weight.view(torch.uint16), columns, block, 2)
     return PackedWeight(weight, pairs.reshape(*pairs.shape[:4], block, 2))
@@ -91,11 +89,6 @@ def _blocks(weight: Tensor, columns: int, block: int, pairs: int = 1) -> Array:
     source = _wide(weight, steps * pairs, columns)
     source = source.reshape(cells, groups, steps, pairs, -1, block).transpose(0, 1, 4, 2, 5, 3)
     return contiguous(source).reshape(cells, groups, -1, steps, block * pairs)
-
-
-def _computable(weight: Tensor) -> Tensor:
-    """Return the weight in a dtype to compute in: halves become float32."""
-    return weight.to(wider(weight.dtype))
 
 
 def _wide(weight: Tensor, rows: int, columns: int) -> Array:

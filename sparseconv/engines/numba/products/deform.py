@@ -14,12 +14,11 @@ from typing import Any
 import numba
 import numpy as np
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES
 from sparseconv.engines.numba.products.outer import outer_one, outer_two
 from sparseconv.engines.numba.products.tiles import multiply_one, multiply_two
-
-Array = np.ndarray[Any, Any]
 
 
 # "reassoc" lets a dot product be summed in lanes: the same ones at every call

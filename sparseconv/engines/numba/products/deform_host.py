@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv.core.dtypes import Array
 from sparseconv.core.rulebook import Taps
 from sparseconv.engines.numba.machine.arrays import array, columns_of, padded, ranges
 from sparseconv.engines.numba.products import deform
 from sparseconv.engines.numba.products.reduce import REDUCE_BYTES, REDUCE_PARTS
-
-Array = np.ndarray[Any, Any]
 
 SAMPLE_ROWS = 128  # output rows of a deformable tile: its interpolated column stays in the cache
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv.core.dtypes import Array, wider
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty, empty_array
 from sparseconv.engines.numba.machine.arrays import (
@@ -29,9 +29,7 @@ from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES
 from sparseconv.engines.numba.products import lanes as kernels
 from sparseconv.engines.numba.products.reduce import reduced
 from sparseconv.engines.numba.rulebooks.build import window_rows
-from sparseconv.engines.protocol import Finish, wider
-
-Array = np.ndarray[Any, Any]
+from sparseconv.engines.protocol import Finish
 
 
 @dataclass(frozen=True)

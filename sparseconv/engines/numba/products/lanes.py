@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses, large
 from sparseconv.engines.numba.windows.sums import WIDE, lines_of, row_ahead, row_at
-
-Array = np.ndarray[Any, Any]
 
 WIDEST = 8  # channels of a group: more of them make a matrix
 

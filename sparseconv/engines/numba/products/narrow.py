@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses
 from sparseconv.engines.numba.windows.sums import AHEAD
-
-Array = np.ndarray[Any, Any]
 
 FEW = 4  # columns whose sums are stored together
 

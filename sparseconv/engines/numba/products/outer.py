@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numba.extending import intrinsic
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses, sizes
-
-Array = np.ndarray[Any, Any]
 
 # input channels of a weight gradient taken at a time: the rows of a tile's pairs stay in the
 # first-level cache while the blocks of output channels are walked

@@ -19,12 +19,11 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.memory import empty, empty_array
 from sparseconv.engines.numba.machine.arrays import by_shares, rows_of
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import Emitter, Value, addresses
-
-Array = np.ndarray[Any, Any]
 
 SIDE = 8  # cells and columns that are exchanged at once
 LEAST_VALUES = 2**14  # of a task

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
+from sparseconv.core.dtypes import Array
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.machine.arrays import LEAST_VALUES, by_shares, ranges
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.rulebooks.build import SPAN, TiledPairs, tiled_pairs
-
-Array = np.ndarray[Any, Any]
 
 REDUCE_PARTS = 16  # parts of the lots whose weight gradients are summed apart
 REDUCE_TASKS = 32  # tasks where there are fewer parts, so that none waits long for the last

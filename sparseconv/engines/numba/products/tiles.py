@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba.extending import intrinsic
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.keys.search import first_from
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import (
@@ -27,8 +28,6 @@ from sparseconv.engines.numba.machine.vectors import (
     large,
 )
 from sparseconv.engines.numba.products.multiply import emit_multiply
-
-Array = np.ndarray[Any, Any]
 
 
 @intrinsic

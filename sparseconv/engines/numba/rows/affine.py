@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numba import types
 from numba.extending import intrinsic, register_jitable
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.bits import (
     emitter_of,
     kept,
@@ -21,8 +21,6 @@ from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Value, addresses, large
 
 # mypy: disable-error-code="no-untyped-def"
-
-Array = np.ndarray[Any, Any]
 
 
 def _emit_affine(terms: int) -> Callable[..., None]:

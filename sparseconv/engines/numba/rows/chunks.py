@@ -9,14 +9,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numba.extending import intrinsic
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.bits import number
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses, large
 
-Array = np.ndarray[Any, Any]
 SUMS = 4  # vectors that are added up beside each other, so that none waits for the one before
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
-import numpy as np
 import torch
 from numba.extending import intrinsic
 from torch import Tensor
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.memory import empty
 from sparseconv.engines.numba.machine.arrays import (
     LEAST_VALUES,
@@ -35,7 +35,6 @@ from sparseconv.engines.numba.machine.vectors import (
 
 # mypy: disable-error-code="no-untyped-def"
 
-Array = np.ndarray[Any, Any]
 UNROLLED = 4  # vectors that are in flight at once
 BLOCK = 64  # values: tasks begin at multiples, so that no vector of theirs crosses a cache line
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.compile import Loop
-
-Array = np.ndarray[Any, Any]
 
 
 @Loop

@@ -9,11 +9,10 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.bits import emitter_of, loaded, number
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses
-
-Array = np.ndarray[Any, Any]
 
 WIDE = 4  # vectors of columns that are summed side by side
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
+from sparseconv.core.dtypes import Array
 from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty_array
@@ -27,10 +28,7 @@ from sparseconv.engines.numba.machine.arrays import (
 from sparseconv.engines.numba.products import tiles as products
 from sparseconv.engines.numba.rulebooks import merge as kernels
 from sparseconv.engines.numba.windows.sums import AHEAD, WindowRows, order_tiles
-from sparseconv.engines.protocol import Index
 from sparseconv.engines.torch import engine as torch_engine
-
-Array = np.ndarray[Any, Any]
 
 TILE_ROWS = 128  # places of a tile
 SPAN = 4  # tiles that are taken together where there are enough of them

@@ -9,14 +9,11 @@ it is a pair, and overwritten where it is not: an unpredictable branch costs mor
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.keys.search import first_from
 from sparseconv.engines.numba.machine.compile import Loop
-
-Array = np.ndarray[Any, Any]
 
 SENTINELS = 4  # the merge looks so many keys ahead
 

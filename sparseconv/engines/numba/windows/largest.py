@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numba.extending import intrinsic
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import Value, addresses, large
 from sparseconv.engines.numba.windows.sums import WIDE, lines_of, row_ahead, row_at
-
-Array = np.ndarray[Any, Any]
 
 
 def _emit_max(vectors: int, with_cells: bool) -> Callable[..., None]:

@@ -16,6 +16,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import (
@@ -25,8 +26,6 @@ from sparseconv.engines.numba.machine.vectors import (
     addresses,
     large,
 )
-
-Array = np.ndarray[Any, Any]
 
 WIDE = 4  # vectors of the wide block
 AHEAD = 32  # pairs by which rows are fetched into the cache ahead of their use
