@@ -14,7 +14,7 @@ from sparseconv.nn.deform import DeformConv2d as DeformConv2d
 from sparseconv.nn.deform import DeformConv3d as DeformConv3d
 from sparseconv.nn.ends import ToDense as ToDense
 from sparseconv.nn.ends import ToSites as ToSites
-from sparseconv.nn.finished import FinishedConvolution as FinishedConvolution
+from sparseconv.nn.fused import FusedConvolution as FusedConvolution
 from sparseconv.nn.local import LocallyConnected1d as LocallyConnected1d
 from sparseconv.nn.local import LocallyConnected2d as LocallyConnected2d
 from sparseconv.nn.norm import BatchNorm4d as BatchNorm4d

@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from sparseconv.errors import SparseConvTypeError
-from sparseconv.nn.finished import FinishedConvolution, can_finish
+from sparseconv.nn.fused import FusedConvolution, can_fuse
 from sparseconv.nn.norm import BatchNorm4d
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNorm4d)
@@ -68,7 +68,7 @@ def optimize(model: nn.Module) -> nn.Module:
 def _optimized(module: nn.Module) -> nn.Module:
     """Return the module, or what stands in for it; changes the module's own children."""
     if _hooked(module) or _is_leaf(module):
-        return FinishedConvolution(module) if _is_convolution(module) else _by_children(module)
+        return FusedConvolution(module) if _is_convolution(module) else _by_children(module)
     graph = _trace(module)
     return _by_children(module) if graph is None else _joined(fx.GraphModule(module, graph))
 
@@ -97,7 +97,7 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 def _is_convolution(module: nn.Module) -> bool:
-    return can_finish(module) and not _hooked(module)
+    return can_fuse(module) and not _hooked(module)
 
 
 class _Tracer(fx.Tracer):
@@ -172,10 +172,10 @@ def _join(traced: fx.GraphModule, node: fx.Node, places: dict[fx.Node, int]) -> 
     relu = follower is not None and _is_relu(traced, follower)
     if follower is not None and relu:
         chain.append(follower)
-    name = f"{str(node.target).replace('.', '_')}_finished"
+    name = f"{str(node.target).replace('.', '_')}_fused"
     name = name if not hasattr(traced, name) else f"{name}_{places[node]}"
-    finished = FinishedConvolution(traced.get_submodule(str(node.target)), norm, relu)
-    traced.add_submodule(name, finished)
+    fused = FusedConvolution(traced.get_submodule(str(node.target)), norm, relu)
+    traced.add_submodule(name, fused)
     with traced.graph.inserting_before(chain[-1]):
         arguments = (node.args[0],) if other is None else (node.args[0], other)
         new = traced.graph.call_module(name, arguments, options)

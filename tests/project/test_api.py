@@ -18,7 +18,7 @@ from torch import nn
 
 import sparseconv as sc
 from sparseconv.core.dispatch import HANDLERS
-from sparseconv.functional.convolution.finished import PLANNERS
+from sparseconv.functional.convolution.fused import PLANNERS
 
 
 def names(text: str) -> set[str]:
@@ -34,7 +34,7 @@ PUBLIC = {
     """),
     sc.nn: names("""
         AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d
-        FinishedConvolution GlobalAvgPool GlobalMaxPool InverseConv1d InverseConv2d
+        FusedConvolution GlobalAvgPool GlobalMaxPool InverseConv1d InverseConv2d
         InverseConv3d InverseConv4d LocallyConnected1d
         LocallyConnected2d MaxPool4d PartialAvgPool PartialConv1d PartialConv2d PartialConv3d
         PartialConvTranspose1d PartialConvTranspose2d PartialConvTranspose3d PartialMaxPool

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import sparseconv as sc
-from sparseconv.nn import FinishedConvolution
+from sparseconv.nn import FusedConvolution
 
 CONVOLUTIONS = {
     1: [nn.Conv1d, nn.ConvTranspose1d, sc.nn.SubmConv1d],
@@ -36,8 +36,8 @@ def learned(norm: nn.Module) -> nn.Module:
     return norm
 
 
-def finished(model: nn.Module) -> int:
-    return sum(isinstance(module, FinishedConvolution) for module in model.modules())
+def fused(model: nn.Module) -> int:
+    return sum(isinstance(module, FusedConvolution) for module in model.modules())
 
 
 def norms(model: nn.Module) -> int:
@@ -118,7 +118,7 @@ def test_a_residual_block_is_three_modules(add: str, x: sc.SparseTensor) -> None
     agree(model, x)
     agree(model, x.dense())
     fast = sc.optimize(model)
-    assert finished(fast) == len(list(fast.children())) == 3
+    assert fused(fast) == len(list(fast.children())) == 3
     assert norms(fast) == 0
 
 
@@ -167,7 +167,7 @@ def test_an_inverse_layer_finds_its_way_back(x: sc.SparseTensor) -> None:
             return torch.relu(self.norm(self.up(self.down(x), like=x)) + x)
 
     agree(Back().double(), x)
-    assert finished(sc.optimize(Back())) == 2
+    assert fused(sc.optimize(Back())) == 2
 
 
 def test_a_result_with_two_readers_stays(x: sc.SparseTensor) -> None:
@@ -212,7 +212,7 @@ def test_what_cannot_be_traced_is_optimized_module_by_module(way: str, x: sc.Spa
     agree(model, x.dense())
     agree(model[0], x, **({"factor": 3.0} if way == "option" else {}))
     fast = sc.optimize(model)
-    assert finished(fast) == 1
+    assert fused(fast) == 1
     assert norms(fast) == 0
 
 
@@ -223,17 +223,17 @@ def test_modules_that_someone_listens_to_stay(x: sc.SparseTensor) -> None:
     model[0].register_forward_hook(lambda *_: heard.append(1))
     agree(model, x)
     assert len(heard) == 2
-    assert finished(sc.optimize(model)) == 0
+    assert fused(sc.optimize(model)) == 0
 
 
 def test_parametrized_and_padded_convolutions_stay(x: sc.SparseTensor) -> None:
     weighted = parametrizations.weight_norm(sc.nn.SubmConv2d(4, 4, 3))
-    assert finished(sc.optimize(nn.Sequential(weighted))) == 0
+    assert fused(sc.optimize(nn.Sequential(weighted))) == 0
     agree(nn.Sequential(weighted).double(), x)
     reflecting = nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")
     agree(nn.Sequential(reflecting).double(), x.dense())
     with pytest.raises(sc.SparseConvTypeError, match="convolution: must be one of"):
-        FinishedConvolution(reflecting)
+        FusedConvolution(reflecting)
 
 
 def test_the_model_stays_as_it_is(x: sc.SparseTensor) -> None:
@@ -273,7 +273,7 @@ def test_a_changed_weight_is_packed_anew(x: sc.SparseTensor) -> None:
 
 
 def test_another_weight_is_packed_anew(x: sc.SparseTensor) -> None:
-    layer = FinishedConvolution(sc.nn.SubmConv2d(4, 4, 3, bias=False).double())
+    layer = FusedConvolution(sc.nn.SubmConv2d(4, 4, 3, bias=False).double())
     for _ in range(5):  # a freed weight's memory is handed out again
         layer.convolution.weight = None
         layer.convolution.weight = nn.Parameter(torch.randn(4, 4, 3, 3).double())
@@ -283,7 +283,7 @@ def test_another_weight_is_packed_anew(x: sc.SparseTensor) -> None:
 
 
 def test_it_pickles_and_copies_without_the_packed_weight(x: sc.SparseTensor) -> None:
-    layer = FinishedConvolution(sc.nn.SubmConv2d(4, 4, 3).double(), relu=True)
+    layer = FusedConvolution(sc.nn.SubmConv2d(4, 4, 3).double(), relu=True)
     expected = layer(x).features
     for again in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
         assert again._packed._packed is None

@@ -69,7 +69,7 @@ class PackedWeight:
 
 
 @dispatched
-def finished_conv(
+def fused_conv(
     input: Tensor,
     function: Callable[..., Any],
     weight: Tensor,
@@ -81,8 +81,9 @@ def finished_conv(
 ) -> Tensor:
     """Return ``relu(function(input, weight, bias, **options) + other)``.
 
-    On sparse input, where no gradient is asked for, the sums stay in the cache until they are
-    finished. The sites are those of ``function``, or the union with the sites of ``other``.
+    On sparse input, where no gradient is asked for, each tile of sums gets its bias, sum and ReLU
+    before it leaves the cache. The sites are those of ``function``, or the union with the sites
+    of ``other``.
 
     Args:
         input: ``[B, C_in, *spatial]``, a SparseTensor or dense.
@@ -96,8 +97,8 @@ def finished_conv(
     return result
 
 
-@implements(finished_conv)
-def _sparse_finished_conv(
+@implements(fused_conv)
+def _sparse_fused_conv(
     input: SparseTensor,
     function: Callable[..., Any],
     weight: Tensor,

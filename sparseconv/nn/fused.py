@@ -1,4 +1,4 @@
-"""A convolution for inference: packed once, and finished in one pass."""
+"""A convolution for inference: packed once, and all in one pass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from sparseconv import functional
 from sparseconv.errors import SparseConvTypeError
-from sparseconv.functional.convolution.finished import PackedWeight, finished_conv
+from sparseconv.functional.convolution.fused import PackedWeight, fused_conv
 from sparseconv.nn.conv import (
     Conv4d,
     InverseConv1d,
@@ -49,7 +49,7 @@ CALLS: dict[type[nn.Module], _Call] = {
 }
 
 
-class FinishedConvolution(nn.Module):
+class FusedConvolution(nn.Module):
     """A convolution with a batch normalisation folded in, and a sum and a ReLU behind it.
 
     ``relu(norm(convolution(x)) + other)``, in evaluation. The weight is packed at the first call
@@ -68,7 +68,7 @@ class FinishedConvolution(nn.Module):
         >>> import torch, sparseconv as sc
         >>> conv, norm = torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.BatchNorm2d(2).eval()
         >>> x = torch.randn(1, 1, 5, 5)
-        >>> fast = sc.nn.FinishedConvolution(conv, norm, relu=True)
+        >>> fast = sc.nn.FusedConvolution(conv, norm, relu=True)
         >>> torch.allclose(fast(x), torch.relu(norm(conv(x))), atol=1e-6)
         True
     """
@@ -77,7 +77,7 @@ class FinishedConvolution(nn.Module):
         self, convolution: nn.Module, norm: nn.Module | None = None, relu: bool = False
     ) -> None:
         super().__init__()
-        if not can_finish(convolution):
+        if not can_fuse(convolution):
             raise SparseConvTypeError(
                 f"convolution: must be one of {', '.join(kind.__name__ for kind in CALLS)} that "
                 f"pads with zeros, got {convolution}"
@@ -99,7 +99,7 @@ class FinishedConvolution(nn.Module):
         layer: Any = self.convolution
         function, names = CALLS[type(layer)]
         options = {name: getattr(layer, name) for name in names} | like
-        return finished_conv(
+        return fused_conv(
             input,
             function,
             layer.weight,
@@ -115,8 +115,8 @@ class FinishedConvolution(nn.Module):
         return f"relu={self.relu}"
 
 
-def can_finish(module: nn.Module) -> bool:
-    """Return whether :class:`FinishedConvolution` can stand in for ``module``."""
+def can_fuse(module: nn.Module) -> bool:
+    """Return whether :class:`FusedConvolution` can stand in for ``module``."""
     return type(module) in CALLS and isinstance(module, _ConvNd) and module.padding_mode == "zeros"
 
 
