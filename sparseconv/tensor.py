@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.merging import check_reduction, place_rows, reduce_groups
-from sparseconv.core.arguments import Ints
+from sparseconv.core.arguments import (
+    Ints,
+    check_bools,
+    check_device,
+    check_floating,
+    check_integers,
+)
 from sparseconv.core.dispatch import dispatch
-from sparseconv.core.dtypes import FLOATS, INTEGERS
+from sparseconv.core.dtypes import FLOATS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
 from sparseconv.sites.sites import Sites
@@ -88,8 +94,7 @@ class SparseTensor(Methods):
                 features are all zero survives where the mask has it. Without a mask the sites are
                 those with any non-zero channel.
         """
-        if not isinstance(t, Tensor) or not t.is_floating_point():
-            raise SparseConvTypeError(f"t: must be a floating point tensor, got {_describe(t)}")
+        check_floating("t", t)
         if not 3 <= t.ndim <= 6:
             raise SparseConvValueError(
                 f"t: must have shape (B, C, *spatial) with 1 to 4 spatial axes, "
@@ -226,16 +231,12 @@ class SparseTensor(Methods):
         Returns:
             rows int64 ``[M]`` (-1 where the site is not active) and found bool ``[M]``.
         """
-        if not isinstance(coords, Tensor) or coords.dtype not in INTEGERS:
-            raise SparseConvTypeError(f"coords: must be an integer tensor, got {_describe(coords)}")
+        check_integers("coords", coords)
         if coords.ndim != 2 or coords.shape[1] != self.ndim - 1:
             raise SparseConvValueError(
                 f"coords: must have shape (M, {self.ndim - 1}), got {tuple(coords.shape)}"
             )
-        if coords.device != self.device:
-            raise SparseConvTypeError(
-                f"coords: on {coords.device}, but the tensor is on {self.device}"
-            )
+        check_device("coords", coords, self.device, "tensor")
         return self.sites.rows_of(coords)
 
     def replace(self, features: Tensor) -> SparseTensor:
@@ -423,17 +424,8 @@ def _is_slice(value: Any) -> bool:
     return all(bound is None or isinstance(bound, int) for bound in bounds) and value.step != 0
 
 
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{value.dtype} {tuple(value.shape)}"
-    return type(value).__name__
-
-
 def _check_features(features: Any) -> None:
-    if not isinstance(features, Tensor) or not features.is_floating_point():
-        raise SparseConvTypeError(
-            f"features: must be a floating point torch.Tensor, got {_describe(features)}"
-        )
+    check_floating("features", features)
     if features.dtype not in FLOATS:
         raise SparseConvTypeError(f"features: must be one of {FLOATS}, got {features.dtype}")
     if features.ndim != 2:
@@ -445,21 +437,16 @@ def _check_match(features: Tensor, rows: int, device: torch.device) -> None:
         raise SparseConvValueError(
             f"features: must have one row per site, got {features.shape[0]} rows for {rows} sites"
         )
-    if features.device != device:
-        raise SparseConvTypeError(
-            f"features: on {features.device}, but the coordinates are on {device}; move one of them"
-        )
+    check_device("features", features, device, "site set")
 
 
 def _checked_mask(t: Tensor, mask: Tensor) -> Tensor:
     """Return ``mask`` as bool ``[B, *spatial]``."""
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise SparseConvTypeError(f"mask: must be a bool tensor, got {_describe(mask)}")
+    check_bools("mask", mask)
     allowed = ((t.shape[0], 1, *t.shape[2:]), (t.shape[0], *t.shape[2:]))
     if tuple(mask.shape) not in allowed:
         raise SparseConvValueError(
             f"mask: must have shape {allowed[0]} or {allowed[1]}, got {tuple(mask.shape)}"
         )
-    if mask.device != t.device:
-        raise SparseConvTypeError(f"mask: on {mask.device}, but the tensor is on {t.device}")
+    check_device("mask", mask, t.device, "tensor")
     return mask.reshape(allowed[1])

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from sparseconv.core.dtypes import INTEGERS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 
 Ints: TypeAlias = tuple[int, ...]
@@ -52,6 +53,14 @@ def check_bools(name: str, value: Any, hint: str = "") -> None:
         raise SparseConvTypeError(f"{name}: must be a bool torch.Tensor, got {came(value)}{hint}")
 
 
+def check_integers(name: str, value: Any, hint: str = "") -> None:
+    """Raise unless ``value`` is a dense tensor of integers; ``hint`` ends the message."""
+    if not isinstance(value, Tensor) or value.dtype not in INTEGERS:
+        raise SparseConvTypeError(
+            f"{name}: must be an integer torch.Tensor, got {came(value)}{hint}"
+        )
+
+
 def check_device(name: str, value: Any, device: torch.device, other: str = "input") -> None:
     """Raise unless a tensor is on the device that the tensor called ``other`` is on."""
     if value.device != device:
@@ -63,6 +72,11 @@ def check_device(name: str, value: Any, device: torch.device, other: str = "inpu
 def is_int(value: Any) -> bool:
     """Return whether this is an int, which a bool is not."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether this is an int or a float, which a bool is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_int(name: str, value: Any, least: int | None = None) -> int:
@@ -127,7 +141,7 @@ def numbers_per_axis(name: str, value: Any, axes: int) -> tuple[Any, ...]:
         raise SparseConvValueError(
             f"{name}: must be one number or {axes} (one per axis), got {len(values)}: {values}"
         )
-    if any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in values):
+    if not all(map(is_number, values)):
         raise SparseConvTypeError(f"{name}: must be numbers, got {values}")
     return values
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from sparseconv.core.arguments import plain
+from sparseconv.core.arguments import check_device, check_int, check_kind, check_tensor
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import MAX_DIMENSIONS
 from sparseconv.tensor import SparseTensor
@@ -18,10 +18,7 @@ AnyTensor = TypeVar("AnyTensor", Tensor, SparseTensor)
 
 def check_input(input: Any) -> None:
     """Raise unless ``input`` is a tensor of either kind."""
-    if not isinstance(input, Tensor | SparseTensor):
-        raise SparseConvTypeError(
-            f"input: must be a SparseTensor or a torch.Tensor, got {type(input).__name__}"
-        )
+    check_kind("input", input, Tensor | SparseTensor, "a SparseTensor or a torch.Tensor")
 
 
 def check_convolution(
@@ -47,8 +44,7 @@ def check_convolution(
         SparseConvValueError: channels, groups or axes that do not fit.
     """
     check_input(input)
-    if not isinstance(weight, Tensor):
-        raise SparseConvTypeError(f"weight: must be a torch.Tensor, got {type(weight).__name__}")
+    check_tensor("weight", weight)
     if 0 in weight.shape[:2]:
         raise SparseConvValueError(
             f"weight: must not be empty, got shape {tuple(weight.shape)}; a convolution has at "
@@ -78,11 +74,7 @@ def check_convolution(
 
 
 def _check_groups(weight: Tensor, groups: Any, transposed: bool) -> None:
-    groups = plain(groups)
-    if isinstance(groups, bool) or not isinstance(groups, int):
-        raise SparseConvTypeError(f"groups: must be an int, got {groups!r}")
-    if groups < 1:
-        raise SparseConvValueError(f"groups: must be at least 1, got {groups}")
+    groups = check_int("groups", groups, least=1)
     if weight.shape[0] % groups:
         name = "input" if transposed else "output"
         raise SparseConvValueError(
@@ -93,8 +85,7 @@ def _check_groups(weight: Tensor, groups: Any, transposed: bool) -> None:
 def _check_bias(bias: Any, channels: int) -> None:
     if bias is None:
         return
-    if not isinstance(bias, Tensor):
-        raise SparseConvTypeError(f"bias: must be a torch.Tensor, got {type(bias).__name__}")
+    check_tensor("bias", bias)
     if tuple(bias.shape) != (channels,):
         raise SparseConvValueError(
             f"bias: must have shape ({channels},), one entry per output channel, "
@@ -105,10 +96,7 @@ def _check_bias(bias: Any, channels: int) -> None:
 def check_same(name: str, parameter: Tensor, input: Input) -> None:
     """Raise unless a parameter has the input's device and, outside autocast, its dtype."""
     if parameter.device != input.device:
-        raise SparseConvTypeError(
-            f"{name}: on {parameter.device}, but the input is on {input.device}; "
-            f"move the layer or the input"
-        )
+        check_device(name, parameter, input.device)
     if parameter.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
         raise SparseConvTypeError(
             f"{name}: {parameter.dtype}, but the input is {input.dtype}; convert one of them"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch.nn.modules.conv import _ConvNd
 
 from sparseconv import functional
-from sparseconv.core.arguments import Size
+from sparseconv.core.arguments import Size, check_int, per_axis
 from sparseconv.core.geometry import Kind, make_geometry
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import AnyTensor, Input
 
 
@@ -37,7 +36,7 @@ class _Conv(_ConvNd):
     ) -> None:
         _check_channels(in_channels, out_channels, groups)
         geometry = make_geometry(
-            _per_axis(kernel_size, self.dimensions),
+            per_axis("kernel_size", kernel_size, self.dimensions),
             stride=stride,
             padding=padding,
             dilation=dilation,
@@ -226,27 +225,10 @@ class InverseConv4d(_InverseConv):
     dimensions = 4
 
 
-def _per_axis(kernel_size: Size, axes: int) -> tuple[int, ...]:
-    if isinstance(kernel_size, int):
-        return (kernel_size,) * axes
-    if not isinstance(kernel_size, Sequence):
-        raise SparseConvTypeError(
-            f"kernel_size: must be an integer or one per axis, got {kernel_size!r}"
-        )
-    if len(kernel_size) != axes:
-        raise SparseConvValueError(
-            f"kernel_size: must be one number or {axes} (one per axis), got {tuple(kernel_size)}"
-        )
-    return tuple(kernel_size)
-
-
 def _check_channels(in_channels: int, out_channels: int, groups: int) -> None:
     named = (("in_channels", in_channels), ("out_channels", out_channels), ("groups", groups))
     for name, value in named:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise SparseConvTypeError(f"{name}: must be an int, got {value!r}")
-        if value < 1:
-            raise SparseConvValueError(f"{name}: must be at least 1, got {value}")
+        check_int(name, value, least=1)
     if in_channels % groups or out_channels % groups:
         raise SparseConvValueError(
             f"groups: {groups} must divide in_channels {in_channels} and out_channels "

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from sparseconv import functional
-from sparseconv.core.arguments import Size
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.core.arguments import Size, check_int
+from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import AnyTensor
 from sparseconv.nn.conv import SubmConv1d, SubmConv2d, SubmConv3d, _Conv
 
@@ -153,9 +153,7 @@ class DeformConv3d(_DeformConv):
 
 
 def _check_offset_groups(offset_groups: int, in_channels: int) -> None:
-    if isinstance(offset_groups, bool) or not isinstance(offset_groups, int):
-        raise SparseConvTypeError(f"offset_groups: must be an int, got {offset_groups!r}")
-    if offset_groups < 1 or in_channels % offset_groups:
+    if in_channels % check_int("offset_groups", offset_groups, least=1):
         raise SparseConvValueError(
             f"offset_groups: must divide the {in_channels} input channels, got {offset_groups}"
         )

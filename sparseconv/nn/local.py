@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
 from sparseconv import functional
-from sparseconv.core.arguments import Ints, Size
+from sparseconv.core.arguments import Size, check_int, per_axis
 from sparseconv.core.geometry import make_geometry
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import AnyTensor
 
 
@@ -32,12 +31,9 @@ class _LocallyConnected(torch.nn.Module):
     ) -> None:
         """Make the layer; see the class."""
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise SparseConvTypeError(f"{name}: must be an int, got {value!r}")
-            if value < 1:
-                raise SparseConvValueError(f"{name}: must be at least 1, got {value}")
+            check_int(name, value, least=1)
         geometry = make_geometry(
-            _per_axis("kernel_size", kernel_size, self.dimensions),
+            per_axis("kernel_size", kernel_size, self.dimensions),
             stride=stride,
             padding=padding,
             dilation=dilation,
@@ -50,7 +46,7 @@ class _LocallyConnected(torch.nn.Module):
             geometry.dilation,
         )
         self.padding = padding if isinstance(padding, str) else geometry.padding
-        self.input_size = _per_axis("input_size", input_size, self.dimensions)
+        self.input_size = per_axis("input_size", input_size, self.dimensions)
         output = geometry.output_shape(self.input_size)
         shape = (*output, out_channels, in_channels, *geometry.kernel_size)
         self.weight = torch.nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -115,12 +111,3 @@ class LocallyConnected2d(_LocallyConnected):
     """
 
     dimensions = 2
-
-
-def _per_axis(name: str, value: Any, axes: int) -> Ints:
-    entries = tuple(value) if isinstance(value, list | tuple) else (value,) * axes
-    if any(isinstance(entry, bool) or not isinstance(entry, int) for entry in entries):
-        raise SparseConvTypeError(f"{name}: must be integers, got {value!r}")
-    if len(entries) != axes or min(entries) < 1:
-        raise SparseConvValueError(f"{name}: must be {axes} integers from 1, got {value!r}")
-    return entries

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sparseconv.errors import SparseConvTypeError
+from sparseconv.core.arguments import check_kind
 from sparseconv.points.sampling import check_mode, check_points, sample_linear, sample_nearest
 from sparseconv.tensor import SparseTensor
 
@@ -39,8 +39,7 @@ def interpolate(
         >>> sc.interpolate(x, torch.tensor([[0, 4.25], [0, 5.5]])).flatten()
         tensor([1.5000, 1.5000])
     """
-    if not isinstance(x, SparseTensor):
-        raise SparseConvTypeError(f"x: must be a SparseTensor, got {type(x).__name__}")
+    check_kind("x", x, SparseTensor, "a SparseTensor")
     check_mode(mode, renormalise)
     check_points(points, x.sites)
     if mode == "nearest":

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.merging import check_reduction, gather_rows, place_rows, reduce_groups
-from sparseconv.core.dtypes import INTEGERS
+from sparseconv.core.arguments import check_floating, check_int, check_integers
 from sparseconv.core.index import Groups
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import SparseConvValueError
 from sparseconv.points.sampling import check_mode, sample_linear, splat_linear
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
@@ -154,17 +154,14 @@ class PointMap:
         return torch.nonzero(self.rows >= 0)[:, 0]
 
     def _checked_labels(self, labels: Any, num_classes: int, ignore_index: int) -> Tensor:
-        if not isinstance(labels, Tensor) or labels.dtype not in INTEGERS:
-            kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-            raise SparseConvTypeError(f"labels: must be an integer torch.Tensor, got {kind}")
+        check_integers("labels", labels)
         if tuple(labels.shape) != (self.rows.numel(),) or labels.device != self.rows.device:
             raise SparseConvValueError(
                 f"labels: must have shape ({self.rows.numel()},) on {self.rows.device}, one label "
                 f"per point, got {tuple(labels.shape)} on {labels.device}"
             )
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-            raise SparseConvValueError(f"num_classes: must be an int from 1, got {num_classes!r}")
-        votes = labels.long()
+        check_int("num_classes", num_classes, least=1)
+        votes: Tensor = labels.long()
         legal = (votes == ignore_index) | ((votes >= 0) & (votes < num_classes))
         if not bool(legal.all()):
             raise SparseConvValueError(
@@ -176,9 +173,7 @@ class PointMap:
 
 def _check_rows(name: str, values: Any, count: int, what: str) -> None:
     """Raise unless ``values`` are floating point with one row for each of ``count`` things."""
-    if not isinstance(values, Tensor) or not values.is_floating_point():
-        kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        raise SparseConvTypeError(f"{name}: must be a floating point torch.Tensor, got {kind}")
+    check_floating(name, values)
     if values.ndim != 2 or values.shape[0] != count:
         raise SparseConvValueError(
             f"{name}: must have one row for each of the {count} {what}, got {tuple(values.shape)}"

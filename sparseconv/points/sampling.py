@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.merging import gather_rows, group_rows, sum_rows
+from sparseconv.core.arguments import check_device, check_floating, check_kind
 from sparseconv.core.dtypes import summable
 from sparseconv.core.index import Groups
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import SparseConvValueError
 from sparseconv.sites.sites import Sites
 
 MODES = ("nearest", "linear")
@@ -27,23 +28,19 @@ def check_mode(mode: str, renormalise: bool = False) -> None:
     """Raise unless ``mode`` is one of :data:`MODES` and ``renormalise`` a bool."""
     if mode not in MODES:
         raise SparseConvValueError(f"mode: must be one of {MODES}, got {mode!r}")
-    if not isinstance(renormalise, bool):
-        raise SparseConvTypeError(f"renormalise: must be a bool, got {renormalise!r}")
+    check_kind("renormalise", renormalise, bool, "a bool")
 
 
 def check_points(points: Any, sites: Sites) -> None:
     """Raise unless ``points`` are finite, ``[M, 1 + D]``, in samples that ``sites`` have."""
-    if not isinstance(points, Tensor) or not points.is_floating_point():
-        kind = points.dtype if isinstance(points, Tensor) else type(points).__name__
-        raise SparseConvTypeError(f"points: must be a floating point torch.Tensor, got {kind}")
+    check_floating("points", points)
     columns = 1 + sites.dimensions
     if points.ndim != 2 or points.shape[1] != columns:
         raise SparseConvValueError(
             f"points: must have shape (M, {columns}), the batch index and one voxel coordinate per "
             f"axis, got {tuple(points.shape)}"
         )
-    if points.device != sites.device:
-        raise SparseConvTypeError(f"points: on {points.device}, but the sites on {sites.device}")
+    check_device("points", points, sites.device)
     if not bool(torch.isfinite(points).all()):
         raise SparseConvValueError("points: some are NaN or infinite")
     samples = points[:, 0]

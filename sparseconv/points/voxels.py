@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.merging import check_reduction, reduce_groups
-from sparseconv.core.arguments import Ints
-from sparseconv.core.dtypes import INT32, INTEGERS
+from sparseconv.core.arguments import Ints, check_device, check_floating, check_integers
+from sparseconv.core.dtypes import INT32
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.points.point_map import Metres, PointMap
 from sparseconv.sites.coordinates import MAX_DIMENSIONS, grouped_sites
@@ -195,8 +195,7 @@ def _numbers(name: str, value: Any) -> np.ndarray[Any, Any]:
 
 
 def _check_points(points: Tensor) -> None:
-    if not points.is_floating_point():
-        raise SparseConvTypeError(f"xyz: must be floating point, got {points.dtype}")
+    check_floating("xyz", points)
     if points.ndim != 2 or not 1 <= points.shape[1] <= MAX_DIMENSIONS:
         raise SparseConvValueError(
             f"xyz: must have shape (N, D) with D from 1 to {MAX_DIMENSIONS}, "
@@ -218,17 +217,13 @@ def _point_features(features: Any, points: Tensor) -> Tensor:
     if features is None:
         return torch.ones(points.shape[0], 1, device=points.device)
     values = _tensor("features", features)
-    if not values.is_floating_point():
-        raise SparseConvTypeError(f"features: must be floating point, got {values.dtype}")
+    check_floating("features", values)
     if values.ndim != 2 or values.shape[0] != points.shape[0]:
         raise SparseConvValueError(
             f"features: must have shape (N, C) with one row per point, got "
             f"{tuple(values.shape)} for {points.shape[0]} points"
         )
-    if values.device != points.device:
-        raise SparseConvTypeError(
-            f"features: on {values.device}, but the points are on {points.device}"
-        )
+    check_device("features", values, points.device, "points")
     return values
 
 
@@ -236,17 +231,13 @@ def _point_samples(batch: Any, points: Tensor) -> Tensor:
     if batch is None:
         return torch.zeros(points.shape[0], dtype=torch.int64, device=points.device)
     samples = _tensor("batch", batch)
-    if samples.dtype not in INTEGERS:
-        raise SparseConvTypeError(f"batch: must be integer, got {samples.dtype}")
+    check_integers("batch", samples)
     if tuple(samples.shape) != (points.shape[0],):
         raise SparseConvValueError(
             f"batch: must have shape ({points.shape[0]},), one entry per point, "
             f"got {tuple(samples.shape)}"
         )
-    if samples.device != points.device:
-        raise SparseConvTypeError(
-            f"batch: on {samples.device}, but the points are on {points.device}"
-        )
+    check_device("batch", samples, points.device, "points")
     samples = samples.long()
     wrong = samples[(samples < 0) | (samples > INT32.max)]
     if wrong.numel():

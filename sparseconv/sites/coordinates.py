@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.core.arguments import Ints, entries_of, plain
-from sparseconv.core.dtypes import INT32, INTEGERS
+from sparseconv.core.arguments import Ints, check_int, check_integers, entries_of, is_int, plain
+from sparseconv.core.dtypes import INT32
 from sparseconv.core.index import Groups, Index, starts_of
 from sparseconv.core.packing import MAX_CELLS, Packing
 from sparseconv.engines import Engine
@@ -86,13 +86,7 @@ def _checked_record(
 
 
 def _check_layout(coords: Tensor) -> None:
-    if not isinstance(coords, Tensor):
-        raise SparseConvTypeError(f"coords: must be a torch.Tensor, got {type(coords).__name__}")
-    if coords.dtype not in INTEGERS:
-        raise SparseConvTypeError(
-            f"coords: must have an integer dtype, got {coords.dtype}; points in metres go through "
-            f"sparseconv.voxelize"
-        )
+    check_integers("coords", coords, "; points in metres go through sparseconv.voxelize")
     if coords.ndim != 2 or not 2 <= coords.shape[1] <= 1 + MAX_DIMENSIONS:
         raise SparseConvValueError(
             f"coords: must have shape (N, 1 + D) with the batch index in column 0 and D from 1 to "
@@ -120,11 +114,7 @@ def _batch_size(batch_size: int | None, low: Ints, high: Ints) -> int:
         )
     if batch_size is None:
         return high[0] + 1
-    batch_size = plain(batch_size)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-        raise SparseConvTypeError(f"batch_size: must be an int, got {batch_size!r}")
-    if batch_size < 0:
-        raise SparseConvValueError(f"batch_size: must not be negative, got {batch_size}")
+    batch_size = check_int("batch_size", batch_size, least=0)
     if high[0] >= batch_size:
         last = low[-1] >= 0 and high[-1] < batch_size
         hint = "; it looks like the batch index is in the last column" if last else ""
@@ -145,7 +135,7 @@ def _spatial_shape(spatial_shape: Sequence[int] | None, lower: Ints, low: Ints, 
             f"spatial_shape: must hold one integer per axis, got {spatial_shape!r}"
         )
     shape = tuple(plain(size) for size in entries)
-    if any(isinstance(size, bool) or not isinstance(size, int) for size in shape):
+    if not all(map(is_int, shape)):
         raise SparseConvTypeError(f"spatial_shape: must be integers, got {shape}")
     if len(shape) != len(low):
         raise SparseConvValueError(

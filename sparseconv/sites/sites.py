@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.core.arguments import Ints
+from sparseconv.core.arguments import Ints, check_device
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.core.transforms import outside_transforms
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import SparseConvValueError
 from sparseconv.tracing import sites as traced
 
 
@@ -310,10 +310,7 @@ class Sites:
 
     def check_same_grid(self, other: Sites) -> None:
         """Raise unless both sets live on one device and one grid."""
-        if self.device != other.device:
-            raise SparseConvTypeError(
-                f"other: on {other.device}, but the input is on {self.device}"
-            )
+        check_device("other", other, self.device)
         grids = [(sites.batch_size, *sites.spatial_shape) for sites in (self, other)]
         if grids[0] != grids[1]:
             raise SparseConvValueError(

@@ -9,7 +9,7 @@ import torch
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from sparseconv.errors import SparseConvTypeError
+from sparseconv.core.arguments import check_kind
 from sparseconv.nn import SubmConv1d, SubmConv2d, SubmConv3d
 
 Model = TypeVar("Model", bound=torch.nn.Module)
@@ -52,8 +52,7 @@ def submanifold(model: Model, inplace: bool = False) -> Model:
         >>> sparse[0].weight is plain[0].weight
         True
     """
-    if not isinstance(model, torch.nn.Module):
-        raise SparseConvTypeError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    check_kind("model", model, torch.nn.Module, "a torch.nn.Module")
     if not inplace:
         model = copy.deepcopy(model, _tensors(model))
     for module in model.modules():

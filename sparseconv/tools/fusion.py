@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from sparseconv.errors import SparseConvTypeError
+from sparseconv.core.arguments import check_kind
 from sparseconv.nn.fused import FusedConvolution, can_fuse
 from sparseconv.nn.norm import BatchNorm4d
 
@@ -60,8 +60,7 @@ def optimize(model: nn.Module) -> nn.Module:
         >>> torch.allclose(fast(x).features, net(x).features, atol=1e-6)
         True
     """
-    if not isinstance(model, nn.Module):
-        raise SparseConvTypeError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    check_kind("model", model, nn.Module, "a torch.nn.Module")
     return _optimized(copy.deepcopy(model).eval().requires_grad_(False))
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from sparseconv.core.arguments import check_kind
 from sparseconv.core.rulebook import Rulebook
-from sparseconv.errors import SparseConvError, SparseConvTypeError
+from sparseconv.errors import SparseConvError
 from sparseconv.functional.checks import Input
 from sparseconv.tensor import SparseTensor
 from sparseconv.tools.fields.receptive_field import receptive_field
@@ -130,12 +131,8 @@ def summary(model: torch.nn.Module, x: Input, show: bool = True) -> Summary:
         8 parameters, 16 FLOPs, 25% of the dense run, peak 76 B without gradients
         ! Conv1d: 1 of 3 input sites are read by no window
     """
-    if not isinstance(model, torch.nn.Module):
-        raise SparseConvTypeError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
-    if not isinstance(x, torch.Tensor | SparseTensor):
-        raise SparseConvTypeError(
-            f"x: must be a SparseTensor or a torch.Tensor, got {type(x).__name__}"
-        )
+    check_kind("model", model, torch.nn.Module, "a torch.nn.Module")
+    check_kind("x", x, torch.Tensor | SparseTensor, "a SparseTensor or a torch.Tensor")
     with watching(model) as layers:
         model(x)
     fields, note = _fields(model, x)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.core.arguments import Size
+from sparseconv.core.arguments import Size, came
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import Geometry, Kind, make_geometry
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
@@ -314,6 +314,6 @@ def plan_inverse(
     check_convolution(input, weight, bias, groups, transposed=True)
     geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
     if like is not None and not isinstance(like, SparseTensor):
-        raise SparseConvTypeError(f"like: must be a SparseTensor, got {type(like).__name__}")
+        raise SparseConvTypeError(f"like: must be a SparseTensor, got {came(like)}")
     sites, rulebook = input.sites.inverse(geometry, None if like is None else like.sites)
     return Plan(sites, rulebook, cells_first_transposed(weight, groups))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from sparseconv.autograd.sampling import sample_gemm
-from sparseconv.core.arguments import Size
+from sparseconv.core.arguments import Size, check_device, check_kind, check_tensor
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.dtypes import summable
 from sparseconv.core.geometry import Geometry, Kind, make_geometry
@@ -141,8 +141,7 @@ def _checked(
     axes = input.ndim - 2
     if not 1 <= axes <= 3:
         raise SparseConvValueError(f"input: must have 1 to 3 spatial axes, got {axes}")
-    if not isinstance(weight, Tensor):
-        raise SparseConvTypeError(f"weight: must be a torch.Tensor, got {type(weight).__name__}")
+    check_tensor("weight", weight)
     share = weight.shape[1] if weight.ndim > 1 else 0
     channels: Any = input.size(1)
     check_convolution(input, weight, bias, max(1, channels // max(share, 1)), axes)
@@ -189,18 +188,12 @@ def _check_offset(
 
 
 def _dense(name: str, given: Input) -> Tensor:
-    if not isinstance(given, Tensor):
-        raise SparseConvTypeError(
-            f"{name}: must be a dense torch.Tensor as the input is, got {type(given).__name__}"
-        )
-    return given
+    check_kind(name, given, Tensor, "a dense torch.Tensor as the input is")
+    return cast(Tensor, given)
 
 
 def _check_sites(name: str, given: Any, sites: Sites) -> None:
-    if not isinstance(given, SparseTensor):
-        raise SparseConvTypeError(
-            f"{name}: must be a SparseTensor as the input is, got {type(given).__name__}"
-        )
+    check_kind(name, given, SparseTensor, "a SparseTensor as the input is")
     if torch.compiler.is_compiling():
         return  # a graph knows no coordinate; it compares the sites when it runs
     if not given.sites.same_as(sites):
@@ -218,10 +211,7 @@ def _in_one_dtype(
     for name, given in (("offset", offset), ("mask", mask)):
         if given is None:
             continue
-        if given.device != input.device:
-            raise SparseConvTypeError(
-                f"{name}: on {given.device}, but the input is on {input.device}"
-            )
+        check_device(name, given, input.device)
         if given.dtype != input.dtype and not autocast:
             raise SparseConvTypeError(
                 f"{name}: {given.dtype}, but the input is {input.dtype}; convert one of them"

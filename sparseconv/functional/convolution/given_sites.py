@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.core.arguments import Size
+from sparseconv.core.arguments import Size, check_device, check_kind
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import make_geometry
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import Input, check_convolution
 from sparseconv.functional.convolution.products import DENSE, Plan, cells_first, convolved
 from sparseconv.tensor import SparseTensor
@@ -85,10 +85,9 @@ def _sparse_conv_at(
     like: SparseTensor | None = None,
 ) -> SparseTensor:
     check_convolution(input, weight, bias, groups)
-    if like is not None and not isinstance(like, SparseTensor):
-        raise SparseConvTypeError(f"like: must be a SparseTensor, got {type(like).__name__}")
-    if like is not None and like.device != input.device:
-        raise SparseConvTypeError(f"like: on {like.device}, but the input is on {input.device}")
+    if like is not None:
+        check_kind("like", like, SparseTensor, "a SparseTensor")
+        check_device("like", like, input.device)
     geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
     given = input.sites.convolve(geometry, None if like is None else like.sites)
     return convolved(input, bias, Plan(*given, cells_first(weight, groups)))

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from sparseconv.autograd.merging import place_rows
 from sparseconv.autograd.products import gather_gemm_scatter
-from sparseconv.core.arguments import Size
+from sparseconv.core.arguments import Size, check_tensor
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import Geometry, make_geometry
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import Input, check_same
 from sparseconv.tensor import SparseTensor
 
@@ -118,8 +118,8 @@ def _checked(
 ) -> Geometry:
     """Return the geometry of the layer, whose arguments fit each other."""
     for name, value in (("weight", weight), ("bias", bias)):
-        if not isinstance(value, Tensor) and not (name == "bias" and value is None):
-            raise SparseConvTypeError(f"{name}: must be a torch.Tensor, got {type(value).__name__}")
+        if name != "bias" or value is not None:
+            check_tensor(name, value)
     axes = input.ndim - 2
     if axes not in (1, 2) or weight.ndim != 2 * axes + 2:
         raise SparseConvValueError(

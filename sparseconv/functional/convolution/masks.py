@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.windows import window_sum
+from sparseconv.core.arguments import check_bools, check_device
 from sparseconv.core.dtypes import wider
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.rulebook import Rulebook
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.convolution.products import DENSE
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
@@ -59,16 +60,11 @@ def check_row_mask(mask: Any, input: SparseTensor) -> None:
 def _check_mask(
     mask: Any, allowed: Sequence[tuple[int, ...]], input: Tensor | SparseTensor
 ) -> None:
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        came = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-        raise SparseConvTypeError(
-            f"mask: must be a bool tensor, got {came}; mask > 0 makes one of numbers"
-        )
+    check_bools("mask", mask, "; mask > 0 makes one of numbers")
     if tuple(mask.shape) not in allowed:
         shapes = " or ".join(str(shape) for shape in dict.fromkeys(allowed))
         raise SparseConvValueError(f"mask: must have shape {shapes}, got {tuple(mask.shape)}")
-    if mask.device != input.device:
-        raise SparseConvTypeError(f"mask: on {mask.device}, but the input is on {input.device}")
+    check_device("mask", mask, input.device)
 
 
 def hidden(values: Tensor, mask: Tensor, fill: float = 0.0) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.windows import window_max, window_sum
-from sparseconv.core.arguments import Size
+from sparseconv.core.arguments import Size, per_axis
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import Geometry, make_geometry
 from sparseconv.errors import SparseConvValueError
@@ -145,10 +145,6 @@ def _geometry(
     axes = input.ndim - 2
     if axes not in _MAX_POOL:
         raise SparseConvValueError(f"input: pooling takes 1 to 3 spatial axes, got {axes}")
-    kernel = (kernel_size,) * axes if isinstance(kernel_size, int) else tuple(kernel_size)
-    if len(kernel) != axes:
-        raise SparseConvValueError(
-            f"kernel_size: must be one number or {axes} (one per axis), got {kernel}"
-        )
+    kernel = per_axis("kernel_size", kernel_size, axes)
     steps = kernel if stride is None else stride
     return make_geometry(kernel, stride=steps, padding=padding, dilation=dilation)

@@ -15,13 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.windows import window_max, window_sum
-from sparseconv.core.arguments import Ints, Size, entries_of, per_axis
+from sparseconv.core.arguments import Ints, Size, check_int, check_kind, entries_of, per_axis
 from sparseconv.core.dispatch import dispatched, implements, refuse
 from sparseconv.core.dtypes import summable
 from sparseconv.core.geometry import Geometry, make_geometry
 from sparseconv.errors import (
     SparseConvNotImplementedError,
-    SparseConvTypeError,
     SparseConvValueError,
 )
 from sparseconv.functional.pooling.dense import dense_avg_pool4d, dense_max_pool4d
@@ -187,9 +186,7 @@ def _sparse_lp_pool(dimensions: int) -> Callable[..., SparseTensor]:
         if norm_type == 0:
             raise SparseConvValueError("norm_type: must not be 0")
         mean = average(input.replace(x.pow(norm_type)), kernel_size, stride, ceil_mode=ceil_mode)
-        cells = math.prod(
-            (kernel_size,) * dimensions if isinstance(kernel_size, int) else kernel_size
-        )
+        cells = math.prod(per_axis("kernel_size", kernel_size, dimensions))
         # as torch has it: relu makes the derivative of the root 0 where the sum is 0
         y = mean.features
         return mean.replace((y.sign() * y.abs().relu()).mul(cells).pow(1.0 / norm_type))
@@ -217,8 +214,7 @@ def pool_geometry(
             f"input: has {len(shape) - 2} spatial axes, this pooling takes {dimensions}"
         )
     geometry = check_pooling(dimensions, kernel_size, stride, padding, dilation)
-    if not isinstance(ceil_mode, bool):
-        raise SparseConvTypeError(f"ceil_mode: must be a bool, got {ceil_mode!r}")
+    check_kind("ceil_mode", ceil_mode, bool, "a bool")
     if ceil_mode:
         geometry = _with_ceil_mode(geometry, shape[2:])
     geometry.output_shape(shape[2:])
@@ -289,9 +285,7 @@ def _sparse_geometry(
 def _check_divisor(divisor: Any) -> None:
     if divisor is None:
         return
-    if isinstance(divisor, bool) or not isinstance(divisor, int):
-        raise SparseConvTypeError(f"divisor_override: must be an int or None, got {divisor!r}")
-    if divisor == 0:
+    if check_int("divisor_override", divisor) == 0:
         raise SparseConvValueError("divisor_override: must not be 0")
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.elementwise import joined
+from sparseconv.core.arguments import check_kind
 from sparseconv.core.dispatch import implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.site_sets.sets import common_sites, filled
@@ -141,15 +142,9 @@ def collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
 
 def _checked(tensors: Sequence[SparseTensor]) -> list[SparseTensor]:
     """Return the list, which holds at least one SparseTensor and nothing else."""
-    if not isinstance(tensors, list | tuple):
-        raise SparseConvTypeError(
-            f"tensors: must be a list or tuple of SparseTensors, got {type(tensors).__name__}"
-        )
+    check_kind("tensors", tensors, list | tuple, "a list or tuple of SparseTensors")
     for entry in tensors:
-        if not isinstance(entry, SparseTensor):
-            raise SparseConvTypeError(
-                f"tensors: must all be SparseTensors, got {type(entry).__name__}"
-            )
+        check_kind("tensors", entry, SparseTensor, "SparseTensors alone")
     if not tensors:
         raise SparseConvValueError("tensors: must hold at least one SparseTensor")
     return list(tensors)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.merging import place_rows
-from sparseconv.core.arguments import plain
+from sparseconv.core.arguments import check_int, plain
 from sparseconv.core.dispatch import implements
 from sparseconv.errors import (
     SparseConvNotImplementedError,
@@ -125,6 +125,4 @@ def _checked_factor(input: SparseTensor, factor: int, name: str) -> int:
         raise SparseConvValueError(
             f"input: pixel shuffling takes 2 spatial axes, got {input.ndim - 2}"
         )
-    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 1:
-        raise SparseConvValueError(f"{name}: must be an int of at least 1, got {factor!r}")
-    return factor
+    return check_int(name, factor, least=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.segments import segment_gather, segment_sum
-from sparseconv.core.arguments import Ints, entries_of, plain
+from sparseconv.core.arguments import Ints, check_int, numbers_per_axis
 from sparseconv.core.dispatch import implements
 from sparseconv.core.dtypes import INT32
 from sparseconv.core.index import starts_of
@@ -174,10 +174,11 @@ def _target(
     if size is not None:
         if recompute:
             raise SparseConvValueError("recompute_scale_factor: only with scale_factor")
-        target = _per_axis("size", size, len(shape), int)
+        entries = numbers_per_axis("size", size, len(shape))
+        target = tuple(check_int("size", entry) for entry in entries)
         scales: list[float | None] = [None] * len(shape)
     else:
-        factors = _per_axis("scale_factor", scale_factor, len(shape), (int, float))
+        factors = numbers_per_axis("scale_factor", scale_factor, len(shape))
         target = tuple(math.floor(n * s) for n, s in zip(shape, factors, strict=True))
         scales = [None] * len(shape) if recompute else [float(s) for s in factors]
     if any(out < 1 for out, length in zip(target, shape, strict=True) if length):
@@ -188,12 +189,3 @@ def _target(
             f"{target}"
         )
     return target, scales
-
-
-def _per_axis(name: str, value: Any, axes: int, kind: Any) -> tuple[Any, ...]:
-    values = tuple(plain(entry) for entry in entries_of(value) or (value,) * axes)
-    if len(values) != axes:
-        raise SparseConvValueError(f"{name}: must be one number or {axes}, got {values}")
-    if any(isinstance(entry, bool) or not isinstance(entry, kind) for entry in values):
-        raise SparseConvTypeError(f"{name}: must be numbers, got {values}")
-    return values

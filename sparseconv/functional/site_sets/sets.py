@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparseconv.autograd.merging import place_rows
-from sparseconv.core.arguments import Ints, entries_of, plain
-from sparseconv.core.dtypes import INT32
+from sparseconv.core.arguments import (
+    LARGEST,
+    Ints,
+    check_bools,
+    check_device,
+    check_kind,
+    is_number,
+    per_axis,
+)
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import sites_from_coords
 from sparseconv.sites.sites import Sites
@@ -66,7 +72,7 @@ def union(x: SparseTensor, *others: SparseTensor, fill: float = 0) -> SparseTens
         tensor([0., 1.])
     """
     _check_operands(x, *others)
-    if isinstance(fill, bool) or not isinstance(fill, int | float):
+    if not is_number(fill):
         raise SparseConvTypeError(f"fill: must be a number, got {fill!r}")
     sites, rows = common_sites((x, *others))
     if sites is x.sites:
@@ -136,15 +142,12 @@ def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
         tensor([[0, 1]])
     """
     _check_operands(x)
-    if not isinstance(keep, Tensor) or keep.dtype != torch.bool:
-        kind = keep.dtype if isinstance(keep, Tensor) else type(keep).__name__
-        raise SparseConvTypeError(f"keep: must be a bool torch.Tensor, got {kind}")
+    check_bools("keep", keep)
     if tuple(keep.shape) != (x.num_sites,):
         raise SparseConvValueError(
             f"keep: must have shape ({x.num_sites},), one entry per site, got {tuple(keep.shape)}"
         )
-    if keep.device != x.device:
-        raise SparseConvTypeError(f"keep: on {keep.device}, but the input is on {x.device}")
+    check_device("keep", keep, x.device)
     if bool(keep.all()):
         return x
     return _rows_at(x, torch.nonzero(keep)[:, 0], x.coords, x.sites.spatial_shape, x.sites.lower)
@@ -172,27 +175,18 @@ def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -
     """
     _check_operands(x)
     axes = len(x.spatial_shape)
-    lows, highs = _per_axis("low", low, axes), _per_axis("high", high, axes)
+    lows, highs = (
+        per_axis(name, value, axes, -LARGEST) for name, value in (("low", low), ("high", high))
+    )
     if any(top <= bottom for bottom, top in zip(lows, highs, strict=True)):
         raise SparseConvValueError(
             f"high: must exceed low on every axis, got low {lows} and high {highs}"
         )
-    if max(map(abs, (*lows, *highs))) > INT32.max:
-        raise SparseConvValueError(f"low, high: must lie in the int32 range, got {lows}, {highs}")
     spatial = x.coords[:, 1:]
     inside = (spatial >= spatial.new_tensor(lows)) & (spatial < spatial.new_tensor(highs))
     coords = x.coords - x.coords.new_tensor((0, *lows))
     extent = tuple(top - bottom for bottom, top in zip(lows, highs, strict=True))
     return _rows_at(x, torch.nonzero(inside.all(dim=1))[:, 0], coords, extent, (0,) * axes)
-
-
-def _per_axis(name: str, value: Any, axes: int) -> Ints:
-    entries = tuple(plain(entry) for entry in entries_of(value) or (value,) * axes)
-    if any(isinstance(entry, bool) or not isinstance(entry, int) for entry in entries):
-        raise SparseConvTypeError(f"{name}: must be integers, got {value!r}")
-    if len(entries) != axes:
-        raise SparseConvValueError(f"{name}: must be an int or {axes} of them, got {value!r}")
-    return entries
 
 
 def _rows_at(
@@ -205,7 +199,4 @@ def _rows_at(
 
 def _check_operands(*operands: SparseTensor) -> None:
     for operand in operands:
-        if not isinstance(operand, SparseTensor):
-            raise SparseConvTypeError(
-                f"x, others: must be SparseTensors, got {type(operand).__name__}"
-            )
+        check_kind("x, others", operand, SparseTensor, "SparseTensors")

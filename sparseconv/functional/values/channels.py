@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparseconv.core.arguments import is_int
 from sparseconv.core.dispatch import implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.convolution.conv import subm_conv
@@ -17,7 +18,7 @@ from sparseconv.tensor import SparseTensor
 
 def check_channel_axis(input: SparseTensor, dim: int | None) -> None:
     """Raise unless ``dim`` is the channel axis, 1 (or its negative name)."""
-    if dim is None or isinstance(dim, bool) or not isinstance(dim, int):
+    if not is_int(dim):
         raise SparseConvTypeError(f"dim: must be 1, the channels, got {dim!r}")
     if dim not in (1, 1 - input.ndim):
         raise SparseConvValueError(

@@ -20,11 +20,11 @@ from sparseconv.autograd.samples import (
     samples_of,
     whole_batch,
 )
+from sparseconv.core.arguments import check_device
 from sparseconv.core.dispatch import implements, refuse
 from sparseconv.core.dtypes import summable, tree_sum
 from sparseconv.errors import (
     SparseConvNotImplementedError,
-    SparseConvTypeError,
     SparseConvValueError,
 )
 from sparseconv.functional.precision import widened
@@ -241,11 +241,7 @@ def _check_channels(input: SparseTensor, **parameters: Tensor | None) -> None:
                 f"{name}: the layer normalises {value.shape[0]} channels, the input has "
                 f"{input.channels}"
             )
-        if value.device != input.device:
-            raise SparseConvTypeError(
-                f"{name}: on {value.device}, but the input is on {input.device}; "
-                f"move the layer or the input"
-            )
+        check_device(name, value, input.device)
 
 
 def _check_normalized_shape(input: SparseTensor, normalized_shape: Sequence[int]) -> None:

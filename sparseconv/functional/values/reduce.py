@@ -22,6 +22,7 @@ from sparseconv.autograd.samples import (
     samples_of,
     whole_batch,
 )
+from sparseconv.core.arguments import is_int
 from sparseconv.core.dispatch import implements
 from sparseconv.core.dtypes import summable, tree_sum
 from sparseconv.errors import (
@@ -67,7 +68,7 @@ def _axes(x: SparseTensor, dim: Dim, keepdim: bool) -> _Axes | None:
     """
     dims = tuple(range(x.ndim)) if dim is None or dim == () else dim
     dims = (dims,) if isinstance(dims, int) else tuple(dims)
-    if any(isinstance(axis, bool) or not isinstance(axis, int) for axis in dims):
+    if not all(map(is_int, dims)):
         raise SparseConvTypeError(f"dim: must be integers or None, got {dim!r}")
     if any(not -x.ndim <= axis < x.ndim for axis in dims):
         raise SparseConvValueError(f"dim: must lie in {-x.ndim} to {x.ndim - 1}, got {dim}")

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from sparseconv.core.arguments import came, check_device
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.tensor import SparseTensor
 
@@ -64,13 +65,11 @@ def rows_of(operand: Any, x: SparseTensor) -> Any:
         return operand
     if not isinstance(operand, Tensor):
         raise SparseConvTypeError(
-            f"other: must be a number, a torch.Tensor or a SparseTensor, "
-            f"got {type(operand).__name__}"
+            f"other: must be a number, a torch.Tensor or a SparseTensor, got {came(operand)}"
         )
-    if operand.device != x.device and operand.ndim > 0:
-        raise SparseConvTypeError(f"other: on {operand.device}, but the input is on {x.device}")
     if operand.ndim == 0:
         return operand
+    check_device("other", operand, x.device)
     by_row = operand.ndim == 2 and operand.shape in ((x.num_sites, x.channels), (x.num_sites, 1))
     by_grid = _broadcasts(operand, x)
     if by_row and by_grid and operand.numel() > 1:

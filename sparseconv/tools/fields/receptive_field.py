@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.core.arguments import check_kind, is_int
+from sparseconv.errors import SparseConvValueError
 from sparseconv.tools.fields.intervals import Field, Number, plain
 from sparseconv.tools.fields.rules import rule
 from sparseconv.tools.fields.stand_in import Axes, Axis, StandIn, Trace
@@ -71,8 +72,7 @@ def receptive_field(model: torch.nn.Module, input_size: Sequence[int]) -> list[R
         0 (3, 3) (2, 2)
         1 (7, 7) (4, 4)
     """
-    if not isinstance(model, torch.nn.Module):
-        raise SparseConvTypeError(f"model: must be a torch.nn.Module, got {type(model).__name__}")
+    check_kind("model", model, torch.nn.Module, "a torch.nn.Module")
     shape = _full_shape(model, input_size)
     trace = Trace(rule)
     axes = tuple(Axis(dim, Field(), size) for dim, size in enumerate(shape) if dim > 1)
@@ -129,7 +129,7 @@ def _named(model: torch.nn.Module, trace: Trace) -> Iterator[None]:
 def _full_shape(model: torch.nn.Module, input_size: Sequence[int]) -> tuple[int, ...]:
     """Return ``(B, C, *spatial)`` from an input size that may leave out the first two."""
     shape = tuple(input_size) if isinstance(input_size, list | tuple) else ()
-    if not shape or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
+    if not shape or not all(is_int(n) and n > 0 for n in shape):
         raise SparseConvValueError(f"input_size: must be positive integers, got {input_size!r}")
     named = (re.search(r"([1-4])d$", type(m).__name__) for m in model.modules())
     number = next(filter(None, named), None)
