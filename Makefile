@@ -4,12 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint format types layers unit docs mutants wheel clean
+LOWEST := .venv-lowest
+PYTEST := -m pytest -n 2 --dist loadgroup
+
+.PHONY: demo test quick lint format types layers unit lowest mutants wheel release clean
 
 demo: $(VENV)/demo.stamp  ## train on the sample scans, label unseen ones, draw them to out/
 	$(BIN)/python examples/segment_lidar.py
 
 test: lint types layers unit wheel  ## everything that CI runs
+
+quick: $(VENV)/test.stamp  ## the tests that are not marked slow, with fewer random examples
+	HYPOTHESIS_PROFILE=quick $(BIN)/python $(PYTEST) -m "not slow"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed" if sys.version_info < (3, 10) else 0)'
@@ -38,13 +44,21 @@ layers: $(VENV)/test.stamp
 	$(BIN)/lint-imports
 
 unit: $(VENV)/test.stamp  ## tests, doctests, README blocks, examples on small settings
-	HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -n 2
+	HYPOTHESIS_PROFILE=ci $(BIN)/python $(PYTEST)
+
+lowest: pyproject.toml constraints-lowest.txt  ## the same with the lowest versions that are declared
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
+	HYPOTHESIS_PROFILE=quick $(LOWEST)/bin/python $(PYTEST)
 
 mutants: $(VENV)/test.stamp  ## break the library in known ways and see that the tests notice
 	$(BIN)/python tools/mutants.py
 
 wheel: $(VENV)/test.stamp  ## build the wheel, install it into an empty environment, run the README
-	$(BIN)/python tools/check_wheel.py
+	$(BIN)/python tools/check_dist.py
+
+release: $(VENV)/test.stamp  ## wheel and source archive, both checked, then the tag (DRY_RUN=1: no tag)
+	$(BIN)/python tools/release.py $(if $(DRY_RUN),--dry-run)
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info
+	rm -rf $(VENV) $(LOWEST) build dist out *.egg-info

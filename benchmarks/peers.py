@@ -6,8 +6,10 @@ A peer gives sites to raw coordinates (:meth:`Peer.input`) and a layer to one of
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -72,13 +74,13 @@ class OnFeatures(nn.Module):
 
 
 def available() -> dict[str, Peer]:
-    """Return the peers that can be imported, by name."""
+    """Return the peers that can be imported, by name; what they warn of is their own affair."""
     found: dict[str, Peer] = {}
-    for name, module in PEERS.items():
-        try:
-            found[name] = importlib.import_module(module)  # type: ignore[assignment]
-        except ImportError:
-            continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, module in PEERS.items():
+            with contextlib.suppress(ImportError):
+                found[name] = importlib.import_module(module)  # type: ignore[assignment]
     return found
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +15,14 @@ import pytest
 import torch
 
 import sparseconv as sc
-from benchmarks import cpu, cpu_dense, cpu_memory, files, floors, peers, profile, readme
+from benchmarks import cpu, cpu_dense, cpu_growth, cpu_memory, files, floors, peers, profile, readme
 from benchmarks.apart import peak_during
 from benchmarks.nets import NETS
 from benchmarks.rows import Row, show
 from benchmarks.scenes import load
 from benchmarks.works import Work, works_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +38,17 @@ def quick(group: str) -> list[Row]:
     return list(cpu.measure(options))
 
 
+def in_this_process(module: str, function: str, *arguments: Any) -> Any:
+    """Do what ``apart`` does in a process of its own, which takes seconds to start."""
+    return getattr(importlib.import_module(module), function)(*arguments)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("group", cpu.GROUPS)
-def test_every_group_yields_rows(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_group_yields_rows(
+    group: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_growth, "apart", in_this_process)  # memory and start keep theirs
     rows = quick(group)
     assert {row.group for row in rows} == {group}
     assert len({row.key for row in rows}) == len(rows), "two rows of one name"
@@ -93,6 +108,29 @@ def test_a_peer_has_the_same_numbers(name: str, peer: str, tiny: sc.SparseTensor
 
 def test_plain_torch_is_always_there() -> None:
     assert "plain torch" in peers.available()
+
+
+def test_a_peer_that_warns_at_import_is_a_peer(tmp_path: Path) -> None:
+    """Its warnings are its own affair: tests, where warnings are errors, find it all the same."""
+    folder = tmp_path / "spconv"
+    (folder / "pytorch").mkdir(parents=True)
+    warns = "import warnings\nwarnings.warn('old', DeprecationWarning, stacklevel=2)\n"
+    (folder / "__init__.py").write_text(warns)
+    (folder / "core.py").write_text("class ConvAlgo:\n    Native = None\n")
+    (folder / "pytorch" / "__init__.py").write_text("")
+    (folder / "pytorch" / "ops.py").write_text(warns)
+    program = "from benchmarks import peers; print(*peers.available(), sep=',')"
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "spconv" in done.stdout.strip().split(",")
 
 
 def row(what: str = "a", value: float = 1.5, scene: str = "tiny") -> Row:
