@@ -19,6 +19,7 @@ from sparseconv.core.arguments import (
 )
 from sparseconv.core.dispatch import dispatch
 from sparseconv.core.dtypes import FLOATS
+from sparseconv.core.packing import Packing
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
 from sparseconv.sites.sites import Sites
@@ -217,10 +218,7 @@ class SparseTensor(Methods):
                 f"dense: sites have negative coordinates (down to {self.sites.lower}), which no "
                 f"dense tensor holds; subtract coords.amin(0) from the spatial columns first"
             )
-        cells = self.coords[:, 0].long()
-        for axis, size in enumerate(self.spatial_shape):
-            cells = cells * size + self.coords[:, 1 + axis]
-        return cells
+        return Packing.dense(self.sites.grid).pack(self.coords)
 
     def at(self, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Look up coordinates through the hash index.

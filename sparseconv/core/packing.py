@@ -58,6 +58,11 @@ class Packing:
             )
         return cls(lower, extent).guarded(GUARD) or cls(lower, extent)
 
+    @classmethod
+    def dense(cls, grid: tuple[int, ...]) -> Packing:
+        """Return the packing whose keys number the cells of a dense grid ``(B, *spatial)``."""
+        return cls((0,) * len(grid), grid)
+
     def guarded(self, guard: int) -> Packing | None:
         """Return the same box with a guard of at least so many cells, None where keys overflow."""
         if guard <= self.guard:

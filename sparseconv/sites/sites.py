@@ -138,6 +138,11 @@ class Sites:
         return self._record.batch_size
 
     @property
+    def grid(self) -> Ints:
+        """Extent of the dense grid, ``(B, *spatial)``."""
+        return (self.batch_size, *self.spatial_shape)
+
+    @property
     def num_sites(self) -> int:
         """Number of active sites N."""
         return self.index.keys.numel()
@@ -187,8 +192,7 @@ class Sites:
         if self is other or torch.compiler.is_compiling():
             return self is other  # a graph knows no coordinate
         return (
-            self.spatial_shape == other.spatial_shape
-            and self.batch_size == other.batch_size
+            self.grid == other.grid
             and self.num_sites == other.num_sites
             and self.device == other.device
             and torch.equal(self.coords, other.coords)
@@ -297,24 +301,25 @@ class Sites:
             self._unions[other] = Union(Sites(record), rows[:split], rows[split:])
         return self._unions[other]
 
-    def holds(self, other: Sites) -> bool:
-        """Return whether every site of another set on the same grid is one of these.
+    def rows_in(self, other: Sites) -> Tensor | None:
+        """Return the row of each of these sites among another set's, int64 ``[N]``.
 
-        Raises:
-            SparseConvTypeError, SparseConvValueError: another device, another grid.
+        None where the other set lacks one of them, or lies on another grid or device.
         """
-        if self is other or torch.compiler.is_compiling():
-            return self is other
-        self.check_same_grid(other)
-        return bool(self.rows_of(other.coords)[1].all())
+        if torch.compiler.is_compiling():
+            return None  # a graph compares no coordinates
+        if (self.device, self.grid) != (other.device, other.grid):
+            return None
+        rows, present = other.rows_of(self.coords)
+        return rows if bool(present.all()) else None
 
     def check_same_grid(self, other: Sites) -> None:
         """Raise unless both sets live on one device and one grid."""
         check_device("other", other, self.device)
-        grids = [(sites.batch_size, *sites.spatial_shape) for sites in (self, other)]
-        if grids[0] != grids[1]:
+        if self.grid != other.grid:
             raise SparseConvValueError(
-                f"other: lives on a grid (batch, *spatial) of {grids[1]}, the input on {grids[0]}"
+                f"other: lives on a grid (batch, *spatial) of {other.grid}, "
+                f"the input on {self.grid}"
             )
 
     @outside_transforms

@@ -92,9 +92,8 @@ class TracedSites:
         """Return whether both are one object; other sets may turn out equal when the graph runs."""
         return self is other
 
-    def holds(self, other: Any) -> bool:
-        """Return whether both are one object: more is not known before the graph runs."""
-        return self is other
+    def rows_in(self, other: Any) -> None:
+        """Return None: a graph compares no coordinates."""
 
     def convolve(self, geometry: Geometry, like: Any = None) -> tuple[Any, TracedRulebook]:
         """Return the output sites of a layer and its rulebook."""

@@ -11,6 +11,7 @@ from sparseconv.autograd.products import gather_gemm_scatter
 from sparseconv.core.arguments import Size, check_tensor
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import Geometry, make_geometry
+from sparseconv.core.packing import Packing
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import Input, check_same
 from sparseconv.tensor import SparseTensor
@@ -86,9 +87,7 @@ def _sparse_locally_connected(
     one_hot = torch.eye(geometry.num_cells, dtype=input.dtype, device=input.device)
     cells = one_hot[:, None, None].expand(-1, input.channels, -1, -1)
     rows = gather_gemm_scatter(input.features, cells.contiguous(), rulebook)
-    positions = sites.coords[:, 0].long()
-    for axis, size in enumerate(sites.spatial_shape):
-        positions = positions * size + sites.coords[:, 1 + axis]
+    positions = Packing.dense(sites.grid).pack(sites.coords)
     count = sites.index.keys.new_tensor(sites.spatial_shape).prod()
     windows = rows.new_zeros(sites.batch_size * int(count), rows.shape[1])
     windows = place_rows(rows, positions, windows).unflatten(0, (sites.batch_size, int(count)))

@@ -90,9 +90,8 @@ def _rows_as(sites: Sites, x: SparseTensor) -> Tensor:
     """Return the features of ``x`` in the row order of ``sites``, which hold the same set."""
     if sites.same_as(x.sites):
         return x.features
-    sites.check_same_grid(x.sites)
-    rows, found = x.sites.rows_of(sites.coords)
-    if x.num_sites != sites.num_sites or not bool(found.all()):
+    rows = sites.rows_in(x.sites)
+    if rows is None or x.num_sites != sites.num_sites:
         raise SparseConvValueError(
             f"tensors: must live on the same sites to join channels, got {sites} and {x.sites}; "
             f"sparseconv.cat(tensors, fill=0) takes the union of different sites"

@@ -34,11 +34,12 @@ def common_sites(tensors: Sequence[SparseTensor]) -> tuple[Sites, list[Tensor | 
     for x in tensors[1:]:
         if sites.same_as(x.sites):
             rows.append(None)
-        elif sites.holds(x.sites):
-            rows.append(sites.rows_of(x.coords)[0])
-        else:
-            sites, moved, own = sites.unite(x.sites)
-            rows = [*(moved if known is None else moved[known] for known in rows), own]
+            continue
+        rows_of_x = x.sites.rows_in(sites)
+        if rows_of_x is None:
+            sites, moved, rows_of_x = sites.unite(x.sites)
+            rows = [moved if before is None else moved[before] for before in rows]
+        rows.append(rows_of_x)
     return sites, rows
 
 

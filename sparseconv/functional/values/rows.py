@@ -46,10 +46,8 @@ def rows_beside(x: SparseTensor, operand: Operand) -> Any:
         )
     if x.sites.same_as(operand.sites):
         return operand.features
-    rows, found = operand.sites.rows_of(x.coords)
-    extent = (operand.batch_size, *operand.spatial_shape)
-    same_set = operand.num_sites == x.num_sites and bool(found.all())
-    if extent != (x.batch_size, *x.spatial_shape) or not same_set:
+    rows = x.sites.rows_in(operand.sites)
+    if rows is None or operand.num_sites != x.num_sites:
         raise SparseConvValueError(
             f"other: must live on the same sites, {x.sites}, got {operand.sites}; "
             f"sparseconv.union and sparseconv.intersect bring tensors together"
