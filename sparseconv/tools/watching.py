@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -95,42 +96,60 @@ class _Watch(TorchFunctionMode):
 
 
 @contextmanager
-def watching(model: torch.nn.Module) -> Iterator[list[Observed]]:
-    """Run a model in eval mode, and list its layers as they run."""
-    watch = _Watch()
-    handles = []
+def running_in_eval(
+    model: torch.nn.Module,
+    enter: Callable[[str, torch.nn.Module, tuple[Any, ...]], None],
+    leave: Callable[[Any], None],
+) -> Iterator[None]:
+    """Let a model run in eval mode, and leave it as it was.
 
-    def enter(name: str, leaf: bool) -> Callable[..., None]:
-        def hook(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-            watch.names.append(name)
-            if leaf and args:
-                count = sum(p.numel() for p in module.parameters())
-                kind = type(module).__name__
-                watch.open = Observed(name or kind, kind, args[0], args[0], parameters=count)
-                watch.layers.append(watch.open)
-
-        return hook
-
-    def leave(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        watch.names.pop()
-        if watch.open is not None:
-            watch.open.output = output
-            watch.open = None
-
+    Args:
+        model: whose modules are followed.
+        enter: called before each module with its qualified name, itself and its arguments.
+        leave: called behind it with its output.
+    """
     modes = {module: module.training for module in model.modules()}
+    handles = []
     for name, module in model.named_modules():
-        leaf = not any(True for _ in module.children())
-        handles.append(module.register_forward_pre_hook(enter(name, leaf)))
-        handles.append(module.register_forward_hook(leave))
+        before = functools.partial(enter, name)
+        handles.append(module.register_forward_pre_hook(before))
+        handles.append(module.register_forward_hook(lambda _, args, output: leave(output)))
     try:
         model.eval()
-        with torch.no_grad(), watch:
-            yield watch.layers
+        yield
     finally:
         for handle in handles:
             handle.remove()
         for module, training in modes.items():
             module.training = training
+
+
+def is_leaf(module: torch.nn.Module) -> bool:
+    """Return whether the module has no children."""
+    return not any(True for _ in module.children())
+
+
+@contextmanager
+def watching(model: torch.nn.Module) -> Iterator[list[Observed]]:
+    """Run a model in eval mode, and list its layers as they run."""
+    watch = _Watch()
+
+    def enter(name: str, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        watch.names.append(name)
+        if is_leaf(module) and args:
+            count = sum(p.numel() for p in module.parameters())
+            kind = type(module).__name__
+            watch.open = Observed(name or kind, kind, args[0], args[0], parameters=count)
+            watch.layers.append(watch.open)
+
+    def leave(output: Any) -> None:
+        watch.names.pop()
+        if watch.open is not None:
+            watch.open.output = output
+            watch.open = None
+
+    with running_in_eval(model, enter, leave), torch.no_grad(), watch:
+        yield watch.layers
 
 
 def _cost(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from sparseconv.errors import SparseConvValueError
 from sparseconv.tools.fields.intervals import Field, Number, plain
 from sparseconv.tools.fields.rules import rule
 from sparseconv.tools.fields.stand_in import Axes, Axis, StandIn, Trace
+from sparseconv.tools.watching import is_leaf, running_in_eval
 
 
 class ReceptiveField(NamedTuple):
@@ -94,36 +95,19 @@ def _row(name: str, axes: Axes) -> ReceptiveField:
     )
 
 
-@contextmanager
-def _named(model: torch.nn.Module, trace: Trace) -> Iterator[None]:
+def _named(model: torch.nn.Module, trace: Trace) -> AbstractContextManager[None]:
     """Run the model in eval mode and keep the name of the module at work in ``trace``."""
 
-    def enter(name: str, leaf: bool) -> Any:
-        def hook(*_: Any) -> None:
-            trace.names.append(name)
-            trace.leaf.append(leaf)
+    def enter(name: str, module: torch.nn.Module, args: Any) -> None:
+        leaf = is_leaf(module)
+        trace.names.append(type(module).__name__ if leaf and not name else name)
+        trace.leaf.append(leaf)
 
-        return hook
-
-    def leave(*_: Any) -> None:
+    def leave(output: Any) -> None:
         trace.names.pop()
         trace.leaf.pop()
 
-    modes = {module: module.training for module in model.modules()}
-    handles = []
-    for name, module in model.named_modules():
-        leaf = not any(True for _ in module.children())
-        shown = type(module).__name__ if leaf and not name else name
-        handles.append(module.register_forward_pre_hook(enter(shown, leaf)))
-        handles.append(module.register_forward_hook(leave))
-    try:
-        model.eval()
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, training in modes.items():
-            module.training = training
+    return running_in_eval(model, enter, leave)
 
 
 def _full_shape(model: torch.nn.Module, input_size: Sequence[int]) -> tuple[int, ...]:
