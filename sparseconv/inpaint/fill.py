@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.functional import partial_avg_pool
-from sparseconv.inpaint.masks import varied_holes
+from sparseconv.inpaint.masks import below, varied_holes
 from sparseconv.models import PartialUNet
 
 WIDTHS = (16, 32, 48, 48)
@@ -226,15 +226,11 @@ def crops(
     while True:
         parts: list[Tensor] = []
         for _ in range(batch):
-            top, left = (_below(n - size + 1, generator) for n in (height, width))
+            top, left = (below(n - size + 1, generator) for n in (height, width))
             part = both[:, top : top + size, left : left + size]
-            part = part.rot90(_below(4, generator), (1, 2))
-            parts.append(part.flip(2) if _below(2, generator) else part)
+            part = part.rot90(below(4, generator), (1, 2))
+            parts.append(part.flip(2) if below(2, generator) else part)
         stack = torch.stack(parts)
         seen = stack[:, -1:] > 0
         masks = torch.cat([next(holes) for _ in range(batch)])
         yield Sample(stack[:, :-1], seen, seen & masks)
-
-
-def _below(limit: int, generator: torch.Generator) -> int:
-    return int(torch.randint(limit, (), generator=generator))

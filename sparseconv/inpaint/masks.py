@@ -72,7 +72,7 @@ def block_mask(
     """
     mask = torch.ones(1, 1, height, width, dtype=torch.bool)
     for _ in range(count):
-        top, left = (_below(n - side + 1, generator) for n in (height, width))
+        top, left = (below(n - side + 1, generator) for n in (height, width))
         mask[..., top : top + side, left : left + side] = False
     return mask
 
@@ -95,16 +95,16 @@ def varied_holes(size: int, generator: torch.Generator) -> Iterator[Tensor]:
             if len(sheets) < SHEETS:
                 share = _uniform(*SHARES, generator)
                 sheets.append(irregular_mask(side, side, share, generator))
-            sheet = sheets[_below(len(sheets), generator)]
-            top, left = (_below(side - size + 1, generator) for _ in range(2))
+            sheet = sheets[below(len(sheets), generator)]
+            top, left = (below(side - size + 1, generator) for _ in range(2))
             mask = sheet[..., top : top + size, left : left + size]
-            mask = mask.rot90(_below(4, generator), (2, 3))
+            mask = mask.rot90(below(4, generator), (2, 3))
         elif kind < STROKES + SCATTERED:
             share = _uniform(*SCATTERED_SHARES, generator)
             mask = scattered_mask(size, size, share, generator)
         else:
-            block = min(BLOCK[0] + _below(BLOCK[1] - BLOCK[0], generator), size // 2)
-            mask = block_mask(size, size, 1 + _below(3, generator), block, generator)
+            block = min(BLOCK[0] + below(BLOCK[1] - BLOCK[0], generator), size // 2)
+            mask = block_mask(size, size, 1 + below(3, generator), block, generator)
         if bool(mask.any()) and not bool(mask.all()):
             yield mask
 
@@ -134,5 +134,6 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand(1, generator=generator))
 
 
-def _below(limit: int, generator: torch.Generator) -> int:
+def below(limit: int, generator: torch.Generator) -> int:
+    """Return a random int from 0 to ``limit`` - 1."""
     return int(torch.randint(limit, (), generator=generator))

@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-Value = Any
+from sparseconv.engines.numba.machine.vectors import Value
 
 _LONG, _INT, _BYTES = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 # what lies in the block that all members read; the kernel's own arguments come behind
