@@ -328,6 +328,7 @@ def test_adaptive_pooling_takes_no_other_size(size: Any) -> None:
             pool(x, size)
 
 
+@pytest.mark.slow
 def test_a_window_of_more_cells_than_an_int16_can_number() -> None:
     size, length = 33_000, 33_010
     places = torch.tensor([3, 4, 700, 32_999, 33_009])

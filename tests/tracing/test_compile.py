@@ -111,7 +111,7 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_graph_serves_every_scan(name: str, training: bool) -> None:
     torch._dynamo.reset()
