@@ -40,9 +40,11 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
     return out.reshape(rulebook.n_out, groups * c_out)
 
 
-def finished_product(features: Tensor, packed: Tensor, rulebook: Rulebook, finish: Any) -> Tensor:
+def gather_gemm_epilogue(
+    features: Tensor, packed: Tensor, rulebook: Rulebook, epilogue: Any
+) -> Tensor:
     """Return the convolution with its bias, sum and ReLU."""
-    return finish.apply(gather_gemm_scatter(features, packed, rulebook))
+    return epilogue.apply(gather_gemm_scatter(features, packed, rulebook))
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.autograd.rule import Rule, own
 from sparseconv.core.rulebook import Rulebook
-from sparseconv.engines import Engine, Finish
+from sparseconv.engines import Engine, Epilogue
 from sparseconv.tracing import sites as traced
 
 
@@ -58,12 +58,12 @@ class _ScaledGatherGemmScatter(Rule):
         rulebook: Rulebook,
         engine: Engine,
     ) -> Tensor:
-        packed = engine.pack(weight)
+        packed = engine.pack_weight(weight)
         if factor is None or factor.shape[1] == 1:
-            finish = Finish(bias, factor=factor)
-            return own(engine.finished_product(features, packed, rulebook, finish))
-        out = engine.finished_product(features, packed, rulebook, Finish())
-        return own(Finish(bias, factor=factor).apply(out))
+            epilogue = Epilogue(bias, factor=factor)
+            return own(engine.gather_gemm_epilogue(features, packed, rulebook, epilogue))
+        out = engine.gather_gemm_epilogue(features, packed, rulebook, Epilogue())
+        return own(Epilogue(bias, factor=factor).apply(out))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

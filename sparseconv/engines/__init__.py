@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sparseconv.core.index import Index as Index
 from sparseconv.engines.protocol import Engine as Engine
-from sparseconv.engines.protocol import Finish as Finish
+from sparseconv.engines.protocol import Epilogue as Epilogue
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 
 ENGINES = {

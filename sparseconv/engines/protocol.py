@@ -19,8 +19,8 @@ from sparseconv.core.packing import Packing
 from sparseconv.core.rulebook import Rulebook, Taps
 
 
-class Finish(NamedTuple):
-    """What is done to a convolution's rows at hand: ``relu(y * factor + bias + other)``.
+class Epilogue(NamedTuple):
+    """What is done to each row of a product: ``relu(row * factor + bias + other)``.
 
     Attributes:
         bias: ``[G * c_out]`` or None.
@@ -35,7 +35,7 @@ class Finish(NamedTuple):
     factor: Tensor | None = None
 
     def apply(self, rows: Tensor) -> Tensor:
-        """Return the finished rows, step by step."""
+        """Return ``rows`` with the epilogue, step by step."""
         dtype = rows.dtype
         if self.factor is not None:
             rows = rows * self.factor
@@ -99,13 +99,16 @@ class Engine(Protocol):
         ``[n_out, G * c_out]``; half precisions accumulate in float32.
         """
 
-    def pack(self, weight: Tensor) -> Any:
-        """Return ``weight`` ``[K, G, c_in, c_out]`` as :meth:`finished_product` takes it."""
+    def pack_weight(self, weight: Tensor) -> Any:
+        """Return ``weight`` ``[K, G, c_in, c_out]`` as :meth:`gather_gemm_epilogue` takes it."""
 
-    def finished_product(
-        self, features: Tensor, packed: Any, rulebook: Rulebook, finish: Finish
+    def gather_gemm_epilogue(
+        self, features: Tensor, packed: Any, rulebook: Rulebook, epilogue: Epilogue
     ) -> Tensor:
-        """Return :meth:`gather_gemm_scatter` with a packed weight, and finished; no derivative."""
+        """Return :meth:`gather_gemm_scatter`, of a packed weight, with its epilogue.
+
+        It has no derivative.
+        """
 
     def gather_gemm_reduce(
         self, features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int

@@ -163,7 +163,7 @@ def test_the_backward_pass_stays_on_the_engine_of_the_forward_pass(engine: str) 
         called = []
         for name in engines.ENGINES:
             other = engines.get(name)
-            for function in ("finished_product", "gather_gemm_scatter", "gather_gemm_reduce"):
+            for function in ("gather_gemm_epilogue", "gather_gemm_scatter", "gather_gemm_reduce"):
                 original = getattr(other, function)
 
                 def traced(*args, name=name, original=original):  # type: ignore[no-untyped-def]

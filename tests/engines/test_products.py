@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sparseconv import engines
 from sparseconv.core.rulebook import Rulebook
-from sparseconv.engines import Finish
+from sparseconv.engines import Epilogue
 from sparseconv.engines.numba.products import convolve as numba_convolve
 from sparseconv.engines.numba.rulebooks.build import ORDER
 from sparseconv.engines.torch import engine as torch_engine
@@ -119,7 +119,7 @@ def test_the_same_bits_however_the_work_is_cut(
     x = torch.randn(rulebook.n_in, groups * c_in, generator=generator).to(dtype)
     weight = torch.randn(rulebook.num_cells, groups, c_in, c_out, generator=generator).to(dtype)
     rows = torch.randn(rulebook.n_out, groups * c_out, generator=generator).to(dtype)
-    finish = Finish(
+    epilogue = Epilogue(
         factor=rows[:, :1].float().abs() if scaled else None,
         bias=torch.randn(groups * c_out, generator=generator).to(dtype),
         other=rows if added else None,
@@ -133,8 +133,8 @@ def test_the_same_bits_however_the_work_is_cut(
                 "_cut",
                 lambda tiles, blocks, size, span=span, apart=apart: (span, blocks if apart else 1),
             )
-            packed = numba_convolve.pack(weight)
-            found.append(numba_convolve.finished_product(x, packed, rulebook, finish))
+            packed = numba_convolve.pack_weight(weight)
+            found.append(numba_convolve.gather_gemm_epilogue(x, packed, rulebook, epilogue))
     assert all(torch.equal(other.nan_to_num(), found[0].nan_to_num()) for other in found)
 
 
@@ -205,7 +205,7 @@ def test_halves_keep_what_is_not_finite_and_round_to_nearest(
 
 @pytest.mark.parametrize("name", engines.ENGINES)
 @given(rulebooks(), SHAPES, st.sampled_from(list(TOLERANCE)), st.tuples(*[st.booleans()] * 4))
-def test_a_finished_product_is_the_product_finished_step_by_step(
+def test_a_product_with_an_epilogue_is_the_product_and_its_steps(
     name: str,
     rulebook: Rulebook,
     shape: tuple[int, int, int],
@@ -220,10 +220,10 @@ def test_a_finished_product_is_the_product_finished_step_by_step(
     factor = torch.randn(rulebook.n_out, 1, generator=generator, dtype=torch.float64)
     factor = factor.to(dtype if dtype == torch.float64 else torch.float32)
     added = bias if parts[0] else None, other if parts[1] else None
-    finish = Finish(*added, parts[2], factor if parts[3] else None)
+    epilogue = Epilogue(*added, parts[2], factor if parts[3] else None)
     engine = engines.get(name)
-    got = engine.finished_product(x, engine.pack(w), rulebook, finish)
-    wide = Finish(*(t.double() if isinstance(t, torch.Tensor) else t for t in finish))
+    got = engine.gather_gemm_epilogue(x, engine.pack_weight(w), rulebook, epilogue)
+    wide = Epilogue(*(t.double() if isinstance(t, torch.Tensor) else t for t in epilogue))
     exact = wide.apply(torch_engine.gather_gemm_scatter(x.double(), w.double(), rulebook))
     assert got.dtype == dtype
     # the step by step version rounds halves after each step
@@ -235,7 +235,7 @@ def test_a_finished_product_is_the_product_finished_step_by_step(
 @pytest.mark.parametrize(("dtype", "half_step"), [(torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
 @pytest.mark.parametrize("shape", [(1, 16, 32), (1, 8, 3), (8, 1, 1), (5, 3, 1), *GROUPS])
 @pytest.mark.parametrize("with_factor", [False, True])
-def test_the_cpu_engine_rounds_a_finished_product_once(
+def test_the_cpu_engine_rounds_once_behind_the_epilogue(
     dtype: torch.dtype, half_step: float, shape: tuple[int, int, int], with_factor: bool
 ) -> None:
     groups, c_in, c_out = shape
@@ -247,10 +247,12 @@ def test_the_cpu_engine_rounds_a_finished_product_once(
     factor = torch.randn(300, 1, generator=generator)
     # two large terms that cancel: a rounding between them would show
     shift = 0 if with_factor else 30_000
-    finish = Finish(bias, factor=factor) if with_factor else Finish(bias - shift, rows + shift)
+    epilogue = (
+        Epilogue(bias, factor=factor) if with_factor else Epilogue(bias - shift, rows + shift)
+    )
     engine = engines.get("numba")
-    got = engine.finished_product(x, engine.pack(w), rulebook, finish)
-    wide = Finish(*(t.double() if isinstance(t, torch.Tensor) else t for t in finish))
+    got = engine.gather_gemm_epilogue(x, engine.pack_weight(w), rulebook, epilogue)
+    wide = Epilogue(*(t.double() if isinstance(t, torch.Tensor) else t for t in epilogue))
     exact = wide.apply(torch_engine.gather_gemm_scatter(x.double(), w.double(), rulebook))
     error = (got.double() - exact).abs()
     assert bool((error <= half_step * exact.abs() + (1e-5 if with_factor else 1e-2)).all())
@@ -270,9 +272,11 @@ def test_one_pair_a_row_with_rows_too_many_for_the_cache(
     weight = torch.randn(3, 1, c_in, c_out, generator=generator)
     x[5], x[7, 0] = torch.nan, -torch.inf
     engine = engines.get(name)
-    got = engine.finished_product(x, engine.pack(weight), rulebook, Finish(bias, relu=relu))
+    got = engine.gather_gemm_epilogue(
+        x, engine.pack_weight(weight), rulebook, Epilogue(bias, relu=relu)
+    )
     exact = torch_engine.gather_gemm_scatter(x.double(), weight.double(), rulebook)
-    wanted = Finish(bias.double(), relu=relu).apply(exact)
+    wanted = Epilogue(bias.double(), relu=relu).apply(exact)
     assert bool(wanted.isnan().any())
     assert torch.equal(got.isnan(), wanted.isnan())
     torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-4, equal_nan=True)

@@ -47,7 +47,7 @@ PUBLIC = {
         partial_avg_pool partial_conv partial_conv_transpose partial_max_pool prune subm_conv
         subm_partial_conv to_dense to_sites union
     """),
-    sc.engines: names("ENGINES Engine Finish Index chosen engine explain for_tensor get"),
+    sc.engines: names("ENGINES Engine Epilogue Index chosen engine explain for_tensor get"),
     sc.io: names("Points read_points write_points"),
 }
 

@@ -31,10 +31,10 @@ from sparseconv.engines.numba.machine.arrays import (
     without_padding,
 )
 from sparseconv.engines.numba.machine.bits import bits_or_numbers
-from sparseconv.engines.numba.products.convolve import finished_product as finished_product
+from sparseconv.engines.numba.products.convolve import gather_gemm_epilogue as gather_gemm_epilogue
 from sparseconv.engines.numba.products.convolve import gather_gemm_reduce as gather_gemm_reduce
 from sparseconv.engines.numba.products.convolve import gather_gemm_scatter as gather_gemm_scatter
-from sparseconv.engines.numba.products.convolve import pack as pack
+from sparseconv.engines.numba.products.convolve import pack_weight as pack_weight
 from sparseconv.engines.numba.products.deform_host import sample_gemm as sample_gemm
 from sparseconv.engines.numba.products.deform_host import sample_gemm_grads as sample_gemm_grads
 from sparseconv.engines.numba.rows import chunks, segments, statistics

@@ -21,7 +21,7 @@ from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.index import Index, starts_of
 from sparseconv.core.packing import Packing
 from sparseconv.core.rulebook import Rulebook, Taps
-from sparseconv.engines.protocol import Finish, running_affine
+from sparseconv.engines.protocol import Epilogue, running_affine
 
 BLOCK_ROWS = 64
 COLUMN_STEP = 16
@@ -155,16 +155,16 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
     return out.reshape(rulebook.n_out, groups * c_out).to(features.dtype)
 
 
-def pack(weight: Tensor) -> Tensor:
+def pack_weight(weight: Tensor) -> Tensor:
     """Return the weight as it is."""
     return weight
 
 
-def finished_product(
-    features: Tensor, packed: Tensor, rulebook: Rulebook, finish: Finish
+def gather_gemm_epilogue(
+    features: Tensor, packed: Tensor, rulebook: Rulebook, epilogue: Epilogue
 ) -> Tensor:
-    """Return the convolution, finished step by step."""
-    return finish.apply(gather_gemm_scatter(features, packed, rulebook))
+    """Return the convolution and its epilogue, step by step."""
+    return epilogue.apply(gather_gemm_scatter(features, packed, rulebook))
 
 
 def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:

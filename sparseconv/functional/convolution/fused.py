@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseconv import engines
 from sparseconv.core.dispatch import dispatched, implements
-from sparseconv.engines import Finish
+from sparseconv.engines import Epilogue
 from sparseconv.functional.convolution.conv import (
     Planner,
     conv4d,
@@ -63,7 +63,7 @@ class PackedWeight:
         version = 0 if source.is_inference() else source._version
         state = (name, weight.dtype, weight.device, source.data_ptr(), version)
         if source is not self._source or state != self._state:
-            self._packed = engines.get(name).pack(weight)
+            self._packed = engines.get(name).pack_weight(weight)
             self._source, self._state = source, state
         return self._packed
 
@@ -119,9 +119,11 @@ def _sparse_fused_conv(
         fits = other.channels == channels and other.dtype == features.dtype
         rows = other.features.contiguous() if fits else None
     at_once = other is None or rows is not None
-    finish = Finish(None if bias is None else lowered(bias), rows, relu and at_once)
+    epilogue = Epilogue(None if bias is None else lowered(bias), rows, relu and at_once)
     engine = engines.for_tensor(features)
-    out = engine.finished_product(features, packed.get(weight, ordered), plan.rulebook, finish)
+    out = engine.gather_gemm_epilogue(
+        features, packed.get(weight, ordered), plan.rulebook, epilogue
+    )
     y = SparseTensor.on_sites(out, plan.sites)
     if at_once:
         return y

@@ -33,7 +33,7 @@ from sparseconv.engines.numba.products.groups import Lanes, product_by_lanes, re
 from sparseconv.engines.numba.products.pack import laid_back, laid_out
 from sparseconv.engines.numba.products.reduce import reduced
 from sparseconv.engines.numba.rulebooks.build import SPAN, TILE_ROWS, tiled_pairs, window_rows
-from sparseconv.engines.protocol import Finish
+from sparseconv.engines.protocol import Epilogue
 
 # of the channels of a group, or of joined ones, on both sides, in a weight gradient in bfloat16
 FEW_PRODUCTS = 512
@@ -58,7 +58,7 @@ class PackedWeight:
     lanes: Lanes | None = None
 
 
-def pack(weight: Tensor) -> PackedWeight:
+def pack_weight(weight: Tensor) -> PackedWeight:
     """Return the weight, laid out for its kernel."""
     weight = weight.detach()
     cells, groups, c_in, c_out = weight.shape
@@ -108,17 +108,17 @@ def _dots(dtype: torch.dtype) -> bool:
 
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the convolution, tile by tile of output rows."""
-    return finished_product(features, pack(weight), rulebook, Finish())
+    return gather_gemm_epilogue(features, pack_weight(weight), rulebook, Epilogue())
 
 
-def finished_product(
-    features: Tensor, packed: PackedWeight, rulebook: Rulebook, finish: Finish
+def gather_gemm_epilogue(
+    features: Tensor, packed: PackedWeight, rulebook: Rulebook, epilogue: Epilogue
 ) -> Tensor:
-    """Return the convolution; a tile is finished while it is in the cache."""
+    """Return the convolution; a tile gets its epilogue while it is in the cache."""
     if packed.lanes is not None:
-        return product_by_lanes(features, packed.lanes, packed.blocks, rulebook, finish)
+        return product_by_lanes(features, packed.lanes, packed.blocks, rulebook, epilogue)
     if packed.narrow:
-        return _narrow_product(features, packed, rulebook, finish)
+        return _narrow_product(features, packed, rulebook, epilogue)
     _, groups, c_in, c_out = packed.weight.shape
     dots = _dots(features.dtype)
     x = features.detach().reshape(rulebook.n_in, groups, c_in)
@@ -129,12 +129,12 @@ def finished_product(
     out = rows.view(rulebook.n_out, groups, columns)
     tiled = tiled_pairs(rulebook)
     own = _own(features.dtype)(x)
-    extras = _extras(finish, (groups, c_out), columns, out.dtype)
+    extras = _extras(epilogue, (groups, c_out), columns, out.dtype)
     target = rows.view(torch.uint16).numpy() if dots else rows.numpy()
     blocks = groups * packed.blocks.shape[2]
     span, parts = _cut(tiled.starts.shape[1] - 1, blocks, packed.blocks.nbytes)
     tasks = -(-(tiled.starts.shape[1] - 1) // span) * parts
-    single = tiled.unreached is not None and finish.factor is None and finish.other is None
+    single = tiled.unreached is not None and epilogue.factor is None and epilogue.other is None
     if single and not dots:
         pairs = tiled.in_rows, tiled.out_rows, tiled.starts, tiled.unreached
         _, bias, _, relu = extras
@@ -168,7 +168,7 @@ def _cut(tiles: int, blocks: int, weight_bytes: int) -> tuple[int, int]:
 
 
 def _narrow_product(
-    features: Tensor, packed: PackedWeight, rulebook: Rulebook, finish: Finish
+    features: Tensor, packed: PackedWeight, rulebook: Rulebook, epilogue: Epilogue
 ) -> Tensor:
     """Return the product with few output columns, row by row."""
     blocks, c_out = packed.blocks, packed.weight.shape[3]
@@ -177,7 +177,7 @@ def _narrow_product(
     out = empty((rulebook.n_out, columns), wider(features.dtype))
     own, target = window_rows(rulebook), out.numpy()
     pairs = own.rows, own.cells, own.starts, own.order
-    extras = _extras(finish, (1, c_out), columns, out.dtype)
+    extras = _extras(epilogue, (1, c_out), columns, out.dtype)
     by_shares(narrow.narrow_rows, rulebook.n_out, LEAST, x, blocks, *pairs, *extras, target)
     return converted(without_padding(out, c_out), features.dtype)
 
@@ -188,21 +188,21 @@ def _bits(x: Tensor) -> Array:
 
 
 def _extras(
-    finish: Finish, shape: tuple[int, int], columns: int, dtype: torch.dtype
+    epilogue: Epilogue, shape: tuple[int, int], columns: int, dtype: torch.dtype
 ) -> tuple[Array, Array, Array, bool]:
-    """Return what a kernel finishes its rows by; the first and the third without rows for nothing.
+    """Return a kernel's epilogue; the first and the third without rows for nothing.
 
     The factor of each row, what is added to the sums of each output column ``[G, columns]``, what
     is added at the end ``[n_out, G, c_out]``, and whether negative results become 0.
     """
     wide = torch.float32 if dtype == torch.bfloat16 else dtype
     no_factor, no_bias, no_other = _nothing(shape, columns, dtype)
-    factor, bias, other = finish.factor, finish.bias, finish.other
+    factor, bias, other = epilogue.factor, epilogue.bias, epilogue.other
     return (
         no_factor if factor is None else array(factor[:, 0].to(wide)),
         no_bias if bias is None else array(padded(bias.detach().to(wide).reshape(shape), columns)),
         no_other if other is None else _own(dtype)(other).reshape(-1, *shape),
-        finish.relu,
+        epilogue.relu,
     )
 
 

@@ -29,7 +29,7 @@ from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES
 from sparseconv.engines.numba.products import lanes as kernels
 from sparseconv.engines.numba.products.reduce import reduced
 from sparseconv.engines.numba.rulebooks.build import window_rows
-from sparseconv.engines.protocol import Finish
+from sparseconv.engines.protocol import Epilogue
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Lanes:
 
 
 def product_by_lanes(
-    features: Tensor, lanes: Lanes, blocks: Array, rulebook: Rulebook, finish: Finish
+    features: Tensor, lanes: Lanes, blocks: Array, rulebook: Rulebook, epilogue: Epilogue
 ) -> Tensor:
     """Return the convolution of groups of few channels.
 
@@ -120,26 +120,26 @@ def product_by_lanes(
         features, rulebook: as of the engine's ``gather_gemm_scatter``.
         lanes: how the groups lie in vectors.
         blocks: the weight in them.
-        finish: what is done to its rows.
+        epilogue: what is done to its rows.
     """
     dtype = features.dtype
     summed = lanes.width == 1 < lanes.c_in
-    inside = not summed and finish.factor is None and finish.other is None
-    # what is summed or finished behind the kernel is rounded once, at the end
+    inside = not summed and epilogue.factor is None and epilogue.other is None
+    # what the kernel leaves to sum or add is rounded once, at the end
     features = features if inside else converted(features, wider(dtype))
     x = lanes.rows(features, lanes.c_out)
     kept = torch.float32 if features.dtype == torch.float16 else features.dtype
     out = empty((rulebook.n_out, lanes.columns), kept)
-    bias = finish.bias if inside else None
+    bias = epilogue.bias if inside else None
     own = window_rows(rulebook)
     pairs = own.rows, own.cells, own.starts, own.order
-    ending = _bias(bias, lanes, blocks), inside and finish.relu, bits_or_numbers(out)
+    ending = _bias(bias, lanes, blocks), inside and epilogue.relu, bits_or_numbers(out)
     by_shares(kernels.scale_rows, rulebook.n_out, LEAST, x, blocks, *pairs, *ending)
     result = lanes.result(out)
     if summed:
         parts: tuple[Tensor, ...] = result.unflatten(1, (lanes.groups, lanes.c_in)).unbind(2)
         result = functools.reduce(torch.add, parts)
-    return converted(result if inside else finish.apply(result), dtype)
+    return converted(result if inside else epilogue.apply(result), dtype)
 
 
 def _bias(bias: Tensor | None, lanes: Lanes, blocks: Array) -> Array:
