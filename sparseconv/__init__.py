@@ -9,6 +9,7 @@ from sparseconv import functional as functional
 from sparseconv import io as io
 from sparseconv import nn as nn
 from sparseconv.engines import engine as engine
+from sparseconv.engines import memory as memory
 from sparseconv.errors import SparseConvError as SparseConvError
 from sparseconv.errors import SparseConvNotImplementedError as SparseConvNotImplementedError
 from sparseconv.errors import SparseConvTypeError as SparseConvTypeError

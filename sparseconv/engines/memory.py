@@ -1,13 +1,19 @@
-"""Memory for large results and rulebooks on the CPU.
+"""The allocator of large results and rulebooks on the CPU: a pool that can be asked and emptied.
 
 Memory that comes fresh from the system is slow to touch for the first time: many megabytes of it
 take several times as long as writing to them, more than most layers without a matrix product. So
 results lie in arenas, and what one leaves goes to the next, as PyTorch does it on a GPU. NumPy asks
 the system for an arena's memory, in huge pages, and PyTorch takes it from NumPy.
+
+What no result uses is kept for later ones up to a bound: a quarter of what this process may use
+(the machine's memory, its control group's limit, ``RLIMIT_AS``), or as many bytes as the
+environment variable ``SPARSECONV_POOL_BYTES`` says; 0 keeps nothing. The variable is read once,
+when the first large result is made.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from bisect import bisect_left
@@ -18,20 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv.engines.memory_limit import most_idle_bytes
+
 LEAST_BYTES = 2**20  # below, the C library hands out memory that has been touched before
 ALIGNMENT = 64  # a vector of AVX-512, and a cache line
 ARENA_BYTES = 2**26  # of the first; later ones are as large as all before, up to a limit
 MOST_ARENA_BYTES = 2**30
 
 
-def _most_idle() -> int:
-    """Return the bytes of arenas without a result that are kept: a quarter of the machine's."""
-    if not hasattr(os, "sysconf"):
-        return 2**30
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // 4
-
-
-MOST_IDLE = _most_idle()
+_most_idle_bytes = functools.cache(most_idle_bytes)  # the files of the system are read once
 
 
 class _Arena:
@@ -91,8 +92,32 @@ class _Block:
         # may run on any thread and in the midst of anything, so it waits for no lock; whoever
         # holds it, or takes it next, puts the range where it belongs
         if _lock.acquire(blocking=False):
-            _settle()
-            _lock.release()
+            try:
+                _settle(_most_idle_bytes())
+            finally:
+                _lock.release()
+
+
+def held() -> int:
+    """Return the bytes that the pool holds, those of living results included.
+
+    Example:
+        >>> import sparseconv as sc
+        >>> released = sc.memory.release()
+        >>> sc.memory.held() >= 0
+        True
+    """
+    with _lock:
+        _settle(_most_idle_bytes())
+        return sum(arena.size for arena in _arenas)
+
+
+def release() -> int:
+    """Give all memory that no result uses back to the system; return how many bytes that was."""
+    with _lock:
+        before = sum(arena.size for arena in _arenas)
+        _settle(0)
+        return before - sum(arena.size for arena in _arenas)
 
 
 def empty(
@@ -126,29 +151,48 @@ def empty_array(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any
 def _taken(size: int) -> _Block:
     """Return a block of ``size`` bytes: the first that fits, so that later arenas empty."""
     used = -(-size // ALIGNMENT) * ALIGNMENT
+    most_idle = _most_idle_bytes()
     with _lock:
-        _settle()
-        for arena in _arenas:
-            begin = arena.take(used)
-            if begin is not None:
-                return _Block(arena, begin, size, used)
-        held = min(sum(arena.size for arena in _arenas), MOST_ARENA_BYTES)
-        try:
-            arena = _Arena(max(used, held, ARENA_BYTES))
-        except MemoryError:  # no room for later results
-            arena = _Arena(used)
-        _arenas.append(arena)
-        arena.take(used)
-        return _Block(arena, 0, size, used)
+        _settle(most_idle)
+        arena, begin = _first_fit(used) or _new_arena(used)
+        return _Block(arena, begin, size, used)
 
 
-def _settle() -> None:
-    """Put ranges back where they belong, and drop idle arenas beyond the limit; with the lock."""
+def _first_fit(used: int) -> tuple[_Arena, int] | None:
+    """Return the first arena with a free range, and where it begins; with the lock."""
+    for arena in _arenas:
+        begin = arena.take(used)
+        if begin is not None:
+            return arena, begin
+    return None
+
+
+def _new_arena(used: int) -> tuple[_Arena, int]:
+    """Return an arena with ``used`` bytes and, where there is room, more for later results.
+
+    With the lock.
+
+    Raises:
+        MemoryError: there is no room even when every idle arena is given back.
+    """
+    pooled = min(sum(arena.size for arena in _arenas), MOST_ARENA_BYTES)
+    try:
+        arena = _Arena(max(used, pooled, ARENA_BYTES))
+    except MemoryError:
+        _settle(0)
+        arena = _Arena(used)
+    _arenas.append(arena)
+    arena.take(used)
+    return arena, 0
+
+
+def _settle(most_idle: int) -> None:
+    """Put ranges back where they belong, and drop idle arenas beyond a bound; with the lock."""
     while _returned:
         arena, begin, end = _returned.pop()
         arena.give_back(begin, end)
     idle = 0
     for arena in [arena for arena in _arenas if arena.idle]:
         idle += arena.size
-        if idle > MOST_IDLE:
+        if idle > most_idle:
             _arenas.remove(arena)

@@ -29,7 +29,7 @@ PUBLIC = {
     sc: names("""
         PointMap SparseConvError SparseConvNotImplementedError SparseConvTypeError
         SparseConvValueError SparseTensor cat collate crop difference engine engines functional
-        interpolate intersect io models nn optimize prune receptive_field reference
+        interpolate intersect io memory models nn optimize prune receptive_field reference
         submanifold summary tools union voxelize
     """),
     sc.nn: names("""
@@ -106,7 +106,9 @@ def test_importing_loads_no_engine_and_nothing_but_this_package() -> None:
     assert not roots & {"numba", "llvmlite", "triton"}
     assert roots - set(sys.stdlib_module_names) <= {"sparseconv", "torch", "numpy"}
     loaded = {name for name in json.loads(result.stdout) if name.startswith("sparseconv.engines.")}
-    assert loaded == {"sparseconv.engines.protocol", "sparseconv.engines.memory"}
+    assert loaded == {
+        f"sparseconv.engines.{name}" for name in ("memory", "memory_limit", "protocol")
+    }
 
 
 def functions_of(owner: Any, prefix: str) -> Iterator[tuple[str, Callable[..., Any]]]:
