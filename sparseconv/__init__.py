@@ -36,6 +36,8 @@ if _TYPE_CHECKING:
     from sparseconv.tools import submanifold as submanifold
     from sparseconv.tools import summary as summary
 
+_importlib.import_module("sparseconv.tracing")  # fills the doors into compiled graphs
+
 # Loaded when first used, so that importing the package stays quick.
 _LATER = {
     "models": "sparseconv.models",

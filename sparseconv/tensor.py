@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.merging import check_reduction, place_rows, reduce_groups
+from sparseconv.autograd.segments import check_reduction, place_rows, reduce_groups
 from sparseconv.core.arguments import (
     Ints,
     check_bools,
@@ -19,12 +19,12 @@ from sparseconv.core.arguments import (
 )
 from sparseconv.core.dispatch import dispatch
 from sparseconv.core.dtypes import FLOATS
+from sparseconv.core.handles import DOORS
 from sparseconv.core.packing import Packing
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor_methods import Methods
-from sparseconv.tracing.sites import TracedSites
 
 
 class SparseTensor(Methods):
@@ -56,6 +56,7 @@ class SparseTensor(Methods):
     """
 
     features: Tensor
+    _sites: Any
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class SparseTensor(Methods):
         if isinstance(coords, Tensor):
             _check_match(features, coords.shape[0] if coords.ndim else 0, coords.device)
         if reduce is None:
-            self._sites: Sites | TracedSites = sites_from_coords(coords, spatial_shape, batch_size)
+            self._sites = sites_from_coords(coords, spatial_shape, batch_size)
             self.features = features
             return
         check_reduction(reduce)
@@ -77,7 +78,7 @@ class SparseTensor(Methods):
         self.features = reduce_groups(features, groups, reduce)
 
     @classmethod
-    def on_sites(cls, features: Tensor, sites: Sites | TracedSites) -> SparseTensor:
+    def on_sites(cls, features: Tensor, sites: Sites) -> SparseTensor:
         """Return ``features`` ``[N, C]`` on existing sites, which stay shared."""
         _check_features(features)
         _check_match(features, sites.num_sites, sites.device)
@@ -109,9 +110,13 @@ class SparseTensor(Methods):
     @property
     def sites(self) -> Sites:
         """The active sites: coordinates, their index and the rulebooks cached on them."""
-        if isinstance(self._sites, TracedSites) and not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            view: Sites = DOORS.view(self._sites)
+            return view
+        if type(self._sites) is not Sites:  # a graph that has run left what stands for them
             self._sites = self._sites.resolve()
-        return self._sites  # type: ignore[return-value]  # a graph sees stand-ins
+        sites: Sites = self._sites
+        return sites
 
     @property
     def coords(self) -> Tensor:

@@ -168,7 +168,7 @@ def legal_construction(
         all(row[0] >= 0 for row in rows)
         and (batch_size is None or (is_integer(batch_size) and batch_size > last))
         and (spatial_shape is None or fits(spatial_shape, rows, coords.shape[1] - 1))
-        and reduce in (None, *sc.autograd.merging.REDUCTIONS)
+        and reduce in (None, *sc.autograd.segments.REDUCTIONS)
         and (unlike or reduce is not None)
     )
 

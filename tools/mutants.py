@@ -469,7 +469,7 @@ MUTANTS = (
     ),
     Mutant(
         "union-mixes-up-its-rows",
-        "autograd/merging.py",
+        "autograd/segments.py",
         ".index_copy(0, rows, values)",
         ".index_copy(0, rows.flip(0), values)",
         TENSOR,

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule
+from sparseconv.autograd.rule import Rule, traceable
 from sparseconv.engines.memory import empty
 
 MUCH = 32768  # values, from which PyTorch's functions use several threads
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
+@traceable
 def applied(function: Callable[..., Tensor], *operands: Any, **options: Any) -> Tensor:
     """Return ``function(*operands, **options)`` of a function whose result has their dtype.
 
@@ -41,6 +42,7 @@ def applied(function: Callable[..., Tensor], *operands: Any, **options: Any) -> 
     return function(*operands, **options, out=empty(tuple(shape), tensors[0].dtype))
 
 
+@traceable
 def relu(features: Tensor) -> Tensor:
     """Return ``max(features, 0)``."""
     if not _is_much([features]):
@@ -48,6 +50,7 @@ def relu(features: Tensor) -> Tensor:
     return _Relu.call(features)
 
 
+@traceable
 def joined(columns: Sequence[Tensor]) -> Tensor:
     """Return matrices ``[N, C_i]`` side by side."""
     if not _is_much(columns):
@@ -111,7 +114,7 @@ class _Joined(_Elementwise):
 def _is_much(tensors: Sequence[Tensor]) -> bool:
     """Return whether the engine should do it: plain CPU tensors of one dtype."""
     first = tensors[0]
-    if first.device.type != "cpu" or torch.compiler.is_compiling():
+    if first.device.type != "cpu":
         return False
     if not all(entry.dtype == first.dtype and entry.device == first.device for entry in tensors):
         return False

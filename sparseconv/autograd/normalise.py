@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, derived
+from sparseconv.autograd.rule import Rule, derived, traceable
 from sparseconv.autograd.samples import (
-    AnySamples,
-    TracedSamples,
     sample_moment,
     sample_spread,
     sample_statistics,
@@ -25,12 +23,13 @@ from sparseconv.autograd.samples import (
 from sparseconv.core.dtypes import tree_sum, wider
 from sparseconv.core.transforms import transformed
 from sparseconv.engines.protocol import running_affine
+from sparseconv.sites.samples import Samples
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What is normalised together: the rows of a sample, and so many groups of channels."""
 
-    samples: AnySamples
+    samples: Samples
     groups: int
     eps: float
 
@@ -43,7 +42,7 @@ class _Normalise(Rule):
         bias: Tensor,
         mean: Tensor,
         rstd: Tensor,
-        plan: _Plan,
+        plan: Plan,
     ) -> Tensor:
         scale = rstd * weight
         return _affine(((features, scale),), bias - mean * scale, plan.samples)
@@ -59,9 +58,9 @@ class _Normalise(Rule):
         samples, groups, _ = ctx.plan
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted
             inputs = [t.view_as(t) for t in (features, weight, bias)]
-            composed = _composed(inputs[0], inputs[1], inputs[2], ctx.plan)
+            rows = composed(inputs[0], inputs[1], inputs[2], ctx.plan)
             needed = [t for t in inputs if t.requires_grad]
-            found = iter(torch.autograd.grad(composed, needed, grads[0], create_graph=True))
+            found = iter(torch.autograd.grad(rows, needed, grads[0], create_graph=True))
             return *(next(found) if t.requires_grad else None for t in inputs), None, None, None
         total, along = sample_moment(features, grads[0], mean, samples)  # [S, C], as all below
         along = along * rstd
@@ -73,11 +72,12 @@ class _Normalise(Rule):
         return d_features, tree_sum(along), tree_sum(total), None, None, None
 
 
+@traceable
 def normalise(
     features: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    samples: AnySamples,
+    samples: Samples,
     groups: int,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,12 +102,13 @@ def normalise(
         rstd = (variance + eps).rsqrt()
     weight = mean.new_ones(channels) if weight is None else weight.to(mean.dtype)
     bias = mean.new_zeros(channels) if bias is None else bias.to(mean.dtype)
-    plan = _Plan(samples, groups, eps)
-    if isinstance(samples, TracedSamples) or transformed():
-        return _composed(features, weight, bias, plan), mean, variance
+    plan = Plan(samples, groups, eps)
+    if transformed():
+        return composed(features, weight, bias, plan), mean, variance
     return _Normalise.call(features, weight, bias, mean, rstd, plan), mean, variance
 
 
+@traceable
 def by_statistics(
     features: Tensor,
     mean: Tensor,
@@ -115,7 +116,7 @@ def by_statistics(
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
-    samples: AnySamples,
+    samples: Samples,
 ) -> Tensor:
     """Return the rows ``[N, C]``, normalised by statistics ``[C]`` that are known.
 
@@ -127,32 +128,51 @@ def by_statistics(
         samples: the whole batch as one.
     """
     given = mean, variance, weight, bias
-    if not torch.compiler.is_compiling() and not derived(features, *given):
+    if not derived(features, *given):
         return engines.for_tensor(features).normalised_rows(features, *given, eps)
+    return composed_by_statistics(features, *given, eps, samples)
+
+
+def composed_by_statistics(
+    features: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    samples: Samples,
+) -> Tensor:
+    """Return the same rows by operations that autograd follows."""
+    given = mean, variance, weight, bias
     scale, shift = running_affine(*given, eps, wider(features.dtype))
     return affine(features, scale[None], shift[None], samples)
 
 
-def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: AnySamples) -> Tensor:
+@traceable
+def affine(features: Tensor, scale: Tensor, shift: Tensor, samples: Samples) -> Tensor:
     """Return ``features * scale + shift``, as half precision as they are.
 
     ``scale`` and ``shift`` are ``[S, C]`` per sample, float32 for half precisions.
     """
-    if isinstance(samples, TracedSamples) or derived(features, scale, shift):
-        wide = features.to(scale.dtype)
-        shifts, scales = sample_spread(shift, samples), sample_spread(scale, samples)
-        return torch.addcmul(shifts, wide, scales).to(features.dtype)
+    if derived(features, scale, shift):
+        return composed_affine(features, scale, shift, samples)
     return _affine(((features, scale),), shift, samples)
 
 
-def _affine(terms: tuple[tuple[Tensor, Tensor], ...], shift: Tensor, samples: AnySamples) -> Tensor:
+def composed_affine(features: Tensor, scale: Tensor, shift: Tensor, samples: Samples) -> Tensor:
+    """Return the same rows by operations that autograd follows."""
+    wide = features.to(scale.dtype)
+    shifts, scales = sample_spread(shift, samples), sample_spread(scale, samples)
+    return torch.addcmul(shifts, wide, scales).to(features.dtype)
+
+
+def _affine(terms: tuple[tuple[Tensor, Tensor], ...], shift: Tensor, samples: Samples) -> Tensor:
     """Return the sum of rows times their sample's scales, and its shift; no derivative."""
-    assert not isinstance(samples, TracedSamples)
     engine = engines.for_tensor(terms[0][0])
     return engine.affine_rows(terms, shift, samples.sample_of_row)
 
 
-def _composed(features: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Tensor:
+def composed(features: Tensor, weight: Tensor, bias: Tensor, plan: Plan) -> Tensor:
     """Return the same rows by operations that autograd follows."""
     samples, groups, eps = plan
     wide = features.to(weight.dtype)
@@ -164,7 +184,7 @@ def _composed(features: Tensor, weight: Tensor, bias: Tensor, plan: _Plan) -> Te
     return affine(centred, scale, bias.expand_as(scale), samples).to(features.dtype)
 
 
-def _values(samples: AnySamples, channels: int, groups: int, dtype: torch.dtype) -> Tensor:
+def _values(samples: Samples, channels: int, groups: int, dtype: torch.dtype) -> Tensor:
     """Return how many values are normalised together, ``[S, 1]``; 1 where a sample is empty."""
     some, size = samples.some.to(dtype), channels // groups
     return some if size == 1 else some * size

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, own
+from sparseconv.autograd.rule import Rule, not_a_view, traceable
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Engine, Epilogue
-from sparseconv.tracing import sites as traced
 
 
 class _GatherGemmScatter(Rule):
@@ -19,7 +18,7 @@ class _GatherGemmScatter(Rule):
 
     @staticmethod
     def forward(features: Tensor, weight: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
-        return own(engine.gather_gemm_scatter(features, weight, rulebook))
+        return not_a_view(engine.gather_gemm_scatter(features, weight, rulebook))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -61,9 +60,9 @@ class _ScaledGatherGemmScatter(Rule):
         packed = engine.pack_weight(weight)
         if factor is None or factor.shape[1] == 1:
             epilogue = Epilogue(bias, factor=factor)
-            return own(engine.gather_gemm_epilogue(features, packed, rulebook, epilogue))
+            return not_a_view(engine.gather_gemm_epilogue(features, packed, rulebook, epilogue))
         out = engine.gather_gemm_epilogue(features, packed, rulebook, Epilogue())
-        return own(Epilogue(bias, factor=factor).apply(out))
+        return not_a_view(Epilogue(bias, factor=factor).apply(out))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -102,7 +101,7 @@ class _GatherGemmReduce(Rule):
     def forward(
         features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int, engine: Engine
     ) -> Tensor:
-        return own(engine.gather_gemm_reduce(features, grad, rulebook, groups))
+        return not_a_view(engine.gather_gemm_reduce(features, grad, rulebook, groups))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -123,6 +122,7 @@ class _GatherGemmReduce(Rule):
         return d_features, d_grad, None, None, None
 
 
+@traceable
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the sparse product, differentiable any number of times.
 
@@ -134,12 +134,11 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
     Returns:
         ``[n_out, G * c_out]``.
     """
-    if isinstance(rulebook, traced.TracedRulebook):
-        return traced.gather_gemm_scatter(features, weight, rulebook)
     engine = engines.for_tensor(features)
     return _GatherGemmScatter.call(features, weight, rulebook, engine)
 
 
+@traceable
 def scaled_gather_gemm_scatter(
     features: Tensor, weight: Tensor, factor: Tensor | None, bias: Tensor | None, rulebook: Rulebook
 ) -> Tensor:
@@ -153,9 +152,5 @@ def scaled_gather_gemm_scatter(
     Returns:
         ``[n_out, G * c_out]``.
     """
-    if isinstance(rulebook, traced.TracedRulebook):
-        scaled = traced.gather_gemm_scatter(features, weight, rulebook)
-        scaled = scaled if factor is None else scaled * factor
-        return (scaled if bias is None else scaled + bias).to(features.dtype)
     engine = engines.for_tensor(features)
     return _ScaledGatherGemmScatter.call(features, weight, factor, bias, rulebook, engine)

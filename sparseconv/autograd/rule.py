@@ -1,14 +1,30 @@
-"""What every autograd rule shares: its call, and whether a derivative can follow."""
+"""What every autograd rule shares: its call, its door into graphs, whether it is derived."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from sparseconv.core.transforms import transformed
+from sparseconv.core.handles import DOORS
+from sparseconv.core.transforms import Arguments, Result, transformed
+
+
+def traceable(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let an operator of :mod:`sparseconv.tracing` run instead while a graph is traced."""
+    name = function.__name__
+
+    @functools.wraps(function)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if torch.compiler.is_compiling():
+            return DOORS.operators[name](*args, **kwargs)  # type: ignore[no-any-return]
+        return function(*args, **kwargs)
+
+    return run
 
 
 class Rule(torch.autograd.Function):
@@ -44,6 +60,6 @@ def derived(*args: Any) -> bool:
     return any(isinstance(entry, Tensor) and entry.requires_grad for entry in args)
 
 
-def own(result: Tensor) -> Tensor:
+def not_a_view(result: Tensor) -> Tensor:
     """Return the result in its own memory: autograd lets no view of a rule be changed in place."""
     return result.clone() if result._is_view() else result

@@ -1,160 +1,21 @@
-"""Sums and maxima over the active sites of each sample, in an order that the sites alone decide.
+"""The rules of sums over the active sites of each sample, and sums that are taken as one.
 
-A sample's rows are added in ascending order of their sites, in blocks of ``BLOCK`` and then blocks
-of blocks. Blocks begin with the sample, so a sum has the same bits whatever the number of threads,
-the order of the rows, and the samples beside it.
+The order of additions is that of :mod:`sparseconv.sites.samples`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.merging import place_rows
-from sparseconv.autograd.rule import Rule
-from sparseconv.autograd.segments import segment_argmax
-from sparseconv.core.index import starts_of
-from sparseconv.core.transforms import outside_transforms, transformed
+from sparseconv.autograd.rule import Rule, traceable
+from sparseconv.autograd.segments import place_rows, segment_argmax
+from sparseconv.core.transforms import transformed
 from sparseconv.engines import Engine
-from sparseconv.errors import SparseConvNotImplementedError
-from sparseconv.sites.sites import Sites
-
-BLOCK = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """The rows of each sample, or of the whole batch as one.
-
-    Attributes:
-        num_rows: N.
-        order: int64 ``[N]``, the rows in ascending order of their sites; None where they are.
-        sample_of_row: int64 ``[N]``, or None where all rows are one sample.
-        counts: int64 ``[S]``, the number of rows of each sample.
-    """
-
-    num_rows: int
-    order: Tensor | None
-    sample_of_row: Tensor | None
-    counts: Tensor
-
-    @cached_property
-    @outside_transforms
-    def levels(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """One ``(order, starts)`` per level of blocks.
-
-        Block ``b`` holds the rows ``order[starts[b]:starts[b + 1]]`` of the level before; the
-        blocks of the last level are the samples.
-        """
-        order, counts = self.order, self.counts
-        if order is None:
-            order = torch.arange(self.num_rows, device=counts.device)
-        levels = []
-        while counts.numel() and int(counts.max()) > BLOCK:
-            blocks = (counts + BLOCK - 1) // BLOCK
-            first = torch.repeat_interleave(starts_of(counts)[:-1], blocks)
-            number = torch.arange(first.numel(), device=first.device)
-            number = number - torch.repeat_interleave(starts_of(blocks)[:-1], blocks)
-            starts = torch.cat([first + number * BLOCK, counts.sum()[None]])
-            levels.append((order, starts))
-            order, counts = torch.arange(first.numel(), device=first.device), blocks
-        return (*levels, (order, starts_of(counts)))
-
-    @cached_property
-    @outside_transforms
-    def some(self) -> Tensor:
-        """The number of rows of each sample, int64 ``[S, 1]``; 1 where there is none."""
-        return self.counts.clamp(min=1)[:, None]
-
-    @cached_property
-    @outside_transforms
-    def first_counts(self) -> Tensor:
-        """How many rows each block of the first level holds, int64."""
-        return self.levels[0][1].diff()
-
-    @cached_property
-    @outside_transforms
-    def learnt_from(self) -> tuple[Tensor | None, Tensor] | None:
-        """The samples that have a variance, and ``n / (n - 1)`` of each, float64 ``[S', 1]``.
-
-        The samples are None where they are all, and the whole is None where there are none.
-        """
-        enough = self.counts > 1
-        if not bool(enough.any()):
-            return None
-        sites = self.counts[enough][:, None].double()
-        return (None if bool(enough.all()) else enough), sites / (sites - 1)
-
-
-@dataclass(frozen=True, eq=False)
-class TracedSamples:
-    """The rows of each sample, or of the whole batch as one, that a graph will know.
-
-    Attributes:
-        rows: ``[N, 0]``, carries the number of rows.
-        lanes: ``[S, 0]``, carries the number of samples.
-        handle: of the sites.
-        whole: whether all rows are one sample.
-    """
-
-    rows: Tensor
-    lanes: Tensor
-    handle: Tensor
-    whole: bool
-
-    @property
-    def counts(self) -> Tensor:
-        """The number of rows of each sample, float32 ``[S]``."""
-        ones = self.rows.new_ones(self.rows.shape[0], 1, dtype=torch.float32)
-        return _ops().summed(ones, self.lanes, self.handle, self.whole)[:, 0]  # type: ignore[no-any-return]
-
-    @property
-    def some(self) -> Tensor:
-        """The same as ``[S, 1]``, 1 where there is none."""
-        return self.counts.clamp(min=1)[:, None]
-
-
-AnySamples: TypeAlias = Samples | TracedSamples
-
-
-def _ops() -> Any:
-    """Return the operators of a graph; they are defined when one first asks for them."""
-    from sparseconv.tracing import samples as traced_samples  # noqa: PLC0415  # defining operators takes its time
-
-    return traced_samples
-
-
-@outside_transforms
-def samples_of(sites: Sites) -> AnySamples:
-    """Return the rows of each sample of the batch."""
-    if torch.compiler.is_compiling():
-        lanes = _ops().sample_lanes(sites.rows, sites.handle)
-        return TracedSamples(sites.rows, lanes, sites.handle, False)
-    known: Samples | None = sites.index.tables.get("samples")
-    if known is None or known.counts.numel() != sites.batch_size:
-        batch = sites.coords[:, 0].long()
-        counts = torch.bincount(batch, minlength=sites.batch_size)
-        known = Samples(sites.num_sites, sites.index.order, batch, counts)
-        sites.index.tables["samples"] = known
-    return known
-
-
-@outside_transforms
-def whole_batch(sites: Sites) -> AnySamples:
-    """Return all rows as one sample."""
-    if torch.compiler.is_compiling():
-        return TracedSamples(sites.rows, sites.rows.new_empty(1, 0), sites.handle, True)
-    known: Samples | None = sites.index.tables.get("whole batch")
-    if known is None:
-        counts = torch.tensor([sites.num_sites], device=sites.device)
-        known = Samples(sites.num_sites, sites.index.order, None, counts)
-        sites.index.tables["whole batch"] = known
-    return known
+from sparseconv.sites.samples import Samples
 
 
 class _SampleSum(Rule):
@@ -193,23 +54,22 @@ class _SampleSpread(Rule):
         return _SampleSum.call(grads[0], ctx.samples, ctx.engine), None, None
 
 
-def sample_sum(values: Tensor, samples: AnySamples) -> Tensor:
+@traceable
+def sample_sum(values: Tensor, samples: Samples) -> Tensor:
     """Return the sums ``[S, C]`` of rows ``[N, C]`` over samples, differentiably.
 
     Half precisions should be widened first: every level rounds to the dtype of ``values``.
     """
-    if isinstance(samples, TracedSamples):
-        return _ops().summed(values, samples.lanes, samples.handle, samples.whole)  # type: ignore[no-any-return]
     return _SampleSum.call(values, samples, engines.for_tensor(values))
 
 
-def sample_statistics(values: Tensor, samples: AnySamples) -> tuple[Tensor, Tensor]:
+def sample_statistics(values: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
     """Return each sample's sums ``[S, C]``, and those of the squares of what is off its mean.
 
     Outside autograd; float32 for half precisions. The rows are read once: blocks of them give sums
     and squares of their own, which are put together.
     """
-    if isinstance(samples, TracedSamples) or transformed():
+    if transformed():
         sums = sample_sum(values, samples)
         off = values - sample_spread(sums / samples.counts.clamp(min=1)[:, None], samples)
         return sums, sample_sum(off * off, samples)
@@ -223,15 +83,12 @@ def sample_statistics(values: Tensor, samples: AnySamples) -> tuple[Tensor, Tens
 
 
 def sample_moment(
-    left: Tensor, right: Tensor, centre: Tensor, samples: AnySamples
+    left: Tensor, right: Tensor, centre: Tensor, samples: Samples
 ) -> tuple[Tensor, Tensor]:
     """Return each sample's sums ``[S, C]`` of ``right``, and of ``(left - centre) * right``.
 
     Outside autograd; ``centre`` ``[S, C]``, float32 for half precisions. The rows are read once.
     """
-    if isinstance(samples, TracedSamples):
-        off = left - sample_spread(centre, samples)
-        return sample_sum(right, samples), sample_sum(off * right, samples)
     engine = engines.for_tensor(left)
     (order, starts), *levels = samples.levels
     if levels:
@@ -251,22 +108,17 @@ def _of_blocks(values: Tensor, samples: Samples) -> Tensor:
     return values[samples.sample_of_row[order[starts[:-1]]]]
 
 
-def sample_spread(values: Tensor, samples: AnySamples) -> Tensor:
+@traceable
+def sample_spread(values: Tensor, samples: Samples) -> Tensor:
     """Return each row's entry ``[N, C]`` of ``values`` ``[S, C]``: the adjoint of the sum."""
-    if isinstance(samples, TracedSamples):
-        return _ops().spread(values, samples.rows, samples.handle, samples.whole)  # type: ignore[no-any-return]
     return _SampleSpread.call(values, samples, engines.for_tensor(values))
 
 
-def sample_max(values: Tensor, samples: AnySamples) -> Tensor:
+def sample_max(values: Tensor, samples: Samples) -> Tensor:
     """Return the largest value ``[S, C]`` of each sample, 0 where a sample has no row.
 
     Of equal values the first in ascending order of the sites gets the gradient. NaN is largest.
     """
-    if isinstance(samples, TracedSamples):
-        raise SparseConvNotImplementedError(
-            "amax: a compiled graph has no largest value of a sample; pool outside of it"
-        )
     rows, held = None, values.detach()
     for order, starts in samples.levels[:-1]:
         best = segment_argmax(held, order, starts)

@@ -7,10 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, own
+from sparseconv.autograd.rule import Rule, not_a_view, traceable
 from sparseconv.core.rulebook import Taps
 from sparseconv.engines import Engine
-from sparseconv.tracing import sites as traced
 
 
 class _SampleGemm(Rule):
@@ -20,7 +19,7 @@ class _SampleGemm(Rule):
     def forward(
         features: Tensor, shares: Tensor, weight: Tensor, taps: Taps, engine: Engine
     ) -> Tensor:
-        return own(engine.sample_gemm(features, shares, weight, taps))
+        return not_a_view(engine.sample_gemm(features, shares, weight, taps))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -79,6 +78,13 @@ class _SampleGemmGrads(Rule):
         return *totals, None, None
 
 
+@traceable
+def equal_taps(rows: Tensor, samples: int, outputs: int, n_in: int) -> Taps:
+    """Return the taps of a batch whose samples have so many outputs each."""
+    return Taps(rows, tuple(outputs * sample for sample in range(samples + 1)), n_in)
+
+
+@traceable
 def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:
     """Return the deformable product, differentiable any number of times.
 
@@ -91,6 +97,4 @@ def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) ->
     Returns:
         ``[n_out, G * c_out]``.
     """
-    if isinstance(taps, traced.TracedTaps):
-        return traced.sample_gemm(features, shares, weight, taps)
     return _SampleGemm.call(features, shares, weight, taps, engines.for_tensor(features))

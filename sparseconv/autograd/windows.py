@@ -7,11 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, derived, own
-from sparseconv.core.dtypes import wider
+from sparseconv.autograd.rule import Rule, derived, not_a_view, traceable
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Engine
-from sparseconv.tracing import sites as traced
 
 
 class _WindowSum(Rule):
@@ -19,7 +17,7 @@ class _WindowSum(Rule):
 
     @staticmethod
     def forward(features: Tensor, rulebook: Rulebook, divisor: float, engine: Engine) -> Tensor:
-        return own(engine.window_sum(features, rulebook, divisor))
+        return not_a_view(engine.window_sum(features, rulebook, divisor))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -38,7 +36,7 @@ class _WindowMax(Rule):
     @staticmethod
     def forward(features: Tensor, rulebook: Rulebook, engine: Engine) -> tuple[Tensor, Tensor]:
         values, chosen = engine.window_argmax(features, rulebook)
-        return own(values), chosen
+        return not_a_view(values), chosen
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -60,7 +58,7 @@ class _WindowPick(Rule):
 
     @staticmethod
     def forward(features: Tensor, chosen: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
-        return own(engine.window_pick(features, chosen, rulebook))
+        return not_a_view(engine.window_pick(features, chosen, rulebook))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -93,24 +91,21 @@ class _WindowScatter(Rule):
         return _WindowPick.call(grads[0], chosen, ctx.rulebook, ctx.engine), None, None, None
 
 
+@traceable
 def window_sum(features: Tensor, rulebook: Rulebook, divisor: float = 1) -> Tensor:
     """Return the sums ``[n_out, C]`` of ``features`` ``[n_in, C]`` over windows, by ``divisor``."""
-    if isinstance(rulebook, traced.TracedRulebook):
-        wide = features.to(wider(features.dtype))
-        return (traced.window_sum(wide, rulebook) / divisor).to(features.dtype)
     return _WindowSum.call(features, rulebook, divisor, engines.for_tensor(features))
 
 
+@traceable
 def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the largest value ``[n_out, C]`` of each window, 0 where a window holds no row.
 
     Of equal values the first, in the order of the kernel cells, gets the gradient, and NaN wins,
     both as in torch's max pooling.
     """
-    if isinstance(rulebook, traced.TracedRulebook):
-        return traced.window_max(features, rulebook)
     engine = engines.for_tensor(features)
     if not derived(features):
-        return own(engine.window_max(features, rulebook))
+        return not_a_view(engine.window_max(features, rulebook))
     values: Tensor = _WindowMax.results(features, rulebook, engine)[0]
     return values

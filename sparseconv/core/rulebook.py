@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -41,6 +42,11 @@ class Rulebook:
     def num_pairs(self) -> int:
         """Number of pairs P: a convolution's multiply-adds are ``P * C_in * C_out``."""
         return self.splits[-1]
+
+    @property
+    def pairs_of_output(self) -> Tensor:
+        """Number of pairs of each output row, int64 ``[n_out]``."""
+        return torch.bincount(self.out_rows, minlength=self.n_out)
 
     @property
     def transposed(self) -> Rulebook:

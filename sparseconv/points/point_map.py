@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.merging import check_reduction, gather_rows, place_rows, reduce_groups
+from sparseconv.autograd.segments import check_reduction, gather_rows, place_rows, reduce_groups
 from sparseconv.core.arguments import check_floating, check_int, check_integers
 from sparseconv.core.index import Groups
 from sparseconv.errors import SparseConvValueError

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.merging import gather_rows, group_rows, sum_rows
+from sparseconv.autograd.segments import gather_rows, group_rows, sum_rows
 from sparseconv.core.arguments import check_device, check_floating, check_kind
 from sparseconv.core.dtypes import summable
 from sparseconv.core.index import Groups

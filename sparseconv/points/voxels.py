@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.merging import check_reduction, reduce_groups
+from sparseconv.autograd.segments import check_reduction, reduce_groups
 from sparseconv.core.arguments import Ints, check_device, check_floating, check_integers
 from sparseconv.core.dtypes import INT32
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError

@@ -11,6 +11,7 @@ Two objects, so that reference counting alone frees everything:
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -21,12 +22,14 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.core.arguments import Ints, check_device
 from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.handles import LIVING, next_number
 from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
-from sparseconv.core.rulebook import Rulebook
+from sparseconv.core.rulebook import Rulebook, Taps
 from sparseconv.core.transforms import outside_transforms
 from sparseconv.errors import SparseConvValueError
-from sparseconv.tracing import sites as traced
+from sparseconv.sites.samples import Samples
+from sparseconv.sites.taps import sparse_taps
 
 
 class Union(NamedTuple):
@@ -57,6 +60,7 @@ class SiteRecord:
             negative coordinates without a ``spatial_shape``.
         coords_dtype: integer dtype in which coordinates are shown.
         parent: where an inverse layer leads back to.
+        number: by which its living :class:`Sites` are found.
     """
 
     index: Index
@@ -65,7 +69,7 @@ class SiteRecord:
     lower: Ints
     coords_dtype: torch.dtype = torch.int64
     parent: Parent | None = None
-    wrapper: weakref.ref[Sites] | None = field(default=None, repr=False)
+    number: int = field(default_factory=next_number, repr=False)
 
     @cached_property
     @outside_transforms
@@ -82,9 +86,25 @@ class SiteRecord:
         in_rows[self.index.order] = coords
         return in_rows
 
+    @cached_property
+    @outside_transforms
+    def samples(self) -> Samples:
+        """The rows of each sample."""
+        batch = self.coords[:, 0].long()
+        counts = torch.bincount(batch, minlength=self.batch_size)
+        return Samples(batch.numel(), self.index.order, batch, counts)
+
+    @cached_property
+    @outside_transforms
+    def whole_batch(self) -> Samples:
+        """All rows as one sample."""
+        keys = self.index.keys
+        counts = torch.tensor([keys.numel()], device=keys.device)
+        return Samples(keys.numel(), self.index.order, None, counts)
+
     def sites(self) -> Sites:
         """Return the living :class:`Sites` of this record, or a new one with empty caches."""
-        living = self.wrapper() if self.wrapper is not None else None
+        living: Sites | None = LIVING.get(self.number)
         return Sites(self) if living is None else living
 
 
@@ -106,11 +126,7 @@ class Sites:
         self._moved: weakref.WeakValueDictionary[torch.device, Sites] = (
             weakref.WeakValueDictionary()
         )
-        record.wrapper = weakref.ref(self)
-        # what a compiled graph knows of these sites
-        self.handle = traced.register(self)
-        self.rows = record.index.keys.new_empty(record.index.keys.numel(), 0)
-        self.dimensions = len(record.spatial_shape)
+        LIVING[record.number] = self
 
     @property
     def coords(self) -> Tensor:
@@ -121,6 +137,31 @@ class Sites:
     def index(self) -> Index:
         """Packed keys in ascending order and the rows that they came from."""
         return self._record.index
+
+    @property
+    def row_order(self) -> Tensor | None:
+        """The rows in ascending order of their sites, int64 ``[N]``; None where they are."""
+        return self._record.index.order
+
+    @property
+    def samples(self) -> Samples:
+        """The rows of each sample."""
+        return self._record.samples
+
+    @property
+    def whole_batch(self) -> Samples:
+        """All rows as one sample."""
+        return self._record.whole_batch
+
+    @property
+    def number(self) -> int:
+        """The number by which a graph finds these sites while they live."""
+        return self._record.number
+
+    @property
+    def dimensions(self) -> int:
+        """Number of spatial axes D."""
+        return len(self._record.spatial_shape)
 
     @property
     def spatial_shape(self) -> Ints:
@@ -189,14 +230,16 @@ class Sites:
 
     def same_as(self, other: Sites) -> bool:
         """Return whether both hold the same sites in the same row order and extent."""
-        if self is other or torch.compiler.is_compiling():
-            return self is other  # a graph knows no coordinate
-        return (
+        return self is other or (
             self.grid == other.grid
             and self.num_sites == other.num_sites
             and self.device == other.device
             and torch.equal(self.coords, other.coords)
         )
+
+    def may_be(self, other: Sites) -> bool:
+        """Return False where ``other`` is not the same; a graph knows that only when it runs."""
+        return self.same_as(other)
 
     def to(self, device: torch.device | str) -> Sites:
         """Return the same sites on ``device``; tensors that shared sites share them there too."""
@@ -236,8 +279,6 @@ class Sites:
             SparseConvValueError: an output size below 1; ``like`` has another extent than the
                 layer's output.
         """
-        if torch.compiler.is_compiling():
-            return traced.convolve(self, geometry, like)  # type: ignore[return-value]  # stand-ins
         given, geometry = geometry, geometry.as_submanifold() if geometry.is_pointwise else geometry
         own = self if geometry.kind is Kind.SUBMANIFOLD else self._children.get(geometry)
         if like is not None and like is not own:
@@ -258,8 +299,6 @@ class Sites:
             SparseConvValueError: no layer of this geometry made these sites and ``like`` is not
                 given, or ``like`` has an extent that the layer would not map to this one.
         """
-        if torch.compiler.is_compiling():
-            return traced.inverse(self, geometry, like)  # type: ignore[return-value]  # stand-ins
         parent = self._record.parent
         if geometry.is_pointwise and (like is None or like is self):
             return self, self.convolve(geometry)[1].transposed
@@ -278,8 +317,6 @@ class Sites:
         Raises:
             SparseConvTypeError, SparseConvValueError: another device, another grid.
         """
-        if torch.compiler.is_compiling():
-            return traced.unite(self, other)  # type: ignore[return-value]  # stand-ins
         self.check_same_grid(other)
         if other not in self._unions:
             boxes = [sites.index.packing for sites in (self, other) if sites.num_sites] or [
@@ -306,8 +343,6 @@ class Sites:
 
         None where the other set lacks one of them, or lies on another grid or device.
         """
-        if torch.compiler.is_compiling():
-            return None  # a graph compares no coordinates
         if (self.device, self.grid) != (other.device, other.grid):
             return None
         rows, present = other.rows_of(self.coords)
@@ -330,14 +365,30 @@ class Sites:
             target: the output sites of a layer that reads these sites.
             geometry: of the layer.
         """
-        if torch.compiler.is_compiling():
-            return traced.padded_cells(self, target, geometry)
         first = target.coords[:, 1:].long()
         first = first * first.new_tensor(geometry.stride) - first.new_tensor(geometry.padding)
         both = zip(self.spatial_shape, geometry.padding, strict=True)
         end = first.new_tensor([length + padding for length, padding in both])
         last = torch.minimum(first + first.new_tensor(geometry.kernel_size), end)
         return (last - first).prod(dim=1)
+
+    def taps(
+        self, cells: Tensor, geometry: Geometry, target: Sites, guides: Sequence[Sites]
+    ) -> Taps:
+        """Return the rows of these sites that a deformable kernel's sample positions lie between.
+
+        Args:
+            cells: whole part of the shifts, int32 ``[H, K, D, n_out]``, ascending in the outputs.
+            geometry: of the kernel.
+            target: the output sites.
+            guides: where offsets and masks lie; they must be the same as ``target``.
+        """
+        for guide in guides:
+            if not guide.same_as(target):
+                raise SparseConvValueError(
+                    f"offset, mask: must lie on the output sites, {target}; got {guide}"
+                )
+        return sparse_taps(cells, geometry, self, target)
 
     def _build(self, geometry: Geometry) -> None:
         """Put the rulebook of ``geometry`` into the cache, and the output sites if they are new."""

@@ -1,5 +1,15 @@
-"""What a compiled or exported graph sees instead of sites: handles and custom operators.
+"""What a compiled or exported graph sees instead of sites and rules.
 
-sites: stand-ins. operators: products, windows, unions. samples, sampling, norm: their own
-operators.
+sites: stand-ins. rules, norm: what runs instead of the autograd rules. operators, samples,
+sampling: the custom operators, which lazy loads when a graph first asks for them.
+
+Nobody imports this folder but the root of the package, which loads it last: it fills the doors of
+:mod:`sparseconv.core.handles`.
 """
+
+from sparseconv.core.handles import DOORS
+from sparseconv.tracing.rules import RULES
+from sparseconv.tracing.sites import view
+
+DOORS.view = view
+DOORS.operators = RULES

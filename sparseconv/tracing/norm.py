@@ -1,12 +1,32 @@
-"""Batch normalisation inside a compiled graph, by operations that need no number of sites."""
+"""Normalisation inside a compiled graph, by operations that need no number of sites."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparseconv.autograd.normalise import Plan, composed
+from sparseconv.core.dtypes import wider
 
-def traced_batch_norm(
+
+def normalise(
+    features: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    samples: Any,
+    groups: int,
+    eps: float,
+) -> tuple[Tensor, None, None]:
+    """Return the normalised rows ``[N, C]``, without statistics for anyone to learn from."""
+    channels, dtype = features.shape[1], wider(features.dtype)
+    weight = features.new_ones(channels, dtype=dtype) if weight is None else weight.to(dtype)
+    bias = features.new_zeros(channels, dtype=dtype) if bias is None else bias.to(dtype)
+    return composed(features, weight, bias, Plan(samples, groups, eps)), None, None
+
+
+def batch_norm(
     features: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.samples import Samples, sample_spread, sample_sum, samples_of, whole_batch
+from sparseconv.autograd.samples import sample_spread, sample_sum
+from sparseconv.sites.samples import Samples
 from sparseconv.tracing.sites import living
 
 
 def _samples(handle: Tensor, whole: bool) -> Samples:
-    found = (whole_batch if whole else samples_of)(living(handle))
-    assert isinstance(found, Samples)  # a graph that runs is traced no more
-    return found
+    sites = living(handle)
+    return sites.whole_batch if whole else sites.samples
 
 
 @torch.library.custom_op("sparseconv::sample_lanes", mutates_args=())

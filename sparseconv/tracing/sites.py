@@ -1,39 +1,40 @@
-"""Convolution inside a compiled graph: PyTorch custom operators on handles of sites.
+"""What stands for sites, rulebooks, samples and taps while a graph is traced.
 
-``torch.compile`` and ``torch.export`` trace tensors, and site sets are objects. So each
-:class:`~sparseconv.sites.sites.Sites` has a number, its handle, in a tensor that flows through the
-graph; the operators here look the object up and do what the eager path does, with its caches. A
-graph holds no shape and no coordinate of a scan, so that the next scan needs no new compilation.
+``torch.compile`` and ``torch.export`` trace tensors, and site sets are objects. So each set has a
+number, its handle, in a tensor that flows through the graph; the operators look the object up and
+do what the eager path does, with its caches. A graph holds no shape and no coordinate of a scan,
+so that the next scan needs no new compilation.
 
-The operators find a set by its handle as long as it lives: a traced set keeps the one that it was
-derived from alive, and that one caches it.
+The operators find a set as long as it lives: a stand-in keeps the set that it was derived from
+alive, and that one caches it.
 """
 
 from __future__ import annotations
 
-import itertools
-import weakref
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparseconv.core.arguments import Ints
 from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.handles import LIVING
+from sparseconv.errors import SparseConvNotImplementedError
+from sparseconv.sites.sites import Sites
+from sparseconv.tracing.lazy import operators
 
-if TYPE_CHECKING:
-    from sparseconv.sites.sites import Sites
-
-_numbers = itertools.count()
-_living: weakref.WeakValueDictionary[int, Sites] = weakref.WeakValueDictionary()
 _KINDS = list(Kind)
 
 
-def register(sites: Sites) -> Tensor:
-    """Return a new handle, int64 ``[]``, by which operators find ``sites``."""
-    number = next(_numbers)
-    _living[number] = sites
-    return torch.tensor(number)
+def view(sites: Sites | TracedSites) -> TracedSites:
+    """Return what stands for ``sites`` in a graph."""
+    if isinstance(sites, TracedSites):
+        return sites
+    keys = sites.index.keys
+    handle = torch.full((), sites.number, dtype=torch.int64, device="cpu")
+    return TracedSites(handle, keys.new_empty(keys.shape[0], 0), sites, sites.dimensions, False)
 
 
 def living(handle: Tensor) -> Sites:
@@ -42,7 +43,7 @@ def living(handle: Tensor) -> Sites:
     Raises:
         RuntimeError: they were freed, or belong to another process.
     """
-    sites = _living.get(int(handle))
+    sites: Sites | None = LIVING.get(int(handle))
     if sites is None:
         raise RuntimeError(
             f"the sites with handle {int(handle)} are gone: a graph runs in the process that made "
@@ -53,20 +54,21 @@ def living(handle: Tensor) -> Sites:
 
 @dataclass(eq=False)
 class TracedSites:
-    """Sites that a graph will make: their handle, and a tensor with one row for each.
+    """Sites that a graph takes or will make: their handle, and a tensor with one row for each.
 
     Attributes:
         handle: int64 ``[]``.
         rows: ``[N, 0]``, carries the number of sites.
-        root: what these sites were derived from; keeps them alive.
+        root: the sites that these stand for or were derived from; keeps them alive.
         dimensions: spatial axes.
-        device: where the coordinates will be.
+        derived: whether the graph makes them.
     """
 
     handle: Tensor
     rows: Tensor
     root: Any
     dimensions: int
+    derived: bool = True
 
     @property
     def num_sites(self) -> int:
@@ -81,62 +83,204 @@ class TracedSites:
     @property
     def coords(self) -> Tensor:
         """Coordinates ``[N, 1 + D]``, which the graph will look up."""
-        coords: Tensor = _ops().coordinates(self.rows, self.handle, 1 + self.dimensions)
+        coords: Tensor = operators().coordinates(self.rows, self.handle, 1 + self.dimensions)
         return coords
+
+    @property
+    def row_order(self) -> Tensor:
+        """The rows in ascending order of their sites, int64 ``[N]``."""
+        order: Tensor = operators().row_order(self.rows, self.handle)
+        return order
+
+    @property
+    def samples(self) -> TracedSamples:
+        """The rows of each sample."""
+        lanes = operators().sample_lanes(self.rows, self.handle)
+        return TracedSamples(self.rows, lanes, self.handle, False)
+
+    @property
+    def whole_batch(self) -> TracedSamples:
+        """All rows as one sample."""
+        return TracedSamples(self.rows, self.rows.new_empty(1, 0), self.handle, True)
+
+    @property
+    def spatial_shape(self) -> Ints:
+        """Dense extent per axis, of sites that the graph takes."""
+        return self._taken("spatial_shape").spatial_shape
+
+    @property
+    def lower(self) -> Ints:
+        """Smallest legal coordinate per axis, of sites that the graph takes."""
+        return self._taken("lower").lower
+
+    @property
+    def batch_size(self) -> int:
+        """Number of samples, of sites that the graph takes."""
+        return self._taken("batch_size").batch_size
+
+    def _taken(self, name: str) -> Sites:
+        """Return the sites themselves, where they exist before the graph runs."""
+        if self.derived:
+            raise SparseConvNotImplementedError(
+                f"{name}: a compiled graph does not know the extent of sites that it makes; use "
+                f"it outside of the graph"
+            )
+        sites: Sites = self.root
+        return sites
 
     def resolve(self) -> Sites:
         """Return the sites themselves, once the graph has run."""
         return living(self.handle)
 
-    def same_as(self, other: Any) -> bool:
-        """Return whether both are one object; other sets may turn out equal when the graph runs."""
-        return self is other
+    def to(self, device: torch.device | str) -> TracedSites:
+        """Return these sites, which a graph moves to no other device."""
+        if torch.device(device) != self.device:
+            raise SparseConvNotImplementedError(
+                f"device: a compiled graph runs on one device, here {self.device}, got {device}; "
+                f"move the tensor outside of the graph"
+            )
+        return self
 
-    def rows_in(self, other: Any) -> None:
+    def rows_in(self, other: TracedSites) -> None:
         """Return None: a graph compares no coordinates."""
 
-    def convolve(self, geometry: Geometry, like: Any = None) -> tuple[Any, TracedRulebook]:
+    def same_as(self, other: TracedSites) -> bool:
+        """Return whether both are sure to be the same; others may turn out equal in the run."""
+        if self is other:
+            return True
+        return not self.derived and not other.derived and self.root is other.root
+
+    def may_be(self, other: TracedSites) -> bool:
+        """Return True: only the graph that runs can compare coordinates."""
+        return True
+
+    def convolve(
+        self, geometry: Geometry, like: TracedSites | None = None
+    ) -> tuple[TracedSites, TracedRulebook]:
         """Return the output sites of a layer and its rulebook."""
-        return convolve(self, geometry, like)
+        numbers = encoded(geometry)
+        if like is not None:
+            return like, TracedRulebook(self, like, numbers)
+        if geometry.is_pointwise or geometry.kind is Kind.SUBMANIFOLD:
+            return self, TracedRulebook(self, self, numbers)
+        handle, rows = operators().output_sites(self.handle, self.rows, numbers)
+        target = TracedSites(handle, rows, self.root, self.dimensions)
+        return target, TracedRulebook(self, target, numbers)
 
-    def unite(self, other: Any) -> tuple[Any, Tensor, Tensor]:
-        """Return the union with another set, and where each set's rows went."""
-        return unite(self, other)
-
-    def padded_cells(self, target: Any, geometry: Geometry) -> Tensor:
-        """Return how many cells of each window lie in these sites' padded grid."""
-        return padded_cells(self, target, geometry)
-
-    def inverse(self, geometry: Geometry, like: Any = None) -> tuple[Any, TracedRulebook]:
+    def inverse(
+        self, geometry: Geometry, like: TracedSites | None = None
+    ) -> tuple[TracedSites, TracedRulebook]:
         """Return the sites that the layer of ``geometry`` read, and the way back."""
-        return inverse(self, geometry, like)
+        numbers = encoded(geometry)
+        if like is None:
+            if geometry.is_pointwise:
+                return self, TracedRulebook(self, self, numbers, swapped=True)
+            handle, rows = operators().parent_sites(self.handle, self.rows, numbers)
+            like = TracedSites(handle, rows, self.root, self.dimensions)
+        return like, TracedRulebook(like, self, numbers, swapped=True)
+
+    def unite(self, other: TracedSites) -> tuple[TracedSites, Tensor, Tensor]:
+        """Return the union with another set, and where each set's rows went."""
+        handles = self.handle, other.handle
+        handle, rows, mine, others = operators().united_sites(self.rows, other.rows, *handles)
+        root = self.root, other.root
+        return TracedSites(handle, rows, root, self.dimensions), mine, others
+
+    def padded_cells(self, target: TracedSites, geometry: Geometry) -> Tensor:
+        """Return how many cells of each window lie in these sites' padded grid."""
+        handles = self.handle, target.handle
+        cells: Tensor = operators().padded_cells(target.rows, *handles, encoded(geometry))
+        return cells
+
+    def taps(
+        self, cells: Tensor, geometry: Geometry, target: TracedSites, guides: Sequence[TracedSites]
+    ) -> TracedTaps:
+        """Return the rows that sample positions lie between; the graph compares the guides."""
+        handles = self.handle, target.handle
+        rows, splits = operators().tap_rows(
+            cells, *handles, [guide.handle for guide in guides], encoded(geometry)
+        )
+        return TracedTaps(rows, splits)
 
 
 @dataclass(eq=False)
 class TracedRulebook:
-    """The rulebook from ``source`` to ``target``, by their handles; perhaps swapped."""
+    """The rulebook from ``source`` to ``target``, by their handles.
 
-    source: Any
-    target: Any
+    Attributes:
+        source, target: the sites that the layer of the geometry reads and makes.
+        geometry: of the layer, as :func:`encoded`.
+        swapped: whether the pairs lead from ``target`` to ``source``.
+        layouts: what was derived from the pairs while this graph was traced.
+    """
+
+    source: TracedSites
+    target: TracedSites
     geometry: list[int]
-    transposed: bool
+    swapped: bool = False
+    layouts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> Tensor:
         """``[n_out, 0]``, carries the number of output rows."""
-        rows: Tensor = self.source.rows if self.transposed else self.target.rows
-        return rows
+        return self.source.rows if self.swapped else self.target.rows
 
     @property
-    def in_rows(self) -> Tensor:
-        """``[n_in, 0]``, carries the number of input rows."""
-        rows: Tensor = self.target.rows if self.transposed else self.source.rows
-        return rows
+    def pairs_of_output(self) -> Tensor:
+        """Number of pairs of each output row, float32 ``[n_out]``."""
+        inputs = self.target.rows if self.swapped else self.source.rows
+        ones = inputs.new_ones(inputs.shape[0], 1, dtype=torch.float32)
+        counts: Tensor = operators().window_sum(ones, self.rows, *self.key)
+        return counts[:, 0]
 
     @property
-    def place(self) -> tuple[Tensor, Tensor, list[int], bool]:
+    def key(self) -> tuple[Tensor, Tensor, list[int], bool]:
         """What the operators find the rulebook by."""
-        return self.source.handle, self.target.handle, self.geometry, self.transposed
+        return self.source.handle, self.target.handle, self.geometry, self.swapped
+
+
+@dataclass(frozen=True, eq=False)
+class TracedSamples:
+    """The rows of each sample, or of the whole batch as one, that a graph will know.
+
+    Attributes:
+        rows: ``[N, 0]``, carries the number of rows.
+        lanes: ``[S, 0]``, carries the number of samples.
+        handle: of the sites.
+        whole: whether all rows are one sample.
+    """
+
+    rows: Tensor
+    lanes: Tensor
+    handle: Tensor
+    whole: bool
+
+    @property
+    def counts(self) -> Tensor:
+        """The number of rows of each sample, float32 ``[S]``."""
+        ones = self.rows.new_ones(self.rows.shape[0], 1, dtype=torch.float32)
+        counts: Tensor = operators().summed(ones, self.lanes, self.handle, self.whole)
+        return counts[:, 0]
+
+    @property
+    def some(self) -> Tensor:
+        """The same as ``[S, 1]``, 1 where there is none."""
+        return self.counts.clamp(min=1)[:, None]
+
+    @property
+    def levels(self) -> Any:
+        """Refused: the largest value of a sample is looked for level by level."""
+        raise SparseConvNotImplementedError(
+            "amax: a compiled graph has no largest value of a sample; pool outside of it"
+        )
+
+    @property
+    def learnt_from(self) -> Any:
+        """Refused: running statistics leave samples of one site out."""
+        raise SparseConvNotImplementedError(
+            "track_running_stats: a compiled graph learns no statistics per sample; use "
+            "torch.nn.InstanceNorm without them, or torch.nn.BatchNorm"
+        )
 
 
 @dataclass(eq=False)
@@ -150,20 +294,6 @@ class TracedTaps:
 
     rows: Tensor
     splits: Tensor
-
-
-def _ops() -> Any:
-    """Return the operators; they are defined when a graph first asks for them."""
-    from sparseconv.tracing import operators as traced_ops  # noqa: PLC0415  # defining operators takes its time
-
-    return traced_ops
-
-
-def _tap_ops() -> Any:
-    """Return the operators of deformable convolution."""
-    from sparseconv.tracing import sampling as traced_taps  # noqa: PLC0415  # defining operators takes its time
-
-    return traced_taps
 
 
 def encoded(geometry: Geometry) -> list[int]:
@@ -186,82 +316,3 @@ def decoded(numbers: list[int]) -> Geometry:
     kernel, stride, padding, padding_end, dilation, output_padding = rows
     kind = _KINDS[numbers[0]]
     return Geometry(kernel, stride, padding, padding_end, dilation, output_padding, kind)
-
-
-def convolve(sites: Any, geometry: Geometry, like: Any) -> tuple[Any, TracedRulebook]:
-    """Return a layer's output sites and rulebook, as a graph sees them."""
-    numbers = encoded(geometry)
-    if like is not None:
-        return like, TracedRulebook(sites, like, numbers, False)
-    if geometry.is_pointwise or geometry.kind is Kind.SUBMANIFOLD:
-        return sites, TracedRulebook(sites, sites, numbers, False)
-    handle, rows = _ops().output_sites(sites.handle, sites.rows, numbers)
-    target = TracedSites(handle, rows, sites, sites.dimensions)
-    return target, TracedRulebook(sites, target, numbers, False)
-
-
-def inverse(sites: Any, geometry: Geometry, like: Any) -> tuple[Any, TracedRulebook]:
-    """Return the sites that a layer read and the way back, as a graph sees them."""
-    numbers = encoded(geometry)
-    if like is None:
-        if geometry.is_pointwise:
-            return sites, TracedRulebook(sites, sites, numbers, True)
-        handle, rows = _ops().parent_sites(sites.handle, sites.rows, numbers)
-        like = TracedSites(handle, rows, sites, sites.dimensions)
-    return like, TracedRulebook(like, sites, numbers, True)
-
-
-def unite(sites: Any, other: Any) -> tuple[Any, Tensor, Tensor]:
-    """Return the union of two sets, as a graph sees it, and where each set's rows went."""
-    handles = sites.handle, other.handle
-    handle, rows, own, others = _ops().united_sites(sites.rows, other.rows, *handles)
-    return TracedSites(handle, rows, (sites, other), sites.dimensions), own, others
-
-
-def padded_cells(source: Any, target: Any, geometry: Geometry) -> Tensor:
-    """Return how many cells of each window lie in the padded grid, as an operator of the graph."""
-    handles = source.handle, target.handle
-    result: Tensor = _ops().padded_cells(target.rows, *handles, encoded(geometry))
-    return result
-
-
-def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: TracedRulebook) -> Tensor:
-    """Return the sparse product as one operator of the graph."""
-    result: Tensor = _ops().gather_gemm_scatter(features, weight, rulebook.rows, *rulebook.place)
-    return result
-
-
-def window_sum(features: Tensor, rulebook: TracedRulebook) -> Tensor:
-    """Return the sums over windows as one operator of the graph."""
-    result: Tensor = _ops().window_sum(features, rulebook.rows, *rulebook.place)
-    return result
-
-
-def window_max(features: Tensor, rulebook: TracedRulebook) -> Tensor:
-    """Return the largest value of each window as operators of the graph."""
-    chosen = _ops().window_argmax(features.detach(), rulebook.rows, *rulebook.place)
-    result: Tensor = _ops().window_pick(features, chosen, *rulebook.place)
-    return result
-
-
-def row_order(sites: Any) -> Tensor:
-    """Return the rows in ascending order of their sites, int64 ``[N]``."""
-    order: Tensor = _tap_ops().row_order(sites.rows, sites.handle)
-    return order
-
-
-def sparse_taps(
-    cells: Tensor, geometry: Geometry, source: Any, target: Any, guides: list[Any]
-) -> TracedTaps:
-    """Return the taps between active sites; ``guides``, where offsets lie, must be ``target``."""
-    handles = source.handle, target.handle
-    rows, splits = _tap_ops().tap_rows(
-        cells, *handles, [guide.handle for guide in guides], encoded(geometry)
-    )
-    return TracedTaps(rows, splits)
-
-
-def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: TracedTaps) -> Tensor:
-    """Return the deformable product as one operator of the graph."""
-    result: Tensor = _tap_ops().sample_gemm(features, shares, weight, taps.rows, taps.splits)
-    return result

@@ -11,6 +11,7 @@ import torch._dynamo.testing
 import sparseconv as sc
 from sparseconv.core.geometry import Kind, make_geometry
 from sparseconv.models import UNet
+from sparseconv.sites.sites import Sites
 from sparseconv.tracing import operators as traced_ops
 from sparseconv.tracing import sampling as traced_taps
 from sparseconv.tracing import sites as traced
@@ -164,7 +165,7 @@ def test_a_result_keeps_its_sites_alive() -> None:
 
 
 class _OnSites(torch.nn.Module):
-    def __init__(self, network: torch.nn.Module, sites: sc.engines.Index) -> None:
+    def __init__(self, network: torch.nn.Module, sites: Sites) -> None:
         super().__init__()
         self.network, self.sites = network, sites
 
@@ -221,17 +222,22 @@ def test_one_graph_serves_dense_input_of_every_size() -> None:
     assert counter.frame_count == 1
 
 
+def _handle(sites: Sites) -> torch.Tensor:
+    return torch.tensor(sites.number)
+
+
 def test_operators_pass_torchs_own_check() -> None:
     x = _scan(60, 6).double()
     geometry = make_geometry((2, 2, 2), stride=2)
     target, _ = x.sites.convolve(geometry)
-    place = x.sites.handle, target.handle, traced.encoded(geometry), False
+    place = _handle(x.sites), _handle(target), traced.encoded(geometry), False
+    rows = x.features.new_empty(target.num_sites, 0)
     features = x.features.clone().requires_grad_()
     weight = torch.randn(8, 1, 2, 3, dtype=torch.float64, requires_grad=True)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    arguments = features, weight, target.rows, *place
+    arguments = features, weight, rows, *place
     torch.library.opcheck(traced_ops.gather_gemm_scatter, arguments, test_utils=checks)
-    torch.library.opcheck(traced_ops.window_sum, (features, target.rows, *place), test_utils=checks)
+    torch.library.opcheck(traced_ops.window_sum, (features, rows, *place), test_utils=checks)
     torch.autograd.gradcheck(
         lambda f, w: traced_ops.gather_gemm_scatter(f, w, *arguments[2:]), arguments[:2]
     )
@@ -248,7 +254,7 @@ def test_weight_gradients_lie_as_a_graph_was_told(dtype: torch.dtype, groups: in
     x = x.replace(torch.randn(x.num_sites, 16)).to(dtype)
     geometry = make_geometry((3, 3, 3), kind=Kind.SUBMANIFOLD)
     target, _ = x.sites.convolve(geometry)
-    place = x.sites.handle, target.handle, traced.encoded(geometry), False
+    place = _handle(x.sites), _handle(target), traced.encoded(geometry), False
     arguments = x.features, x.features.clone(), *place, [27, groups, 16 // groups, 16 // groups]
     checks = "test_schema", "test_faketensor"
     torch.library.opcheck(traced_ops.gather_gemm_reduce, arguments, test_utils=checks)

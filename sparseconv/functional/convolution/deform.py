@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.sampling import sample_gemm
+from sparseconv.autograd.sampling import equal_taps, sample_gemm
 from sparseconv.core.arguments import Size, check_device, check_kind, check_tensor
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.dtypes import summable
@@ -17,9 +17,8 @@ from sparseconv.core.rulebook import Taps
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_convolution, check_input
 from sparseconv.sites.sites import Sites
-from sparseconv.sites.taps import low_sites, sparse_taps
+from sparseconv.sites.taps import low_sites
 from sparseconv.tensor import SparseTensor
-from sparseconv.tracing import sites as traced
 
 # Farther than this nothing is read: offsets are cut off here before they become integers.
 FARTHEST = 1e9
@@ -113,17 +112,14 @@ def _sparse_deform_conv(
         input.features, shift, None if mask is None else mask.features, weight, bias
     )
     # in ascending order of the sites, so that what adds up does not depend on the rows' order
-    order = traced.row_order(sites) if torch.compiler.is_compiling() else sites.index.order
+    order = sites.row_order
     shift, share = _rows(shift, order), None if share is None else _rows(share, order)
     _check_offset(shift, share, geometry, (sites.num_sites,), input.channels)
     planes = _planes(shift.t(), geometry)
     modulation = None if share is None else _planes(share.t(), geometry, 1)
     cells, part = _whole_and_part(planes)
-    if torch.compiler.is_compiling():
-        guides = [offset.sites] if mask is None else [offset.sites, mask.sites]
-        taps: Any = traced.sparse_taps(cells, geometry, input.sites, sites, guides)
-    else:
-        taps = sparse_taps(cells, geometry, input.sites, sites)
+    guides = [offset.sites] if mask is None else [offset.sites, mask.sites]
+    taps = input.sites.taps(cells, geometry, sites, guides)
     out = _product(x, part, modulation, parameters, groups, taps)
     back = None if order is None else torch.argsort(order)
     return SparseTensor.on_sites(_rows(out, back), sites)
@@ -194,9 +190,7 @@ def _dense(name: str, given: Input) -> Tensor:
 
 def _check_sites(name: str, given: Any, sites: Sites) -> None:
     check_kind(name, given, SparseTensor, "a SparseTensor as the input is")
-    if torch.compiler.is_compiling():
-        return  # a graph knows no coordinate; it compares the sites when it runs
-    if not given.sites.same_as(sites):
+    if not given.sites.may_be(sites):
         raise SparseConvValueError(
             f"{name}: must lie on the output sites, {sites}; got {given.sites}; a convolution of "
             f"the same input with the same kernel_size, stride, padding and dilation has them"
@@ -250,7 +244,7 @@ def _product(
     modulation: Tensor | None,
     parameters: tuple[Tensor, Tensor | None],
     groups: int,
-    taps: Any,
+    taps: Taps,
 ) -> Tensor:
     """Return the product ``[N, C_out]`` with the N-linear shares of each position's taps."""
     shares = part.new_ones(1, 1, 1, 1) if modulation is None else modulation
@@ -267,7 +261,7 @@ def _product(
 
 def _dense_taps(
     cells: Tensor, geometry: Geometry, shape: tuple[int, ...], out_shape: tuple[int, ...]
-) -> Taps | traced.TracedTaps:
+) -> Taps:
     """Return the rows of a dense grid, whose sites are numbered row-major, batch first."""
     batch, _, *size = shape
     step = math.prod(size)
@@ -285,7 +279,4 @@ def _dense_taps(
         # a single axis that leaves the grid makes the whole row negative
         along = torch.where(inside, corners * step, -count)
         rows = (rows.unsqueeze(3) + along.unsqueeze(2)).flatten(2, 3)
-    if torch.compiler.is_compiling():
-        splits = places * torch.arange(batch + 1, device=cells.device)
-        return traced.TracedTaps(rows.int(), splits)
-    return Taps(rows.int(), tuple(places * sample for sample in range(batch + 1)), count)
+    return equal_taps(rows.int(), batch, places, count)

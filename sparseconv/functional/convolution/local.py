@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd.merging import place_rows
 from sparseconv.autograd.products import gather_gemm_scatter
+from sparseconv.autograd.segments import place_rows
 from sparseconv.core.arguments import Size, check_tensor
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import Geometry, make_geometry

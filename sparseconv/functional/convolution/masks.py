@@ -18,7 +18,6 @@ from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.convolution.products import DENSE
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
-from sparseconv.tracing.sites import TracedRulebook
 
 NORMALIZATIONS = ("ratio", "mean")
 
@@ -123,15 +122,10 @@ def row_factor(
     The count is then the number of the site's pairs: it belongs to the rulebook, and stays there.
     """
     dtype = wider(dtype)
-    if isinstance(rulebook, TracedRulebook):
-        count = window_sum(
-            rulebook.in_rows.new_ones(rulebook.in_rows.shape[0], 1, dtype=dtype), rulebook
-        )
-        return coverage(count, 1, _row_windows(geometry, sites), normalize).factor
     name = f"partial {normalize} {dtype}"
     factor: Tensor | None = rulebook.layouts.get(name)
     if factor is None:
-        count = torch.bincount(rulebook.out_rows, minlength=rulebook.n_out)[:, None].to(dtype)
+        count = rulebook.pairs_of_output[:, None].to(dtype)
         factor = coverage(count, 1, _row_windows(geometry, sites), normalize).factor
         rulebook.layouts[name] = factor
     return factor

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd.samples import samples_of
 from sparseconv.core.dispatch import implements, refuse
 from sparseconv.core.transforms import outside_transforms
 from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
@@ -79,7 +78,7 @@ def _adaptive(
 @outside_transforms
 def _site_per_sample(sites: Sites) -> tuple[Tensor, Sites]:
     """Return the samples that have sites, ascending, and one site for each of them."""
-    samples = torch.nonzero(samples_of(sites).counts)[:, 0]
+    samples = torch.nonzero(sites.samples.counts)[:, 0]
     coords = F.pad(samples[:, None].to(sites.coords.dtype), (0, sites.dimensions))
     return samples, sites_from_coords(coords, (1,) * sites.dimensions, sites.batch_size)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.autograd.merging import place_rows
+from sparseconv.autograd.segments import place_rows
 from sparseconv.core.arguments import check_int, plain
 from sparseconv.core.dispatch import implements
 from sparseconv.errors import (

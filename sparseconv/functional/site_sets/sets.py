@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.merging import place_rows
+from sparseconv.autograd.segments import place_rows
 from sparseconv.core.arguments import (
     LARGEST,
     Ints,

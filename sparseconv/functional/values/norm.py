@@ -13,23 +13,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.normalise import by_statistics, normalise
-from sparseconv.autograd.samples import (
-    AnySamples,
-    TracedSamples,
-    sample_spread,
-    samples_of,
-    whole_batch,
-)
+from sparseconv.autograd.samples import sample_spread
 from sparseconv.core.arguments import check_device
 from sparseconv.core.dispatch import implements, refuse
 from sparseconv.core.dtypes import summable, tree_sum
-from sparseconv.errors import (
-    SparseConvNotImplementedError,
-    SparseConvValueError,
-)
+from sparseconv.core.handles import DOORS
+from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.precision import widened
+from sparseconv.sites.samples import Samples
 from sparseconv.tensor import SparseTensor
-from sparseconv.tracing.norm import traced_batch_norm
 
 
 @implements(
@@ -57,7 +49,7 @@ def _sparse_batch_norm(
         input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     if torch.compiler.is_compiling():
-        normal = traced_batch_norm(
+        normal = DOORS.operators["batch_norm"](
             summable(input.features),
             running_mean,
             running_var,
@@ -70,7 +62,7 @@ def _sparse_batch_norm(
         return input.replace(normal.to(input.dtype))
     if not training:
         return _by_running(input, running_mean, running_var, weight, bias, eps)
-    features, samples = input.features, whole_batch(input.sites)
+    features, samples = input.features, input.sites.whole_batch
     normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
     _learn(running_mean, running_var, mean, variance, samples, momentum)
     return input.replace(normal)
@@ -97,7 +89,7 @@ def _sparse_instance_norm(
     )
     if not use_input_stats:
         return _by_running(input, running_mean, running_var, weight, bias, eps)
-    features, samples = input.features, samples_of(input.sites)
+    features, samples = input.features, input.sites.samples
     normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
     _learn(running_mean, running_var, mean, variance, samples, momentum)
     return input.replace(normal)
@@ -121,7 +113,7 @@ def _sparse_group_norm(
             f"num_groups: must divide the {input.channels} channels of the input, got {num_groups}"
         )
     input = widened(input, "group_norm")
-    features, samples = input.features, samples_of(input.sites)
+    features, samples = input.features, input.sites.samples
     normal, _, _ = normalise(features, weight, bias, samples, num_groups, eps)
     return input.replace(normal)
 
@@ -185,7 +177,7 @@ def _by_running(
             "running_mean: in evaluation running_mean and running_var are needed, got None"
         )
     statistics = running_mean, running_var, weight, bias
-    return input.replace(by_statistics(input.features, *statistics, eps, whole_batch(input.sites)))
+    return input.replace(by_statistics(input.features, *statistics, eps, input.sites.whole_batch))
 
 
 def _learn(
@@ -193,17 +185,12 @@ def _learn(
     running_var: Tensor | None,
     mean: Tensor,
     variance: Tensor,
-    samples: AnySamples,
+    samples: Samples,
     momentum: float,
 ) -> None:
     """Move the running statistics towards those of the samples with two sites or more."""
     if running_mean is None and running_var is None:
         return
-    if isinstance(samples, TracedSamples):
-        raise SparseConvNotImplementedError(
-            "track_running_stats: a compiled graph learns no statistics per sample; use "
-            "torch.nn.InstanceNorm without them, or torch.nn.BatchNorm"
-        )
     if samples.learnt_from is None:
         return
     enough, unbiased = samples.learnt_from
@@ -224,7 +211,7 @@ def _scaled(
     input: SparseTensor, normal: Tensor, weight: Tensor | None, bias: Tensor | None
 ) -> SparseTensor:
     """Return ``normal * weight + bias`` per channel, in the dtype of ``input``."""
-    rows = whole_batch(input.sites)
+    rows = input.sites.whole_batch
     if weight is not None:
         normal = normal * sample_spread(weight.to(normal.dtype)[None], rows)
     if bias is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd import elementwise
-from sparseconv.autograd.samples import sample_spread, whole_batch
+from sparseconv.autograd.samples import sample_spread
 from sparseconv.core.dispatch import implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.precision import lowered
@@ -235,7 +235,7 @@ def _sparse_prelu(input: SparseTensor, weight: Tensor) -> SparseTensor:
     # torch's own adds the slope's gradient in an order that changes with the number of threads
     slope = lowered(weight).reshape(1, -1).expand(1, input.channels)
     x = lowered(input.features)
-    return input.replace(torch.where(x > 0, x, x * sample_spread(slope, whole_batch(input.sites))))
+    return input.replace(torch.where(x > 0, x, x * sample_spread(slope, input.sites.whole_batch)))
 
 
 @implements(

@@ -15,12 +15,9 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.samples import (
-    AnySamples,
     sample_max,
     sample_spread,
     sample_sum,
-    samples_of,
-    whole_batch,
 )
 from sparseconv.core.arguments import is_int
 from sparseconv.core.dispatch import implements
@@ -31,6 +28,7 @@ from sparseconv.errors import (
     SparseConvValueError,
 )
 from sparseconv.functional.precision import widened
+from sparseconv.sites.samples import Samples
 from sparseconv.tensor import SparseTensor
 
 Dim = int | Sequence[int] | None
@@ -40,7 +38,7 @@ Result = Tensor | SparseTensor
 class _Axes(NamedTuple):
     """What a reduction runs over besides the spatial axes."""
 
-    samples: AnySamples
+    samples: Samples
     over_batch: bool
     over_channels: bool
     keepdim: bool
@@ -84,7 +82,7 @@ def _axes(x: SparseTensor, dim: Dim, keepdim: bool) -> _Axes | None:
             f"dim: a sparse reduction runs over all spatial axes, {tuple(range(2, x.ndim))}, with "
             f"or without 0 and 1, or over 1 alone, got {dim}; use x.dense() for others"
         )
-    samples = whole_batch(x.sites) if 0 in axes else samples_of(x.sites)
+    samples = x.sites.whole_batch if 0 in axes else x.sites.samples
     return _Axes(samples, 0 in axes, 1 in axes, keepdim, x.ndim)
 
 

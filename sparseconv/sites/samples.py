@@ -1,0 +1,83 @@
+"""The rows of each sample of a batch, in the order in which sums over them are taken.
+
+A sample's rows are added in ascending order of their sites, in blocks of ``BLOCK`` and then blocks
+of blocks. Blocks begin with the sample, so a sum has the same bits whatever the number of threads,
+the order of the rows, and the samples beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sparseconv.core.index import starts_of
+from sparseconv.core.transforms import outside_transforms
+
+BLOCK = 64  # rows, or blocks of the level before
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The rows of each sample, or of the whole batch as one.
+
+    Attributes:
+        num_rows: N.
+        order: int64 ``[N]``, the rows in ascending order of their sites; None where they are.
+        sample_of_row: int64 ``[N]``, or None where all rows are one sample.
+        counts: int64 ``[S]``, the number of rows of each sample.
+    """
+
+    num_rows: int
+    order: Tensor | None
+    sample_of_row: Tensor | None
+    counts: Tensor
+
+    @cached_property
+    @outside_transforms
+    def levels(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """One ``(order, starts)`` per level of blocks.
+
+        Block ``b`` holds the rows ``order[starts[b]:starts[b + 1]]`` of the level before; the
+        blocks of the last level are the samples.
+        """
+        order, counts = self.order, self.counts
+        if order is None:
+            order = torch.arange(self.num_rows, device=counts.device)
+        levels = []
+        while counts.numel() and int(counts.max()) > BLOCK:
+            blocks = (counts + BLOCK - 1) // BLOCK
+            first = torch.repeat_interleave(starts_of(counts)[:-1], blocks)
+            number = torch.arange(first.numel(), device=first.device)
+            number = number - torch.repeat_interleave(starts_of(blocks)[:-1], blocks)
+            starts = torch.cat([first + number * BLOCK, counts.sum()[None]])
+            levels.append((order, starts))
+            order, counts = torch.arange(first.numel(), device=first.device), blocks
+        return (*levels, (order, starts_of(counts)))
+
+    @cached_property
+    @outside_transforms
+    def some(self) -> Tensor:
+        """The number of rows of each sample, int64 ``[S, 1]``; 1 where there is none."""
+        return self.counts.clamp(min=1)[:, None]
+
+    @cached_property
+    @outside_transforms
+    def first_counts(self) -> Tensor:
+        """How many rows each block of the first level holds, int64."""
+        return self.levels[0][1].diff()
+
+    @cached_property
+    @outside_transforms
+    def learnt_from(self) -> tuple[Tensor | None, Tensor] | None:
+        """The samples that have a variance, and ``n / (n - 1)`` of each, float64 ``[S', 1]``.
+
+        The samples are None where they are all, and the whole is None where there are none.
+        """
+        enough = self.counts > 1
+        if not bool(enough.any()):
+            return None
+        sites = self.counts[enough][:, None].double()
+        return (None if bool(enough.all()) else enough), sites / (sites - 1)

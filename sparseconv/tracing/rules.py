@@ -1,0 +1,101 @@
+"""What runs instead of the autograd rules while a graph is traced: see ``traceable``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparseconv.autograd.normalise import composed_affine, composed_by_statistics
+from sparseconv.core.dtypes import summable
+from sparseconv.tracing.lazy import operators
+from sparseconv.tracing.norm import batch_norm, normalise
+from sparseconv.tracing.sites import TracedRulebook, TracedSamples, TracedTaps
+
+
+def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: TracedRulebook) -> Tensor:
+    """Return the sparse product."""
+    product: Tensor = operators().gather_gemm_scatter(
+        features, weight, rulebook.rows, *rulebook.key
+    )
+    return product
+
+
+def scaled_gather_gemm_scatter(
+    features: Tensor,
+    weight: Tensor,
+    factor: Tensor | None,
+    bias: Tensor | None,
+    rulebook: TracedRulebook,
+) -> Tensor:
+    """Return ``factor * product + bias``."""
+    scaled = gather_gemm_scatter(features, weight, rulebook)
+    scaled = scaled if factor is None else scaled * factor
+    return (scaled if bias is None else scaled + bias).to(features.dtype)
+
+
+def window_sum(features: Tensor, rulebook: TracedRulebook, divisor: float = 1) -> Tensor:
+    """Return the sums over windows, by ``divisor``."""
+    sums: Tensor = operators().window_sum(summable(features), rulebook.rows, *rulebook.key)
+    return (sums / divisor).to(features.dtype)
+
+
+def window_max(features: Tensor, rulebook: TracedRulebook) -> Tensor:
+    """Return the largest value of each window."""
+    chosen = operators().window_argmax(features.detach(), rulebook.rows, *rulebook.key)
+    largest: Tensor = operators().window_pick(features, chosen, *rulebook.key)
+    return largest
+
+
+def sample_sum(values: Tensor, samples: TracedSamples) -> Tensor:
+    """Return the sums over samples."""
+    sums: Tensor = operators().summed(values, samples.lanes, samples.handle, samples.whole)
+    return sums
+
+
+def sample_spread(values: Tensor, samples: TracedSamples) -> Tensor:
+    """Return each row's sample's entry."""
+    rows: Tensor = operators().spread(values, samples.rows, samples.handle, samples.whole)
+    return rows
+
+
+def equal_taps(rows: Tensor, samples: int, outputs: int, n_in: int) -> TracedTaps:
+    """Return the taps of a batch whose samples have so many outputs each."""
+    return TracedTaps(rows, outputs * torch.arange(samples + 1, device=rows.device))
+
+
+def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: TracedTaps) -> Tensor:
+    """Return the deformable product."""
+    product: Tensor = operators().sample_gemm(features, shares, weight, taps.rows, taps.splits)
+    return product
+
+
+def applied(function: Callable[..., Tensor], *operands: Any, **options: Any) -> Tensor:
+    """Return ``function(*operands, **options)``."""
+    return function(*operands, **options)
+
+
+def joined(columns: Sequence[Tensor]) -> Tensor:
+    """Return matrices side by side."""
+    return torch.cat(list(columns), dim=1)
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    "affine": composed_affine,
+    "applied": applied,
+    "batch_norm": batch_norm,
+    "by_statistics": composed_by_statistics,
+    "equal_taps": equal_taps,
+    "gather_gemm_scatter": gather_gemm_scatter,
+    "joined": joined,
+    "normalise": normalise,
+    "relu": torch.relu,
+    "sample_gemm": sample_gemm,
+    "sample_spread": sample_spread,
+    "sample_sum": sample_sum,
+    "scaled_gather_gemm_scatter": scaled_gather_gemm_scatter,
+    "window_max": window_max,
+    "window_sum": window_sum,
+}
