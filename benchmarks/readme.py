@@ -58,9 +58,14 @@ def _table(rows: list[Row], scenes: dict[str, int], cell: Any) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def figure(value: float) -> str:
+    """Return three significant digits as people write them: 0.123, 4.57, 1,040."""
+    return f"{float(f'{value:.3g}'):,.10g}"
+
+
 def _against_floor(rows: list[Row]) -> str:
     own = [row for row in rows if row.against not in PEERS]
-    return f"{own[0].value:.3g} ({own[0].ratio:.2f})" if own else ""
+    return f"{figure(own[0].value)} ({own[0].ratio:.2f})" if own else ""
 
 
 def _against_peers(rows: list[Row]) -> str:

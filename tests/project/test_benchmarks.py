@@ -163,6 +163,13 @@ def test_readme_tables() -> None:
     assert "| 64 channels | 2.5 (plain torch) |" in made
 
 
+@pytest.mark.parametrize(
+    "value, text", [(0.12345, "0.123"), (3.0, "3"), (1041.0, "1,040"), (14_849.0, "14,800")]
+)
+def test_figures_are_those_that_people_write(value: float, text: str) -> None:
+    assert readme.figure(value) == text
+
+
 def test_crossing() -> None:
     assert cpu_dense.crossing((0.2, 0.4, 0.8), [0.5, 0.75, 1.25]) == pytest.approx(0.6)
     assert cpu_dense.crossing((0.5, 1.0), [0.4, 0.9]) == 1.0
