@@ -222,22 +222,22 @@ MUTANTS = (
     Mutant(
         "groups",
         "functional/convolution/products.py",
-        "return split.permute(3, 0, 2, 1)",
-        "return split[:1].expand_as(split).permute(3, 0, 2, 1)",
+        "else split.permute(3, 0, 2, 1)",
+        "else split[:1].expand_as(split).permute(3, 0, 2, 1)",
         CONV,
     ),
     Mutant(
         "bias",
         "functional/convolution/products.py",
-        "features, weight, None, lowered(bias), plan.rulebook",
-        "features, weight, None, 0 * lowered(bias), plan.rulebook",
+        "features, weight, None, bias, plan.rulebook",
+        "features, weight, None, 0 * bias, plan.rulebook",
         CONV,
     ),
     Mutant(
         "channel-check",
         "functional/checks.py",
-        "needed = weight.shape[0] if transposed else weight.shape[1] * groups",
-        "needed = input.shape[1]",
+        "needed = weight[0] if transposed else weight[1] * count",
+        "needed = channels",
         ERRORS,
     ),
     Mutant(

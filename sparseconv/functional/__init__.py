@@ -1,11 +1,12 @@
 """Functions on dense and sparse tensors; importing this package registers the sparse meanings."""
 
 from sparseconv.functional import refused as refused
+from sparseconv.functional.convolution.conv import conv as conv
 from sparseconv.functional.convolution.conv import conv4d as conv4d
+from sparseconv.functional.convolution.conv import conv_transpose as conv_transpose
 from sparseconv.functional.convolution.conv import inverse_conv as inverse_conv
 from sparseconv.functional.convolution.conv import subm_conv as subm_conv
 from sparseconv.functional.convolution.deform import deform_conv as deform_conv
-from sparseconv.functional.convolution.given_sites import conv as conv
 from sparseconv.functional.convolution.local import locally_connected as locally_connected
 from sparseconv.functional.convolution.partial import partial_conv as partial_conv
 from sparseconv.functional.convolution.partial import (

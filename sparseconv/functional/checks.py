@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from sparseconv.core.arguments import check_device, check_int, check_kind, check_tensor
+from sparseconv.core.arguments import Ints, check_device, check_int, check_kind, check_tensor
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import MAX_DIMENSIONS
 from sparseconv.tensor import SparseTensor
@@ -21,18 +21,27 @@ def check_input(input: Any) -> None:
     check_kind("input", input, Tensor | SparseTensor, "a SparseTensor or a torch.Tensor")
 
 
-def check_convolution(
-    input: Input,
-    weight: Tensor,
-    bias: Tensor | None,
-    groups: int,
+def check_tensors(input: Any, weight: Any, bias: Any) -> None:
+    """Raise unless a convolution's tensors are tensors: the input of either kind."""
+    check_input(input)
+    check_tensor("weight", weight)
+    if bias is not None:
+        check_tensor("bias", bias)
+
+
+def check_shapes(
+    extent: tuple[int, int],
+    weight: Ints,
+    bias: Ints | None,
+    groups: Any,
     dimensions: int | None = None,
+    *,
     transposed: bool = False,
-) -> None:
-    """Raise unless ``weight`` and ``bias`` fit ``input``.
+) -> int:
+    """Return the number of groups; raise unless a convolution's shapes fit each other.
 
     Args:
-        input: ``[B, C_in, *spatial]``, dense or sparse.
+        extent: the input's number of spatial axes, and of channels.
         weight: ``[C_out, C_in / groups, *kernel]``, transposed ``[C_in, C_out / groups, *kernel]``.
         bias: ``[C_out]`` or None.
         groups: divides both channel counts.
@@ -40,57 +49,43 @@ def check_convolution(
         transposed: which of the two weight layouts holds.
 
     Raises:
-        SparseConvTypeError: dtypes or devices that differ, an argument that is no tensor.
+        SparseConvTypeError: groups that are no int.
         SparseConvValueError: channels, groups or axes that do not fit.
     """
-    check_input(input)
-    check_tensor("weight", weight)
-    if 0 in weight.shape[:2]:
+    if 0 in weight[:2]:
         raise SparseConvValueError(
-            f"weight: must not be empty, got shape {tuple(weight.shape)}; a convolution has at "
+            f"weight: must not be empty, got shape {tuple(weight)}; a convolution has at "
             f"least 1 channel on both sides"
         )
-    axes = weight.ndim - 2 if dimensions is None else dimensions
-    if weight.ndim - 2 != axes or input.ndim - 2 != axes:
+    input_axes, channels = extent
+    axes = len(weight) - 2 if dimensions is None else dimensions
+    if len(weight) - 2 != axes or input_axes != axes:
         raise SparseConvValueError(
-            f"input: has {input.ndim - 2} spatial axes and the weight {weight.ndim - 2}, "
+            f"input: has {input_axes} spatial axes and the weight {len(weight) - 2}, "
             f"this convolution takes {axes}"
         )
     if not 1 <= axes <= MAX_DIMENSIONS:
         raise SparseConvValueError(
             f"input: must have 1 to {MAX_DIMENSIONS} spatial axes, got {axes}"
         )
-    _check_groups(weight, groups, transposed)
-    needed = weight.shape[0] if transposed else weight.shape[1] * groups
-    if input.size(1) != needed:
-        raise SparseConvValueError(
-            f"input: has {input.size(1)} channels, but the weight {tuple(weight.shape)} with "
-            f"groups={groups} takes {needed}"
-        )
-    _check_bias(bias, weight.shape[1] * groups if transposed else weight.shape[0])
-    check_same("weight", weight, input)
-    if bias is not None:
-        check_same("bias", bias, input)
-
-
-def _check_groups(weight: Tensor, groups: Any, transposed: bool) -> None:
-    groups = check_int("groups", groups, least=1)
-    if weight.shape[0] % groups:
+    count = check_int("groups", groups, least=1)
+    if weight[0] % count:
         name = "input" if transposed else "output"
         raise SparseConvValueError(
-            f"groups: {groups} does not divide the {weight.shape[0]} {name} channels of the weight"
+            f"groups: {count} does not divide the {weight[0]} {name} channels of the weight"
         )
-
-
-def _check_bias(bias: Any, channels: int) -> None:
-    if bias is None:
-        return
-    check_tensor("bias", bias)
-    if tuple(bias.shape) != (channels,):
+    needed = weight[0] if transposed else weight[1] * count
+    if channels != needed:
         raise SparseConvValueError(
-            f"bias: must have shape ({channels},), one entry per output channel, "
-            f"got {tuple(bias.shape)}"
+            f"input: has {channels} channels, but the weight {tuple(weight)} with "
+            f"groups={count} takes {needed}"
         )
+    out = weight[1] * count if transposed else weight[0]
+    if bias is not None and tuple(bias) != (out,):
+        raise SparseConvValueError(
+            f"bias: must have shape ({out},), one entry per output channel, got {tuple(bias)}"
+        )
+    return count
 
 
 def check_same(name: str, parameter: Tensor, input: Input) -> None:

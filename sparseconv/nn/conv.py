@@ -78,9 +78,11 @@ class _SubmConv(_Conv):
             in_channels, out_channels, kernel_size, 1, 0, dilation, groups, bias, device, dtype
         )
 
-    def forward(self, input: AnyTensor) -> AnyTensor:
-        """Return :func:`sparseconv.functional.subm_conv` of ``input``."""
-        return functional.subm_conv(input, self.weight, self.bias, self.dilation, self.groups)
+    def forward(self, input: AnyTensor, like: Input | None = None) -> AnyTensor:
+        """Return :func:`sparseconv.functional.subm_conv` of ``input``, at the sites of ``like``."""
+        return functional.subm_conv(
+            input, self.weight, self.bias, self.dilation, self.groups, like=like
+        )
 
 
 class SubmConv1d(_SubmConv):
@@ -149,11 +151,10 @@ class Conv4d(_Conv):
 
     dimensions = 4
 
-    def forward(self, input: AnyTensor) -> AnyTensor:
-        """Return :func:`sparseconv.functional.convolution.dense` of ``input``."""
-        return functional.conv4d(
-            input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
+    def forward(self, input: AnyTensor, like: Input | None = None) -> AnyTensor:
+        """Return :func:`sparseconv.functional.conv4d` of ``input``, at the sites of ``like``."""
+        window = (self.stride, self.padding, self.dilation, self.groups)
+        return functional.conv4d(input, self.weight, self.bias, *window, like=like)
 
 
 class _InverseConv(_Conv):
@@ -166,16 +167,8 @@ class _InverseConv(_Conv):
             input: the tensor to bring back.
             like: a tensor on the sites to return to, where the input does not know them.
         """
-        return functional.inverse_conv(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            like=like,
-        )
+        window = (self.stride, self.padding, self.dilation, self.groups)
+        return functional.inverse_conv(input, self.weight, self.bias, *window, like=like)
 
 
 class InverseConv1d(_InverseConv):

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from sparseconv import functional
 from sparseconv.errors import SparseConvTypeError
 from sparseconv.functional.convolution.fused import PackedWeight, fused_conv
+from sparseconv.functional.convolution.table import line_of
 from sparseconv.nn.conv import (
     Conv4d,
     InverseConv1d,
@@ -25,26 +26,18 @@ from sparseconv.nn.conv import (
     SubmConv4d,
 )
 
-_REGULAR = ("stride", "padding", "dilation", "groups")
-_TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
-_Call = tuple[Callable[..., Any], tuple[str, ...]]
-
-# The function that a module calls, and which of its attributes go along.
-CALLS: dict[type[nn.Module], _Call] = {
-    nn.Conv1d: (torch.conv1d, _REGULAR),
-    nn.Conv2d: (torch.conv2d, _REGULAR),
-    nn.Conv3d: (torch.conv3d, _REGULAR),
-    Conv4d: (functional.conv4d, _REGULAR),
-    nn.ConvTranspose1d: (torch.conv_transpose1d, _TRANSPOSED),
-    nn.ConvTranspose2d: (torch.conv_transpose2d, _TRANSPOSED),
-    nn.ConvTranspose3d: (torch.conv_transpose3d, _TRANSPOSED),
+# The function that a module calls.
+CALLS: dict[type[nn.Module], Callable[..., Any]] = {
+    nn.Conv1d: torch.conv1d,
+    nn.Conv2d: torch.conv2d,
+    nn.Conv3d: torch.conv3d,
+    Conv4d: functional.conv4d,
+    nn.ConvTranspose1d: torch.conv_transpose1d,
+    nn.ConvTranspose2d: torch.conv_transpose2d,
+    nn.ConvTranspose3d: torch.conv_transpose3d,
+    **dict.fromkeys((SubmConv1d, SubmConv2d, SubmConv3d, SubmConv4d), functional.subm_conv),
     **dict.fromkeys(
-        (SubmConv1d, SubmConv2d, SubmConv3d, SubmConv4d),
-        (functional.subm_conv, ("dilation", "groups")),
-    ),
-    **dict.fromkeys(
-        (InverseConv1d, InverseConv2d, InverseConv3d, InverseConv4d),
-        (functional.inverse_conv, _REGULAR),
+        (InverseConv1d, InverseConv2d, InverseConv3d, InverseConv4d), functional.inverse_conv
     ),
 }
 
@@ -88,17 +81,20 @@ class FusedConvolution(nn.Module):
             _fold(self.convolution, norm)
         self._packed = PackedWeight()
 
-    def forward(self, input: Any, other: Any = None, **like: Any) -> Any:
+    def forward(self, input: Any, other: Any = None, like: Any = None) -> Any:
         """Return ``[B, C_out, *output]``, of the input's kind.
 
         Args:
             input: ``[B, C_in, *spatial]``, a SparseTensor or dense.
             other: what to add before the ReLU.
-            like: ``like=`` of an inverse convolution.
+            like: a tensor on the output sites, for convolutions of this library.
         """
         layer: Any = self.convolution
-        function, names = CALLS[type(layer)]
-        options = {name: getattr(layer, name) for name in names} | like
+        function = CALLS[type(layer)]
+        names = line_of(function).arguments
+        options = {name: getattr(layer, name) for name in names}
+        if like is not None:
+            options["like"] = like
         return fused_conv(
             input,
             function,

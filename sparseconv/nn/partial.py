@@ -36,19 +36,21 @@ class _PartialConv(_Conv):
         super().__init__(in_channels, out_channels, *window, groups, bias, device, dtype)
         self.normalize = normalize
 
-    def forward(self, input: Input, mask: Tensor | None = None) -> Any:
+    def forward(self, input: Input, mask: Tensor | None = None, like: Input | None = None) -> Any:
         """Return :func:`sparseconv.functional.partial_conv` of ``input``.
 
         Args:
             input: ``[B, C_in, *spatial]``, dense or a SparseTensor.
             mask: bool, dense ``[B, 1 or C_in, *spatial]``, sparse ``[N, C_in]``; every value is
                 valid where it is left out.
+            like: a tensor on whose sites to compute, instead of those of the site law.
 
         Returns:
             y, or ``(y, mask)`` where a mask was given.
         """
         window = (self.stride, self.padding, self.dilation, self.groups)
-        return functional.partial_conv(input, self.weight, self.bias, *window, mask, self.normalize)
+        valid = (mask, self.normalize)
+        return functional.partial_conv(input, self.weight, self.bias, *window, *valid, like=like)
 
 
 class PartialConv1d(_PartialConv):
@@ -117,18 +119,19 @@ class _SubmPartialConv(_Conv):
         super().__init__(in_channels, out_channels, *window, groups, bias, device, dtype)
         self.normalize = normalize
 
-    def forward(self, input: Input, mask: Tensor | None = None) -> Any:
+    def forward(self, input: Input, mask: Tensor | None = None, like: Input | None = None) -> Any:
         """Return :func:`sparseconv.functional.subm_partial_conv` of ``input``.
 
         Args:
             input: ``[B, C_in, *spatial]``, dense or a SparseTensor.
-            mask: as of :meth:`PartialConv2d.forward`.
+            mask, like: as of :meth:`PartialConv2d.forward`.
 
         Returns:
             y, or ``(y, mask)`` where a mask was given.
         """
+        window, valid = (self.dilation, self.groups), (mask, self.normalize)
         return functional.subm_partial_conv(
-            input, self.weight, self.bias, self.dilation, self.groups, mask, self.normalize
+            input, self.weight, self.bias, *window, *valid, like=like
         )
 
 
@@ -202,20 +205,21 @@ class _PartialConvTranspose(_Conv):
         ).output_padding
         self.normalize = normalize
 
-    def forward(self, input: Input, mask: Tensor | None = None) -> Any:
+    def forward(self, input: Input, mask: Tensor | None = None, like: Input | None = None) -> Any:
         """Return :func:`sparseconv.functional.partial_conv_transpose` of ``input``.
 
         Args:
             input: ``[B, C_in, *spatial]``, dense or a SparseTensor.
-            mask: as of :meth:`PartialConv2d.forward`.
+            mask, like: as of :meth:`PartialConv2d.forward`.
 
         Returns:
             y, or ``(y, mask)`` where a mask was given.
         """
         padding: Any = self.padding  # torch's type allows names that only its convolution takes
         window = (self.stride, padding, self.output_padding, self.groups, self.dilation)
+        valid = (mask, self.normalize)
         return functional.partial_conv_transpose(
-            input, self.weight, self.bias, *window, mask, self.normalize
+            input, self.weight, self.bias, *window, *valid, like=like
         )
 
 

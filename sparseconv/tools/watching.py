@@ -13,20 +13,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from sparseconv.core.geometry import Kind, make_geometry
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.functional.checks import Input
+from sparseconv.functional.convolution.table import CONVOLUTIONS, Convolution
 from sparseconv.functional.pooling.pool import pool_geometry
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
-
-_WINDOW = ("stride", "padding", "dilation")
-_ARGUMENTS = {
-    "conv_transpose": ("stride", "padding", "output_padding", "groups", "dilation"),
-    "subm_conv": ("dilation", "groups"),
-    "inverse_conv": (*_WINDOW, "groups"),
-    "conv": (*_WINDOW, "groups"),
-}
 
 
 @dataclass
@@ -160,9 +152,8 @@ def _cost(
         weight = args[1] if len(args) > 1 else kwargs["weight"]
         dense = 2 * math.prod(x.shape) * weight.shape[0]
         return 2 * _values(x) * weight.shape[0], dense, []
-    stem = next((known for known in _ARGUMENTS if name.startswith(known)), None)
-    if stem is not None:
-        return _product(stem, x, result, args, kwargs)
+    if name in CONVOLUTIONS:
+        return _product(CONVOLUTIONS[name], x, result, (args, kwargs))
     if isinstance(x, SparseTensor) and name[:-2] in ("max_pool", "avg_pool", "lp_pool"):
         return 0, 0, [_pool_rulebook(name, x, args, kwargs)]
     return None
@@ -177,24 +168,21 @@ def _values(x: Input) -> int:
 
 
 def _product(
-    stem: str, x: Input, result: Input, args: Sequence[Any], kwargs: dict[str, Any]
+    line: Convolution, x: Input, result: Input, call: tuple[Sequence[Any], dict[str, Any]]
 ) -> tuple[int, int, list[Rulebook]]:
     """Return the cost of a convolution of some kind."""
-    bound = dict(zip(("input", "weight", "bias", *_ARGUMENTS[stem]), args, strict=False)) | kwargs
+    args, kwargs = call
+    bound = dict(zip(("input", "weight", "bias", *line.arguments), args, strict=False)) | kwargs
     weight = bound["weight"]
-    transposed = stem in ("conv_transpose", "inverse_conv")
-    grid = x if transposed else result
+    grid = x if line.transposed else result
     cells = grid.shape[0] * math.prod(grid.shape[2:])
     dense = 2 * cells * weight.numel()
     if not isinstance(x, SparseTensor):
         return dense, dense, []
-    window = {key: bound[key] for key in (*_WINDOW, "output_padding") if key in bound}
-    kinds = {"conv_transpose": Kind.TRANSPOSED, "subm_conv": Kind.SUBMANIFOLD}
-    geometry = make_geometry(weight.shape[2:], kind=kinds.get(stem, Kind.REGULAR), **window)
     like = bound.get("like")
-    given = None if like is None else like.sites
-    route = x.sites.inverse if stem == "inverse_conv" else x.sites.convolve
-    _, rulebook = route(geometry, given)
+    route = x.sites.inverse if line.inverse else x.sites.convolve
+    geometry = line.geometry(weight.shape[2:], bound)
+    _, rulebook = route(geometry, None if like is None else like.sites)
     per_pair = weight.shape[0] * weight.shape[1]
     return 2 * rulebook.num_pairs * per_pair, dense, [rulebook]
 

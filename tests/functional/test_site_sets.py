@@ -189,6 +189,63 @@ def test_given_sites_must_fit() -> None:
     assert sc.functional.conv(x.dense(), weight, padding=1, like=y).shape == (2, 1, 4, 5)
 
 
+LIKE: dict[str, tuple[Any, dict[str, Any]]] = {
+    "subm_conv": (sc.functional.subm_conv, {"dilation": 2}),
+    "conv4d": (sc.functional.conv4d, {"stride": 2, "padding": 1}),
+    "conv_transpose": (
+        sc.functional.conv_transpose,
+        {"stride": 2, "padding": 1, "output_padding": 1},
+    ),
+    "partial_conv": (sc.functional.partial_conv, {"stride": 2, "padding": 1}),
+    "subm_partial_conv": (sc.functional.subm_partial_conv, {"dilation": 2}),
+    "partial_conv_transpose": (sc.functional.partial_conv_transpose, {"stride": 2, "padding": 1}),
+}
+
+
+@pytest.mark.parametrize("name", LIKE)
+def test_every_convolution_computes_at_the_sites_of_like(engine: str, name: str) -> None:
+    """Also where no input reaches: there a plain convolution has its bias, a partial one 0."""
+    function, options = LIKE[name]
+    axes = 4 if name == "conv4d" else 2
+    x, _ = pair(axes)
+    weight = torch.randn(3, 3, *(3, 1, 3, 3)[:axes], generator=generator(3), dtype=torch.float64)
+    bias = torch.randn(3, generator=generator(4), dtype=torch.float64)
+    partial = "partial" in name
+    mask = {"mask": x.mask()} if partial else {}
+    dense = function(x.dense(), weight, bias, **options, **mask)
+    dense = dense[0] if partial else dense
+    active = random_mask(2, dense.shape[2:], 0.6, 9)
+    if name == "subm_partial_conv":  # on a dense tensor it adds no site to the mask
+        active &= x.mask()[:, 0]
+    like = sparse(dense[:, :1], active, 3)
+    y = function(x, weight, bias, **options, like=like)
+    assert y.sites is like.sites
+    assert_close(y.dense(), torch.where(active[:, None], dense, 0.0))
+    given = function(x.dense(), weight, bias, **options, **mask, like=like)
+    assert torch.equal(given[0] if partial else given, dense)
+    with pytest.raises(sc.SparseConvTypeError, match=r"^like"):
+        function(x, weight, bias, **options, like=like.dense())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        sc.nn.SubmConv2d(3, 3, 3),
+        sc.nn.PartialConv2d(3, 3, 3, padding=1),
+        sc.nn.SubmPartialConv2d(3, 3, 3),
+        sc.nn.PartialConvTranspose2d(3, 3, 3, padding=1),
+        sc.nn.FusedConvolution(sc.nn.SubmConv2d(3, 3, 3)),
+        sc.nn.FusedConvolution(torch.nn.Conv2d(3, 3, 3, padding=1)),
+        sc.nn.FusedConvolution(torch.nn.ConvTranspose2d(3, 3, 3, padding=1)),
+    ],
+    ids=repr,
+)
+def test_the_modules_take_like(layer: torch.nn.Module) -> None:
+    x, like = pair()
+    y = layer.double()(x, like=like)
+    assert y.sites is like.sites
+
+
 def test_the_ends_of_a_sparse_block() -> None:
     x, _ = pair()
     t = x.dense()

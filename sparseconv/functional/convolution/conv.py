@@ -1,33 +1,114 @@
-"""Convolution: torch's own on a sparse tensor, submanifold, four axes, and the inverse."""
+"""Convolution: torch's own on a sparse tensor, submanifold, over four axes, and the inverse."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from sparseconv.core.arguments import Size, came
+from sparseconv.core.arguments import Ints, Size
 from sparseconv.core.dispatch import dispatched, implements
-from sparseconv.core.geometry import Geometry, Kind, make_geometry
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.checks import Input, check_convolution
-from sparseconv.functional.convolution.products import (
-    DENSE,
-    DENSE_TRANSPOSED,
-    Plan,
-    cells_first,
-    cells_first_transposed,
-    convolved,
-)
-from sparseconv.tensor import SparseTensor
+from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.errors import SparseConvValueError
+from sparseconv.functional.checks import Input
+from sparseconv.functional.convolution.dense import dense_conv, dense_conv_transpose
+from sparseconv.functional.convolution.products import check_extent, checked, meaning
+from sparseconv.functional.convolution.table import CONVOLUTIONS, Convolution, line_of
+
+
+@dispatched
+def conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    like: Input | None = None,
+) -> Tensor:
+    """Convolution over 1 to 4 axes, at the sites of ``like`` where that is given.
+
+    ``y[o] = bias + sum over k of weight[k] x[o * stride - padding + k * dilation]``; inactive sites
+    count 0. Torch's own functions and modules do the same at the sites of the regular site law.
+
+    Args:
+        input: ``[B, C_in, *spatial]``, a SparseTensor or dense.
+        weight: ``[C_out, C_in / groups, *kernel]``.
+        bias: ``[C_out]`` or None.
+        stride, dilation: int or one per axis.
+        padding: int, one per axis, ``"same"`` or ``"valid"``.
+        groups: divides both channel counts.
+        like: a tensor of the output's extent, on whose sites to compute: any set of sites, also
+            ones that no input reaches (they get the bias). A dense input gives a dense output,
+            at every site.
+
+    Returns:
+        ``[B, C_out, *output]``, of the input's kind.
+
+    Raises:
+        SparseConvError: an output size below 1; channels, groups, dtypes, devices or an extent of
+            ``like`` that do not fit.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 1], [0, 2]]), (5,))
+        >>> here = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 0], [0, 4]]), (5,))
+        >>> y = sc.functional.conv(x, torch.ones(1, 1, 3), padding=1, like=here)
+        >>> y.features.flatten()
+        tensor([1., 0.])
+    """
+    window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return _dense(CONVOLUTIONS["conv"], input, weight, bias, window, like)
+
+
+@dispatched
+def conv4d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    like: Input | None = None,
+) -> Tensor:
+    """Convolution over four axes, for space and time together; torch stops at three.
+
+    Args:
+        input: ``[B, C_in, *spatial]`` with four spatial axes, a SparseTensor or dense.
+        weight: ``[C_out, C_in / groups, *kernel]``.
+        bias, stride, padding, dilation, groups, like: as of :func:`conv`.
+
+    Returns:
+        ``[B, C_out, *output]``, of the input's kind; on sparse input by the regular site law.
+
+    Raises:
+        SparseConvError: an output size below 1; channels, groups, dtypes or devices that do not
+            fit.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> sc.functional.conv4d(torch.ones(1, 1, 2, 2, 2, 2), torch.ones(1, 1, 2, 2, 2, 2)).item()
+        16.0
+    """
+    window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return _dense(CONVOLUTIONS["conv4d"], input, weight, bias, window, like)
 
 
 @dispatched
 def subm_conv(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: Size = 1, groups: int = 1
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    like: Input | None = None,
 ) -> Tensor:
     """Submanifold convolution: the output sites are the input sites.
 
@@ -40,6 +121,7 @@ def subm_conv(
         bias: ``[C_out]`` or None.
         dilation: int or one per axis.
         groups: divides both channel counts.
+        like: a tensor of the same extent, on whose sites to compute instead.
 
     Returns:
         ``[B, C_out, *spatial]``, of the input's kind, on the input's sites.
@@ -56,145 +138,57 @@ def subm_conv(
         >>> sc.functional.subm_conv(x, torch.ones(1, 1, 3)).features.flatten()
         tensor([2., 2.])
     """
-    check_convolution(input, weight, bias, groups)
-    geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    dense = DENSE[geometry.dimensions]
-    return dense(input, weight, bias, 1, geometry.padding, geometry.dilation, groups)
-
-
-@implements(subm_conv)
-def _sparse_subm_conv(
-    input: SparseTensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    dilation: Size = 1,
-    groups: int = 1,
-) -> SparseTensor:
-    return convolved(input, bias, plan_subm(input, weight, bias, dilation, groups))
-
-
-def plan_subm(
-    input: SparseTensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    dilation: Size = 1,
-    groups: int = 1,
-) -> Plan:
-    """Return the plan of a submanifold convolution; arguments as of :func:`subm_conv`."""
-    check_convolution(input, weight, bias, groups)
-    geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    return Plan(*input.sites.convolve(geometry), cells_first(weight, groups))
+    window = {"dilation": dilation, "groups": groups}
+    return _dense(CONVOLUTIONS["subm_conv"], input, weight, bias, window, like)
 
 
 @dispatched
-def conv4d(
+def conv_transpose(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Size = 1,
-    padding: Size | str = 0,
-    dilation: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
     groups: int = 1,
+    dilation: Size = 1,
+    *,
+    like: Input | None = None,
 ) -> Tensor:
-    """Convolution over four axes, for space and time together; torch stops at three.
+    """Transposed convolution over 1 to 4 axes, at the sites of ``like`` where that is given.
+
+    Torch's own functions and modules do the same at every site that an input reaches.
 
     Args:
-        input: ``[B, C_in, *spatial]`` with four spatial axes, a SparseTensor or dense.
-        weight: ``[C_out, C_in / groups, *kernel]``.
+        input: ``[B, C_in, *spatial]``, a SparseTensor or dense.
+        weight: ``[C_in, C_out / groups, *kernel]``.
         bias: ``[C_out]`` or None.
-        stride, dilation: int or one per axis.
-        padding: int, one per axis, ``"same"`` or ``"valid"``.
-        groups: divides both channel counts.
+        stride, padding, output_padding, groups, dilation: as of torch's transposed convolution.
+        like: as of :func:`conv`.
 
     Returns:
-        ``[B, C_out, *output]``, of the input's kind; on sparse input by the regular site law.
+        ``[B, C_out, *output]``, of the input's kind.
 
     Raises:
-        SparseConvError: an output size below 1; channels, groups, dtypes or devices that do not
-            fit.
+        SparseConvError: an output size below 1; channels, groups, dtypes, devices or an extent of
+            ``like`` that do not fit.
 
     Example:
         >>> import torch, sparseconv as sc
-        >>> sc.functional.conv4d(torch.ones(1, 1, 2, 2, 2, 2), torch.ones(1, 1, 2, 2, 2, 2)).item()
-        16.0
+        >>> x = sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 1]]), (2,))
+        >>> here = sc.SparseTensor(torch.ones(1, 1), torch.tensor([[0, 3]]), (4,))
+        >>> y = sc.functional.conv_transpose(x, torch.ones(1, 1, 2), stride=2, like=here)
+        >>> y.coords, y.features
+        (tensor([[0, 3]]), tensor([[1.]]))
     """
-    check_convolution(input, weight, bias, groups, 4)
-    geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    geometry.output_shape(tuple(input.shape[2:]))
-    ends = zip(reversed(geometry.padding), reversed(geometry.padding_end), strict=True)
-    padded = F.pad(input, [pad for pair in ends for pad in pair])
-    return DENSE[4](padded, weight, bias, geometry.stride, (0,) * 4, geometry.dilation, groups)
-
-
-Planner = Callable[..., Plan]
-
-
-def plan_conv(dimensions: int) -> Planner:
-    """Return the planner of the convolution over ``dimensions`` axes; arguments as of torch's."""
-
-    def plan(
-        input: SparseTensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Size = 1,
-        padding: Size | str = 0,
-        dilation: Size = 1,
-        groups: int = 1,
-    ) -> Plan:
-        check_convolution(input, weight, bias, groups, dimensions)
-        geometry = make_geometry(
-            weight.shape[2:], stride=stride, padding=padding, dilation=dilation
-        )
-        return Plan(*input.sites.convolve(geometry), cells_first(weight, groups))
-
-    return plan
-
-
-def plan_conv_transpose(dimensions: int) -> Planner:
-    """Return the planner of the transposed convolution over ``dimensions`` axes."""
-
-    def plan(
-        input: SparseTensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Size = 1,
-        padding: Size = 0,
-        output_padding: Size = 0,
-        groups: int = 1,
-        dilation: Size = 1,
-    ) -> Plan:
-        check_convolution(input, weight, bias, groups, dimensions, transposed=True)
-        geometry = make_geometry(
-            weight.shape[2:],
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            output_padding=output_padding,
-            kind=Kind.TRANSPOSED,
-        )
-        return Plan(*input.sites.convolve(geometry), cells_first_transposed(weight, groups))
-
-    return plan
-
-
-def _planned(plan: Planner) -> Callable[..., SparseTensor]:
-    """Return the sparse meaning of a convolution: what its planner plans, and the bias."""
-
-    def convolution(
-        input: SparseTensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any
-    ) -> SparseTensor:
-        return convolved(input, bias, plan(input, weight, bias, *args, **options))
-
-    return convolution
-
-
-implements(torch.conv1d)(_planned(plan_conv(1)))
-implements(torch.conv2d)(_planned(plan_conv(2)))
-implements(torch.conv3d)(_planned(plan_conv(3)))
-implements(conv4d)(_planned(plan_conv(4)))
-implements(torch.conv_transpose1d)(_planned(plan_conv_transpose(1)))
-implements(torch.conv_transpose2d)(_planned(plan_conv_transpose(2)))
-implements(torch.conv_transpose3d)(_planned(plan_conv_transpose(3)))
+    window = {
+        "stride": stride,
+        "padding": padding,
+        "output_padding": output_padding,
+        "groups": groups,
+        "dilation": dilation,
+    }
+    return _dense(CONVOLUTIONS["conv_transpose"], input, weight, bias, window, like)
 
 
 @dispatched
@@ -238,31 +232,18 @@ def inverse_conv(
         >>> up.sites is x.sites
         True
     """
-    check_convolution(input, weight, bias, groups, transposed=True)
-    geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    shortest = make_geometry(
-        weight.shape[2:], stride=stride, dilation=dilation, kind=Kind.TRANSPOSED
-    ).output_shape(tuple(input.shape[2:]))
-    size = _inverse_size(geometry, shortest, like)
-    full = DENSE_TRANSPOSED[geometry.dimensions](
-        input, weight, None, geometry.stride, 0, 0, groups, geometry.dilation
-    )
-    # the padding of the strided layer is cut off here, and what it never read is added as zeros
-    cut = []
-    for length, wanted, start in zip(shortest, size, geometry.padding, strict=True):
-        cut.append((-start, start + wanted - length))
-    result = F.pad(full, [pad for pair in reversed(cut) for pad in pair])
-    if bias is None:
-        return result
-    return result + bias.reshape(-1, *(1,) * geometry.dimensions)
+    window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    geometry, groups = checked(CONVOLUTIONS["inverse_conv"], input, weight, bias, window)
+    size = _inverse_size(geometry, tuple(input.shape[2:]), like)
+    return dense_conv_transpose(input, weight, bias, geometry, groups, size)
 
 
-def _inverse_size(
-    geometry: Geometry, shortest: tuple[int, ...], like: Input | None
-) -> tuple[int, ...]:
+def _inverse_size(geometry: Geometry, shape: Ints, like: Input | None) -> Ints:
     """Return the extent of a dense inverse: that of ``like``, or the shortest that fits."""
-    both = zip(geometry.padding, geometry.padding_end, strict=True)
-    least = tuple(size - sum(pads) for size, pads in zip(shortest, both, strict=True))
+    none = (0,) * geometry.dimensions
+    full = replace(geometry, kind=Kind.TRANSPOSED, padding=none, padding_end=none)
+    both = zip(full.output_shape(shape), geometry.padding, geometry.padding_end, strict=True)
+    least = tuple(length - start - end for length, start, end in both)
     if like is None:
         if min(least) < 1:
             raise SparseConvValueError(
@@ -283,37 +264,29 @@ def _inverse_size(
     return size
 
 
-@implements(inverse_conv)
-def _sparse_inverse_conv(
-    input: SparseTensor,
+def _dense(
+    convolution: Convolution,
+    input: Tensor,
     weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: Size | str = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-    *,
-    like: Input | None = None,
-) -> SparseTensor:
-    plan = plan_inverse(input, weight, bias, stride, padding, dilation, groups, like=like)
-    return convolved(input, bias, plan)
+    bias: Tensor | None,
+    window: dict[str, Any],
+    like: Input | None,
+) -> Tensor:
+    """Return a convolution of a dense tensor; of ``like`` it takes the extent alone."""
+    geometry, groups = checked(convolution, input, weight, bias, window)
+    shape = check_extent(geometry, input, like)
+    if convolution.transposed:
+        return dense_conv_transpose(input, weight, bias, geometry, groups, shape)
+    return dense_conv(input, weight, bias, geometry, groups)
 
 
-def plan_inverse(
-    input: SparseTensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: Size | str = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-    *,
-    like: Input | None = None,
-) -> Plan:
-    """Return the plan of an inverse convolution; arguments as of :func:`inverse_conv`."""
-    check_convolution(input, weight, bias, groups, transposed=True)
-    geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    if like is not None and not isinstance(like, SparseTensor):
-        raise SparseConvTypeError(f"like: must be a SparseTensor, got {came(like)}")
-    sites, rulebook = input.sites.inverse(geometry, None if like is None else like.sites)
-    return Plan(sites, rulebook, cells_first_transposed(weight, groups))
+for _function in (
+    conv,
+    conv4d,
+    subm_conv,
+    conv_transpose,
+    inverse_conv,
+    *(torch.conv1d, torch.conv2d, torch.conv3d),
+    *(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+):
+    implements(_function)(meaning(line_of(_function)))

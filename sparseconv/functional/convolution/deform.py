@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.sampling import equal_taps, sample_gemm
-from sparseconv.core.arguments import Size, check_device, check_kind, check_tensor
+from sparseconv.core.arguments import Size, check_device, check_kind, per_axis
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.dtypes import summable
-from sparseconv.core.geometry import Geometry, Kind, make_geometry
+from sparseconv.core.geometry import Geometry
 from sparseconv.core.rulebook import Taps
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.checks import Input, check_convolution, check_input
+from sparseconv.functional.checks import Input, check_tensors
+from sparseconv.functional.convolution.products import cells_first, checked
+from sparseconv.functional.convolution.table import CONVOLUTIONS
 from sparseconv.sites.sites import Sites
 from sparseconv.sites.taps import low_sites
 from sparseconv.tensor import SparseTensor
@@ -133,30 +135,25 @@ def _checked(
     submanifold: bool,
 ) -> tuple[Geometry, int]:
     """Return the geometry of the kernel and the number of groups that the weight implies."""
-    check_input(input)
+    check_tensors(input, weight, bias)
     axes = input.ndim - 2
     if not 1 <= axes <= 3:
         raise SparseConvValueError(f"input: must have 1 to 3 spatial axes, got {axes}")
-    check_tensor("weight", weight)
     share = weight.shape[1] if weight.ndim > 1 else 0
     channels: Any = input.size(1)
-    check_convolution(input, weight, bias, max(1, channels // max(share, 1)), axes)
     stride, padding, dilation = steps
+    bound = {"dilation": dilation, "groups": max(1, channels // max(share, 1))}
     if not submanifold:
-        kernel = weight.shape[2:]
-        return make_geometry(kernel, stride=stride, padding=padding, dilation=dilation), (
-            channels // share
-        )
-    plain = make_geometry(weight.shape[2:], stride=stride)
-    if plain.stride != (1,) * axes:
+        bound |= {"stride": stride, "padding": padding}
+        return checked(CONVOLUTIONS["conv"], input, weight, bias, bound)
+    if per_axis("stride", stride, axes) != (1,) * axes:
         raise SparseConvValueError(f"stride: must be 1 with submanifold=True, got {stride}")
     if padding not in (0, (0,) * axes, [0] * axes):
         raise SparseConvValueError(
             f"padding: must be left out with submanifold=True, which centres the kernel, "
             f"got {padding}"
         )
-    geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    return geometry, channels // share
+    return checked(CONVOLUTIONS["subm_conv"], input, weight, bias, bound)
 
 
 def _check_offset(
@@ -253,9 +250,8 @@ def _product(
         both = torch.stack([1 - upper, upper], dim=3)  # [H, K, 1, 2, N]
         shares = (shares.unsqueeze(3) * both).flatten(2, 3)
     weight, bias = parameters
-    split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
     with torch.autocast(features.device.type, enabled=False):
-        out = sample_gemm(features, shares, split.permute(3, 0, 2, 1), taps)
+        out = sample_gemm(features, shares, cells_first(weight, groups), taps)
     return out if bias is None else out + bias
 
 

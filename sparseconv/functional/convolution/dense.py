@@ -1,38 +1,80 @@
-"""Dense convolution over four axes, as a sum of torch's over three."""
+"""Dense convolution by a geometry: its padding may differ at the two ends, over 1 to 4 axes."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.core.arguments import Ints
+from sparseconv.core.geometry import Geometry
 
 
-def dense_conv4d(
+def dense_conv(
+    input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, groups: int
+) -> Tensor:
+    """Return the convolution of ``[B, C_in, *spatial]``, of any kind but the transposed."""
+    more = [end - start for start, end in zip(geometry.padding, geometry.padding_end, strict=True)]
+    if any(more):
+        input = with_ends(input, [0] * len(more), more)
+    conv = _CONV[geometry.dimensions]
+    return conv(input, weight, bias, geometry.stride, geometry.padding, geometry.dilation, groups)
+
+
+def dense_conv_transpose(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: int | Ints,
+    geometry: Geometry,
+    groups: int,
+    size: Ints,
+) -> Tensor:
+    """Return the adjoint of a convolution, ``[B, C_out, *size]``.
+
+    What the convolution never read is 0, and what it read of its padding is cut off.
+    """
+    conv = _CONV_TRANSPOSE[geometry.dimensions]
+    full = conv(input, weight, None, geometry.stride, 0, 0, groups, geometry.dilation)
+    starts = [-padding for padding in geometry.padding]
+    ends = [
+        wanted - start - length
+        for wanted, start, length in zip(size, starts, full.shape[2:], strict=True)
+    ]
+    result = with_ends(full, starts, ends)
+    return result if bias is None else result + bias.reshape(-1, *(1,) * geometry.dimensions)
+
+
+def with_ends(input: Tensor, starts: Sequence[int], ends: Sequence[int]) -> Tensor:
+    """Return ``[B, C, *spatial]`` with so many zeros more on each axis, or less."""
+    both = zip(reversed(starts), reversed(ends), strict=True)
+    return F.pad(input, [pad for pair in both for pad in pair])
+
+
+def _conv4d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Ints,
     padding: Ints,
     dilation: Ints,
     groups: int,
 ) -> Tensor:
-    """Return the convolution of ``input`` ``[B, C_in, T, X, Y, Z]``.
+    """Return the convolution of ``[B, C_in, T, X, Y, Z]``.
 
     Each cell of the kernel's first axis is a 3D convolution of the slices that it meets.
     """
-    strides = (stride,) * 4 if isinstance(stride, int) else stride
     padded = F.pad(input, (0, 0) * 3 + (padding[0], padding[0]))
     window = dilation[0] * (weight.shape[2] - 1) + 1
-    steps = (padded.shape[2] - window) // strides[0] + 1
+    steps = (padded.shape[2] - window) // stride[0] + 1
     total = None
     for cell in range(weight.shape[2]):
         first = cell * dilation[0]
-        slices = padded[:, :, first : first + (steps - 1) * strides[0] + 1 : strides[0]]
+        slices = padded[:, :, first : first + (steps - 1) * stride[0] + 1 : stride[0]]
         flat = slices.transpose(1, 2).flatten(0, 1)
         part = F.conv3d(
-            flat, weight[:, :, cell], None, strides[1:], padding[1:], dilation[1:], groups
+            flat, weight[:, :, cell], None, stride[1:], padding[1:], dilation[1:], groups
         )
         total = part if total is None else total + part
     assert total is not None  # a kernel has at least one cell
@@ -40,7 +82,7 @@ def dense_conv4d(
     return result if bias is None else result + bias.reshape(-1, 1, 1, 1, 1)
 
 
-def dense_conv_transpose4d(
+def _conv_transpose4d(
     input: Tensor,
     weight: Tensor,
     bias: None,
@@ -59,7 +101,7 @@ def dense_conv_transpose4d(
         part = F.conv_transpose3d(
             flat,
             weight[:, :, cell],
-            None,
+            bias,
             stride[1:],
             padding,
             output_padding,
@@ -72,3 +114,12 @@ def dense_conv_transpose4d(
         total = full if total is None else total + full
     assert total is not None  # a kernel has at least one cell
     return total.transpose(1, 2)
+
+
+_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: _conv4d}
+_CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+    4: _conv_transpose4d,
+}

@@ -11,30 +11,10 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.engines import Epilogue
-from sparseconv.functional.convolution.conv import (
-    Planner,
-    conv4d,
-    inverse_conv,
-    plan_conv,
-    plan_conv_transpose,
-    plan_inverse,
-    plan_subm,
-    subm_conv,
-)
+from sparseconv.functional.convolution.products import planned
+from sparseconv.functional.convolution.table import line_of
 from sparseconv.functional.precision import lowered
 from sparseconv.tensor import SparseTensor
-
-PLANNERS: dict[Callable[..., Any], Planner] = {
-    subm_conv: plan_subm,
-    torch.conv1d: plan_conv(1),
-    torch.conv2d: plan_conv(2),
-    torch.conv3d: plan_conv(3),
-    conv4d: plan_conv(4),
-    torch.conv_transpose1d: plan_conv_transpose(1),
-    torch.conv_transpose2d: plan_conv_transpose(2),
-    torch.conv_transpose3d: plan_conv_transpose(3),
-    inverse_conv: plan_inverse,
-}
 
 
 class PackedWeight:
@@ -87,7 +67,7 @@ def fused_conv(
 
     Args:
         input: ``[B, C_in, *spatial]``, a SparseTensor or dense.
-        function: a convolution of PyTorch or of this library, a key of ``PLANNERS``.
+        function: a convolution of PyTorch or of this library, a line of ``CONVOLUTIONS``.
         weight, bias, options: its arguments.
         packed: keeps the packed weight from call to call.
         other: what to add, None for nothing.
@@ -111,7 +91,9 @@ def _sparse_fused_conv(
     if torch.compiler.is_compiling() or _wants_gradient(input, weight, bias, other):
         y = function(input, weight, bias, **options)
         return _added(y, other, relu)
-    plan = PLANNERS[function](input, weight, bias, **options)
+    like = options.get("like")
+    bound = {name: value for name, value in options.items() if name != "like"}
+    plan = planned(line_of(function), input, weight, bias, bound, like)
     features, ordered = lowered(input.features), lowered(plan.weight)
     channels = ordered.shape[1] * ordered.shape[3]
     rows = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sparseconv.autograd.products import gather_gemm_scatter
 from sparseconv.autograd.segments import place_rows
@@ -14,6 +13,7 @@ from sparseconv.core.geometry import Geometry, make_geometry
 from sparseconv.core.packing import Packing
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import Input, check_same
+from sparseconv.functional.convolution.dense import with_ends
 from sparseconv.tensor import SparseTensor
 
 
@@ -54,8 +54,7 @@ def locally_connected(
         tensor([[[ 1., 10.]]])
     """
     geometry = _checked(input, weight, bias, stride, padding, dilation)
-    ends = zip(reversed(geometry.padding), reversed(geometry.padding_end), strict=True)
-    windows = F.pad(input, [pad for pair in ends for pad in pair])
+    windows = with_ends(input, geometry.padding, geometry.padding_end)
     for axis in range(geometry.dimensions):
         step = geometry.dilation[axis]
         span = step * (geometry.kernel_size[axis] - 1) + 1

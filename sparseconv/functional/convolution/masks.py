@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sparseconv.autograd.windows import window_sum
 from sparseconv.core.arguments import check_bools, check_device
@@ -15,7 +14,7 @@ from sparseconv.core.dtypes import wider
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.errors import SparseConvValueError
-from sparseconv.functional.convolution.products import DENSE
+from sparseconv.functional.convolution.dense import dense_conv, dense_conv_transpose
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
 
@@ -78,25 +77,20 @@ def out_mask(reached: Tensor, mask: Tensor, channels: int) -> Tensor:
     return reached.expand(-1, channels, *reached.shape[2:])
 
 
-def padded_conv(values: Tensor, weight: Tensor, geometry: Geometry, groups: int) -> Tensor:
-    """Convolve a dense tensor by ``geometry``, whose padding may differ at the two ends."""
-    ends = list(zip(geometry.padding, geometry.padding_end, strict=True))
-    extra = [pad for start, end in reversed(ends) for pad in (0, end - start)]
-    if any(extra):
-        values = F.pad(values, extra)
-    conv = DENSE[geometry.dimensions]
-    return conv(values, weight, None, geometry.stride, geometry.padding, geometry.dilation, groups)
-
-
 def dense_coverage(
     mask: Tensor, geometry: Geometry, groups: int, normalize: str, dtype: torch.dtype
 ) -> Coverage:
     """Return what ``mask`` ``[B, 1 or C, *spatial]`` leaves of a dense convolution's windows."""
     values, most = per_group(mask, groups, dtype)
-    ones = values.new_ones(values.shape[1], 1, *geometry.kernel_size)
+    counted = values.shape[1]
+    ones = values.new_ones(counted, 1, *geometry.kernel_size)
     with torch.autocast(values.device.type, enabled=False):  # counts are not for half precision
-        count = padded_conv(values, ones, geometry, values.shape[1])
-    return coverage(count, most, geometry.num_cells, normalize)
+        if geometry.kind is not Kind.TRANSPOSED:
+            count = dense_conv(values, ones, None, geometry, counted)
+            return coverage(count, most, geometry.num_cells, normalize)
+        size = geometry.output_shape(tuple(mask.shape[2:]))
+        count = dense_conv_transpose(values, ones, None, geometry, counted, size)
+    return coverage(count, most, dense_windows(geometry, size, count), normalize)
 
 
 def row_coverage(

@@ -9,25 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sparseconv.autograd.products import scaled_gather_gemm_scatter
 from sparseconv.core.arguments import Size
 from sparseconv.core.dispatch import dispatched, implements
-from sparseconv.core.geometry import Geometry, Kind, make_geometry
-from sparseconv.functional.checks import check_convolution
+from sparseconv.core.geometry import Kind
+from sparseconv.functional.checks import Input
 from sparseconv.functional.convolution import masks
-from sparseconv.functional.convolution.products import cells_first, cells_first_transposed
+from sparseconv.functional.convolution.dense import dense_conv, dense_conv_transpose
+from sparseconv.functional.convolution.products import Plan, check_extent, checked, planned
+from sparseconv.functional.convolution.table import CONVOLUTIONS, Convolution, line_of
 from sparseconv.functional.precision import lowered
 from sparseconv.tensor import SparseTensor
-
-_TRANSPOSED: dict[int, Callable[..., Any]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-}
 
 
 @dispatched
@@ -41,6 +35,8 @@ def partial_conv(
     groups: int = 1,
     mask: Tensor | None = None,
     normalize: str = "ratio",
+    *,
+    like: Input | None = None,
 ) -> Any:
     """Partial convolution: a convolution of the valid values, times window size over valid count.
 
@@ -60,6 +56,8 @@ def partial_conv(
             a mask per channel. Sparse: None, or ``[N, C_in]`` where a site has missing channels.
         normalize: ``"ratio"``, the formula; ``"mean"`` without ``|1|``: the mean over the valid
             places (of a mask per channel: over the valid values, per channel of the group).
+        like: a tensor of the output's extent, on whose sites to compute instead; 0 where the window
+            holds no valid value. A dense input gives a dense output, at every site.
 
     Returns:
         y ``[B, C_out, *output]`` of the input's kind, on sparse input by the regular site law.
@@ -81,33 +79,9 @@ def partial_conv(
         >>> y, mask
         (tensor([[[4.5000, 4.5000, 6.0000]]]), tensor([[[True, True, True]]]))
     """
-    check_convolution(input, weight, bias, groups)
-    masks.check_normalize(normalize)
-    geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    geometry.output_shape(tuple(input.shape[2:]))
-    known = masks.dense_mask(mask, input)
-    total = masks.padded_conv(masks.hidden(input, known), weight, geometry, groups)
-    left = masks.dense_coverage(known, geometry, groups, normalize, input.dtype)
-    y, reached = _finish(total, masks.per_channel(left, weight.shape[0]), bias)
-    return y if mask is None else (y, masks.out_mask(reached, known, weight.shape[0]))
-
-
-@implements(partial_conv)
-def _sparse_partial_conv(
-    input: SparseTensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: Size | str = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-    mask: Tensor | None = None,
-    normalize: str = "ratio",
-) -> Any:
-    check_convolution(input, weight, bias, groups)
-    geometry = make_geometry(weight.shape[2:], stride=stride, padding=padding, dilation=dilation)
-    cells = cells_first(weight, groups)
-    return _sparse(input, cells, bias, geometry, mask, normalize)
+    window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    line = CONVOLUTIONS["partial_conv"]
+    return _dense(line, input, weight, bias, window, (mask, normalize), like)
 
 
 @dispatched
@@ -119,6 +93,8 @@ def subm_partial_conv(
     groups: int = 1,
     mask: Tensor | None = None,
     normalize: str = "ratio",
+    *,
+    like: Input | None = None,
 ) -> Any:
     """Submanifold partial convolution: :func:`partial_conv` at the active sites alone.
 
@@ -129,7 +105,7 @@ def subm_partial_conv(
         weight: ``[C_out, C_in / groups, *kernel]``, odd on every axis.
         bias: ``[C_out]`` or None.
         dilation: int or one per axis.
-        groups, mask, normalize: as of :func:`partial_conv`.
+        groups, mask, normalize, like: as of :func:`partial_conv`.
 
     Returns:
         y ``[B, C_out, *spatial]`` of the input's kind, on the input's sites; ``(y, mask)`` where a
@@ -145,31 +121,9 @@ def subm_partial_conv(
         >>> sc.functional.subm_partial_conv(x, torch.ones(1, 1, 3)).features.flatten()
         tensor([3., 3.])
     """
-    check_convolution(input, weight, bias, groups)
-    masks.check_normalize(normalize)
-    geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    known = masks.dense_mask(mask, input)
-    total = masks.padded_conv(masks.hidden(input, known), weight, geometry, groups)
-    left = masks.dense_coverage(known, geometry, groups, normalize, input.dtype)
-    left = left._replace(reached=left.reached & known.any(dim=1, keepdim=True))
-    y, reached = _finish(total, masks.per_channel(left, weight.shape[0]), bias)
-    return y if mask is None else (y, masks.out_mask(reached, known, weight.shape[0]))
-
-
-@implements(subm_partial_conv)
-def _sparse_subm_partial_conv(
-    input: SparseTensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    dilation: Size = 1,
-    groups: int = 1,
-    mask: Tensor | None = None,
-    normalize: str = "ratio",
-) -> Any:
-    check_convolution(input, weight, bias, groups)
-    geometry = make_geometry(weight.shape[2:], dilation=dilation, kind=Kind.SUBMANIFOLD)
-    cells = cells_first(weight, groups)
-    return _sparse(input, cells, bias, geometry, mask, normalize)
+    window = {"dilation": dilation, "groups": groups}
+    line = CONVOLUTIONS["subm_partial_conv"]
+    return _dense(line, input, weight, bias, window, (mask, normalize), like)
 
 
 @dispatched
@@ -184,6 +138,8 @@ def partial_conv_transpose(
     dilation: Size = 1,
     mask: Tensor | None = None,
     normalize: str = "ratio",
+    *,
+    like: Input | None = None,
 ) -> Any:
     """Partial transposed convolution: valid values are scattered, sums reweighted.
 
@@ -192,11 +148,11 @@ def partial_conv_transpose(
     place between two strides, so that with every value valid nothing but the border changes.
 
     Args:
-        input: ``[B, C_in, *spatial]``, a SparseTensor or dense, 1 to 3 spatial axes.
+        input: ``[B, C_in, *spatial]``, a SparseTensor or dense, 1 to 4 spatial axes.
         weight: ``[C_in, C_out / groups, *kernel]``.
         bias: ``[C_out]`` or None.
         stride, padding, output_padding, groups, dilation: as of torch's transposed convolution.
-        mask, normalize: as of :func:`partial_conv`.
+        mask, normalize, like: as of :func:`partial_conv`.
 
     Returns:
         y ``[B, C_out, *output]`` of the input's kind; ``(y, mask)`` where a mask was given.
@@ -212,86 +168,96 @@ def partial_conv_transpose(
         >>> sc.functional.partial_conv_transpose(x, weight, mask=mask)[0]
         tensor([[[2., 2., 0.]]])
     """
-    axes = weight.ndim - 2 if weight.ndim - 2 in _TRANSPOSED else max(_TRANSPOSED)
-    check_convolution(input, weight, bias, groups, axes, transposed=True)
+    window = {
+        "stride": stride,
+        "padding": padding,
+        "output_padding": output_padding,
+        "groups": groups,
+        "dilation": dilation,
+    }
+    line = CONVOLUTIONS["partial_conv_transpose"]
+    return _dense(line, input, weight, bias, window, (mask, normalize), like)
+
+
+def _dense(
+    line: Convolution,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    window: dict[str, Any],
+    valid: tuple[Tensor | None, str],
+    like: Input | None,
+) -> Any:
+    """Return the partial convolution of a dense tensor; with a mask, also the mask.
+
+    Args:
+        line: of the table.
+        input, weight, bias, like: of the call.
+        window: the arguments of the convolution without masks.
+        valid: the mask, or None where every value is valid, and the normalisation.
+    """
+    geometry, groups = checked(line, input, weight, bias, window)
+    mask, normalize = valid
     masks.check_normalize(normalize)
-    options = {"stride": stride, "padding": padding, "dilation": dilation}
-    geometry = make_geometry(
-        weight.shape[2:], **options, output_padding=output_padding, kind=Kind.TRANSPOSED
-    )
-    size = geometry.output_shape(tuple(input.shape[2:]))
+    size = check_extent(geometry, input, like)
     known = masks.dense_mask(mask, input)
-    conv = _TRANSPOSED[axes]
-    options["output_padding"] = output_padding
-    total = conv(masks.hidden(input, known), weight, None, groups=groups, **options)
-    values, most = masks.per_group(known, groups, input.dtype)
-    counted = values.shape[1]
-    with torch.autocast(values.device.type, enabled=False):
-        ones = values.new_ones(counted, 1, *geometry.kernel_size)
-        count = conv(values, ones, None, groups=counted, **options)
-    windows = masks.dense_windows(geometry, size, count)
-    left = masks.per_channel(masks.coverage(count, most, windows, normalize), total.shape[1])
-    y, reached = _finish(total, left, bias)
+    shown = masks.hidden(input, known)
+    if line.transposed:
+        total = dense_conv_transpose(shown, weight, None, geometry, groups, size)
+    else:
+        total = dense_conv(shown, weight, None, geometry, groups)
+    coverage = masks.dense_coverage(known, geometry, groups, normalize, input.dtype)
+    if line.kind is Kind.SUBMANIFOLD:
+        here = known.any(dim=1, keepdim=True)
+        coverage = coverage._replace(reached=coverage.reached & here)
+    factor, reached = masks.per_channel(coverage, total.shape[1])
+    y = masks.hidden(masks.normalised(total, factor, bias), reached)
     return y if mask is None else (y, masks.out_mask(reached, known, total.shape[1]))
 
 
-@implements(partial_conv_transpose)
-def _sparse_partial_conv_transpose(
-    input: SparseTensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: Size = 0,
-    output_padding: Size = 0,
-    groups: int = 1,
-    dilation: Size = 1,
-    mask: Tensor | None = None,
-    normalize: str = "ratio",
-) -> Any:
-    check_convolution(input, weight, bias, groups, transposed=True)
-    geometry = make_geometry(
-        weight.shape[2:],
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        output_padding=output_padding,
-        kind=Kind.TRANSPOSED,
-    )
-    cells = cells_first_transposed(weight, groups)
-    return _sparse(input, cells, bias, geometry, mask, normalize)
+def _meaning(line: Convolution) -> Callable[..., Any]:
+    """Return what a partial convolution does on sparse input."""
 
-
-def _finish(total: Tensor, left: masks.Coverage, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the normalised sums, 0 where nothing is valid (the bias does not reach there)."""
-    y = masks.normalised(total, left.factor, bias)
-    return masks.hidden(y, left.reached), left.reached
-
-
-def _sparse(
-    input: SparseTensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    geometry: Geometry,
-    mask: Tensor | None,
-    normalize: str,
-) -> Any:
-    """Return the plain product, one multiplication a site later; with a mask, also the mask.
-
-    ``weight`` is ``[K, G, c_in, c_out]``.
-    """
-    masks.check_normalize(normalize)
-    masks.check_row_mask(mask, input)
-    sites, rulebook = input.sites.convolve(geometry)
-    groups, channels = weight.shape[1], weight.shape[1] * weight.shape[3]
-    features = input.features if mask is None else masks.hidden(input.features, mask)
-    features, weight = lowered(features), lowered(weight)
-    window = (sites, rulebook, geometry)
-    if mask is None:
+    def convolve(
+        input: SparseTensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *args: Any,
+        like: SparseTensor | None = None,
+        **options: Any,
+    ) -> Any:
+        bound = line.bind(args, options)
+        mask, normalize = bound.pop("mask", None), bound.pop("normalize", "ratio")
+        plan = planned(line, input, weight, bias, bound, like)
+        masks.check_normalize(normalize)
+        masks.check_row_mask(mask, input)
+        if mask is not None:
+            return _masked(input, bias, plan, mask, normalize)
+        features, weight = lowered(input.features), lowered(plan.weight)
+        window = plan.sites, plan.rulebook, plan.geometry
         factor = masks.row_factor(*window, normalize, features.dtype)
-        out = scaled_gather_gemm_scatter(features, weight, factor, bias, rulebook)
-        return SparseTensor.on_sites(out, sites)
-    left = masks.row_coverage(mask, *window, groups, normalize, features.dtype)
-    factor, reached = masks.per_channel(left, channels)
-    out = scaled_gather_gemm_scatter(features, weight, factor, bias, rulebook)
-    y = SparseTensor.on_sites(masks.hidden(out, reached), sites)
+        out = scaled_gather_gemm_scatter(features, weight, factor, bias, plan.rulebook)
+        if like is not None:  # the bias does not go to where no input is
+            out = masks.hidden(out, factor > 0)
+        return SparseTensor.on_sites(out, plan.sites)
+
+    return convolve
+
+
+def _masked(
+    input: SparseTensor, bias: Tensor | None, plan: Plan, mask: Tensor, normalize: str
+) -> tuple[SparseTensor, Tensor]:
+    """Return the partial convolution of the valid channels of each site, and the output's mask."""
+    groups, channels = plan.weight.shape[1], plan.weight.shape[1] * plan.weight.shape[3]
+    features = lowered(masks.hidden(input.features, mask))
+    window = plan.sites, plan.rulebook, plan.geometry
+    coverage = masks.row_coverage(mask, *window, groups, normalize, features.dtype)
+    factor, reached = masks.per_channel(coverage, channels)
+    weight = lowered(plan.weight)
+    out = scaled_gather_gemm_scatter(features, weight, factor, bias, plan.rulebook)
+    y = SparseTensor.on_sites(masks.hidden(out, reached), plan.sites)
     return y, masks.out_mask(reached, mask, channels)
+
+
+for _function in (partial_conv, subm_partial_conv, partial_conv_transpose):
+    implements(_function)(_meaning(line_of(_function)))

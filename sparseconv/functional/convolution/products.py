@@ -1,27 +1,24 @@
-"""What convolutions share: dense functions by axes, weights by kernel cell, the product."""
+"""What convolutions on sparse input share: the check of a call, its plan, and the product."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sparseconv.autograd.products import gather_gemm_scatter, scaled_gather_gemm_scatter
+from sparseconv.core.arguments import Ints, check_device, check_kind
+from sparseconv.core.geometry import Geometry
 from sparseconv.core.rulebook import Rulebook
-from sparseconv.functional.convolution.dense import dense_conv4d, dense_conv_transpose4d
+from sparseconv.errors import SparseConvValueError
+from sparseconv.functional.checks import Input, check_same, check_shapes, check_tensors
+from sparseconv.functional.convolution.table import Convolution
 from sparseconv.functional.precision import lowered
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
-
-DENSE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: dense_conv4d}
-DENSE_TRANSPOSED: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-    4: dense_conv_transpose4d,
-}
 
 
 class Plan(NamedTuple):
@@ -31,30 +28,152 @@ class Plan(NamedTuple):
         sites: the output's.
         rulebook: the pairs of every kernel cell.
         weight: ``[K, G, c_in, c_out]``, the layer's own in the order of the products.
+        geometry: of the layer.
     """
 
     sites: Sites
     rulebook: Rulebook
     weight: Tensor
+    geometry: Geometry
+
+
+def meaning(convolution: Convolution) -> Callable[..., SparseTensor]:
+    """Return what a convolution does on sparse input."""
+
+    def convolve(
+        input: SparseTensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *args: Any,
+        like: SparseTensor | None = None,
+        **options: Any,
+    ) -> SparseTensor:
+        bound = convolution.bind(args, options)
+        plan = planned(convolution, input, weight, bias, bound, like)
+        return convolved(input, bias, plan)
+
+    return convolve
+
+
+def planned(
+    convolution: Convolution,
+    input: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    bound: dict[str, Any],
+    like: SparseTensor | None = None,
+) -> Plan:
+    """Return the plan of a call whose arguments fit each other.
+
+    Args:
+        convolution: its line of the table.
+        input, weight, bias: of the call.
+        bound: the arguments behind them, by name.
+        like: a tensor on the output sites, None for those of the site law.
+    """
+    geometry, groups = checked(convolution, input, weight, bias, bound)
+    target = None
+    if like is not None:
+        check_kind("like", like, SparseTensor, "a SparseTensor")
+        check_device("like", like, input.device)
+        target = like.sites
+    sites = input.sites
+    found = (sites.inverse if convolution.inverse else sites.convolve)(geometry, target)
+    return Plan(*found, cells_first(weight, groups, convolution.transposed), geometry)
+
+
+def checked(
+    convolution: Convolution,
+    input: Input,
+    weight: Tensor,
+    bias: Tensor | None,
+    bound: dict[str, Any],
+) -> tuple[Geometry, int]:
+    """Return the geometry and the number of groups of a call, on dense or sparse input.
+
+    Raises:
+        SparseConvTypeError, SparseConvValueError: arguments that do not fit each other.
+    """
+    check_tensors(input, weight, bias)
+    if isinstance(input, SparseTensor):
+        rows, axes = input.features, input.sites.dimensions
+    else:
+        rows, axes = input, input.ndim - 2
+    shapes = (
+        axes,
+        rows.shape[1] if rows.ndim > 1 else 0,
+        weight.shape,
+        None if bias is None else bias.shape,
+    )
+    values = tuple(bound.items())
+    exact = all(map(_is_exact, bound.values()))
+    found = (_remembered if exact else _fitting)(convolution, *shapes, values)
+    check_same("weight", weight, rows)
+    if bias is not None:
+        check_same("bias", bias, rows)
+    return found
+
+
+def check_extent(geometry: Geometry, input: Tensor, like: Input | None) -> Ints:
+    """Return the extent of a dense output; raise unless ``like`` lies on the output's grid."""
+    shape = geometry.output_shape(tuple(input.shape[2:]))
+    if like is not None and (like.shape[0], *like.shape[2:]) != (input.shape[0], *shape):
+        raise SparseConvValueError(
+            f"like: shape {tuple(like.shape)} is not on the output's grid, batch {input.shape[0]} "
+            f"and spatial shape {shape}"
+        )
+    return shape
+
+
+def _is_exact(value: Any) -> bool:
+    """Return whether what equals the value is the same in a call, as True and 1.0 are not to 1."""
+    return type(value) in _EXACT or (type(value) is tuple and _EXACT.issuperset(map(type, value)))
+
+
+_EXACT = frozenset((int, str))
+
+
+def _fitting(
+    convolution: Convolution,
+    axes: int,
+    channels: int,
+    weight: Ints,
+    bias: Ints | None,
+    values: tuple[tuple[str, Any], ...],
+) -> tuple[Geometry, int]:
+    """Return geometry and groups, after a look at everything that depends on shapes alone."""
+    bound = dict(values)
+    groups = check_shapes(
+        (axes, channels), weight, bias, bound.get("groups", 1), convolution.axes,
+        transposed=convolution.transposed,
+    )  # fmt: skip
+    return convolution.geometry(weight[2:], bound), groups
+
+
+# a network makes the same few calls again and again
+_remembered = functools.lru_cache(maxsize=512)(_fitting)
 
 
 def convolved(input: SparseTensor, bias: Tensor | None, plan: Plan) -> SparseTensor:
     """Return the product over the rulebook plus bias, in autocast's dtype where that is on."""
-    features, weight = lowered(input.features), lowered(plan.weight)
+    features, weight = input.features, plan.weight
+    if torch.is_autocast_enabled(features.device.type):
+        features, weight = lowered(features), lowered(weight)
+        bias = None if bias is None else lowered(bias)
     if bias is None:
         out = gather_gemm_scatter(features, weight, plan.rulebook)
     else:
-        out = scaled_gather_gemm_scatter(features, weight, None, lowered(bias), plan.rulebook)
+        out = scaled_gather_gemm_scatter(features, weight, None, bias, plan.rulebook)
     return SparseTensor.on_sites(out, plan.sites)
 
 
-def cells_first(weight: Tensor, groups: int) -> Tensor:
-    """Return torch's ``[G * c_out, c_in, *kernel]`` as ``[K, G, c_in, c_out]``."""
-    split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return split.permute(3, 0, 2, 1)
+def cells_first(weight: Tensor, groups: int, transposed: bool = False) -> Tensor:
+    """Return a weight in torch's layout as ``[K, G, c_in, c_out]``.
 
-
-def cells_first_transposed(weight: Tensor, groups: int) -> Tensor:
-    """Return torch's transposed ``[G * c_in, c_out, *kernel]`` as ``[K, G, c_in, c_out]``."""
+    Args:
+        weight: ``[G * c_out, c_in, *kernel]``, transposed ``[G * c_in, c_out, *kernel]``.
+        groups: G.
+        transposed: which of the two.
+    """
     split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    return split.permute(3, 0, 1, 2)
+    return split.permute(3, 0, 1, 2) if transposed else split.permute(3, 0, 2, 1)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from sparseconv.errors import SparseConvNotImplementedError
+from sparseconv.functional.convolution.table import CONVOLUTIONS
 from sparseconv.tools.fields.shapes import SHAPES
 from sparseconv.tools.fields.stand_in import Axes, Axis, Call, meet, meeting
-from sparseconv.tools.fields.windows import WINDOWS
+from sparseconv.tools.fields.windows import WINDOWS, convolution
 
 # Elementwise functions that PyTorch does not mark as such, and normalisations: these move and scale
 # by statistics, which no receptive field counts.
@@ -44,6 +45,8 @@ def rule(call: Call) -> Sequence[Axes]:
     Raises:
         SparseConvNotImplementedError: nobody wrote down what the function reads.
     """
+    if call.name in CONVOLUTIONS:
+        return [convolution(call)] * len(call.results)
     for prefix, axes_of in _BY_PREFIX.items():
         if call.name.startswith(prefix):
             return [axes_of(call)] * len(call.results)

@@ -9,10 +9,11 @@ from math import ceil, floor
 from typing import Any
 
 from sparseconv.core.arguments import Ints
+from sparseconv.core.geometry import Kind
+from sparseconv.functional.convolution.table import CONVOLUTIONS
 from sparseconv.tools.fields.intervals import Field
 from sparseconv.tools.fields.stand_in import Axes, Axis, Call
 
-_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 _MAX_POOL = ("input", "kernel_size", "stride", "padding", "dilation")
 _AVG_POOL = ("input", "kernel_size", "stride", "padding")
 
@@ -53,26 +54,14 @@ def _transposed_window(
     return lambda axis: axis.field.through(reads, stride, 1)
 
 
-def _convolution(call: Call) -> Axes:
-    bound = call.bind(*_CONVOLUTION)
-    kernel = tuple(bound["weight"].shape[2:])
-    return windowed(call, _windows(_window, kernel, bound))
-
-
-def _submanifold(call: Call) -> Axes:
-    bound = call.bind("input", "weight", "bias", "dilation") | {"padding": "same"}
-    return windowed(call, _windows(_window, tuple(bound["weight"].shape[2:]), bound))
-
-
-def _conv_transpose(call: Call) -> Axes:
-    names = ("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
-    bound = call.bind(*names)
-    return windowed(call, _windows(_transposed_window, tuple(bound["weight"].shape[2:]), bound))
-
-
-def _inverse(call: Call) -> Axes:
-    bound = call.bind(*_CONVOLUTION)
-    return windowed(call, _windows(_transposed_window, tuple(bound["weight"].shape[2:]), bound))
+def convolution(call: Call) -> Axes:
+    """Return the axes behind a line of the table of convolutions."""
+    line = CONVOLUTIONS[call.name]
+    bound = call.bind("input", "weight", "bias", *line.arguments)
+    if line.kind is Kind.SUBMANIFOLD:
+        bound["padding"] = "same"
+    window = _transposed_window if line.transposed else _window
+    return windowed(call, _windows(window, tuple(bound["weight"].shape[2:]), bound))
 
 
 def _windows(make: Callable[..., Any], kernel: Ints, bound: dict[str, Any]) -> list[Any]:
@@ -168,10 +157,6 @@ def replace_name(call: Call, name: str) -> Call:
 
 # by the beginning of their names, the longer ones first
 WINDOWS: dict[str, Callable[[Call], Axes]] = {
-    "conv_transpose": _conv_transpose,
-    "conv": _convolution,
-    "subm_conv": _submanifold,
-    "inverse_conv": _inverse,
     "max_pool": _pool(_MAX_POOL),
     "avg_pool": _pool(_AVG_POOL),
     "lp_pool": _pool(("input", "norm_type", "kernel_size", "stride")),
