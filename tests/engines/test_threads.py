@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -145,6 +145,33 @@ def test_arrays_of_every_order_in_memory() -> None:
     for table in tables:
         _number.run(4, 3, table)
         assert (table == expected).all()
+
+
+class _Tables(NamedTuple):
+    """Arrays that a kernel takes as one argument."""
+
+    source: Array
+    target: Array
+    twice: bool
+
+
+@Loop
+def _copy_tables(first: int, last: int, tables: _Tables) -> None:
+    """Write some rows of the source, once or twice as large, to the target."""
+    for row in range(first, last):
+        for column in range(tables.source.shape[1]):
+            value = tables.source[row, column]
+            tables.target[row, column] = 2 * value if tables.twice else value
+
+
+def test_named_groups_of_arrays() -> None:
+    """A group's arrays of another order in memory are not taken for those of the one before."""
+    values = np.arange(12).reshape(4, 3)
+    for source in (values, np.asfortranarray(values), values[:, ::-1]):
+        for twice in (False, True):
+            target = np.zeros((4, 3), np.int64)
+            _copy_tables.run(4, 1, _Tables(source, target, twice))
+            assert (target == source * (2 if twice else 1)).all()
 
 
 def test_several_python_threads_at_once() -> None:

@@ -96,7 +96,10 @@ class Loop(_Compiled):
     def _compiled(self, args: tuple[Any, ...]) -> Callable[..., int]:
         """Return what calls the function for all parts: both are compiled for these arguments."""
         integer, kinds = numba.types.int64, tuple(map(numba.typeof, args))
-        own, through = (integer, integer, *kinds), (*(integer,) * 6, numba.typeof(args))
+        own, through = (
+            (integer, integer, *kinds),
+            (*(integer,) * 6, _unnamed(numba.types.Tuple(kinds))),
+        )
         with _alone(self._dispatcher):
             self._dispatcher.compile(own)
         with _alone(_launch):
@@ -119,10 +122,23 @@ def _misses(dispatcher: Any) -> int:
 
 
 def _kind(entry: Any) -> Any:
-    """Return what an argument's Numba type depends on: of an array the order in memory, too."""
+    """Return what an argument's Numba type depends on: of arrays the order in memory, too."""
     if isinstance(entry, np.ndarray):
         return entry.dtype, entry.ndim, entry.flags.num
+    if isinstance(entry, tuple):
+        return type(entry), *map(_kind, entry)
     return type(entry)
+
+
+def _unnamed(kind: Any) -> Any:
+    """Return the type of a tuple without names; it lies in memory as the named one does.
+
+    The cache of :func:`launch` on disk is for all kernels, and a process that reads it may not know
+    the names of another's tuples.
+    """
+    if isinstance(kind, numba.types.BaseTuple):
+        return numba.types.Tuple([_unnamed(entry) for entry in kind])
+    return kind
 
 
 _launch = _jit(launch)

@@ -93,6 +93,12 @@ def _lent(context: Any, builder: Value, kind: Any, value: Value) -> Value:
     Each view of an array counts one more owner and one less, in one number for all threads: sixteen
     of them that look at each row of a result wait for each other most of their time.
     """
+    if isinstance(kind, types.BaseTuple):
+        entries = [
+            _lent(context, builder, entry, builder.extract_value(value, number))
+            for number, entry in enumerate(kind)
+        ]
+        return context.make_tuple(builder, kind, entries)
     if not isinstance(kind, types.Array):
         return value
     array = context.make_array(kind)(context, builder, value)
