@@ -1,4 +1,4 @@
-"""Draw which room imports which, into CONTRIBUTING.md; a circle is an error.
+"""Write which room imports which into CONTRIBUTING.md; a circle is an error.
 
     python tools/imports.py           # write the table
     python tools/imports.py --check   # compare it with the imports as they are
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -67,11 +68,12 @@ def heights(arrows: Graph) -> dict[str, int]:
     return found
 
 
-def job(room: str) -> str:
-    """Return the first line of a room's docstring."""
+def job(room: str | Path) -> str:
+    """Return the first line of a room's docstring, without its marks of cross-references."""
     first = PACKAGE / room / "__init__.py"
     source = (first if first.exists() else PACKAGE / f"{room}.py").read_text(encoding="utf-8")
-    return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0].rstrip(".")
+    line = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0].rstrip(".")
+    return re.sub(r"(?::\w+:)?`+([^`]+)`+", r"`\1`", line)
 
 
 def table() -> str:
@@ -79,12 +81,18 @@ def table() -> str:
     arrows = graph()
     height = heights(arrows)
     order = sorted(arrows, key=lambda room: (-height[room], room))
-    lines = ["| room | files | what it is | imports |", "| --- | --- | --- | --- |"]
+    lines = ["| room | what it is | imports |", "| --- | --- | --- |"]
     for room in order:
         below = ", ".join(other for other in order if other in arrows[room]) or "nothing"
-        lines.append(f"| `{room}` | {len(files(room))} | {job(room)} | {below} |")
+        lines.append(f"| `{room}` | {job(room)} | {below} |")
     count = sum(map(len, arrows.values()))
-    lines += ["", f"{len(arrows)} rooms, {count} arrows, none of which runs back up."]
+    lines += ["", f"{len(arrows)} rooms, {count} arrows, none of which runs back up.", ""]
+    lines += ["The larger rooms have rooms of their own:", ""]
+    lines += ["| room | what it is |", "| --- | --- |"]
+    for first in sorted(PACKAGE.glob("*/**/__init__.py")):
+        inner = first.parent.relative_to(PACKAGE)
+        if len(inner.parts) > 1:
+            lines.append(f"| `{inner}` | {job(inner)} |")
     return "\n".join(lines)
 
 
