@@ -288,9 +288,9 @@ MUTANTS = (
     ),
     Mutant(
         "relu-passes-every-gradient",
-        "engines/numba/rows/elementwise.py",
-        'fcmp_ordered("<=", held, emitter.zeros())',
-        'fcmp_ordered("<", held, emitter.zeros())',
+        "autograd/elementwise.py",
+        "threshold_backward(grads[0], result, 0,",
+        "threshold_backward(grads[0], result, -1,",
         ("test_elementwise", "gradients"),
     ),
     Mutant(
@@ -446,11 +446,12 @@ MUTANTS = (
         ("test_reach", ""),
     ),
     Mutant(
-        "sort-skips-the-last-digit",
-        "engines/numba/keys/sort.py",
-        "digits = -(-(high - low) // DIGIT)",
-        "digits = (high - low) // DIGIT",
-        ("test_sort", "sorted or sorting"),
+        "keys-are-not-sorted",
+        "engines/numba/keys/index.py",
+        "keys.sort()",
+        "pass",
+        SITES,
+        "numba",
     ),
     Mutant(
         "rows-share-a-product-of-any-size",

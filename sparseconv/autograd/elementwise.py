@@ -1,8 +1,7 @@
 """Elementwise functions of features: those between the layers of nearly every network.
 
-The values are those of PyTorch's own functions, which run where there is little to do, on other
-devices and in graphs. Where there is much, the engine's run, with results in memory that has been
-used before.
+They are PyTorch's own functions. Large results on the CPU lie in memory of the pool, which has been
+used before: fresh memory takes longer to touch than the functions take.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv import engines
 from sparseconv.autograd.rule import Rule, traceable
 from sparseconv.engines.memory import empty
 
@@ -71,7 +69,7 @@ class _Elementwise(Rule):
 class _Sum(_Elementwise):
     @staticmethod
     def forward(left: Tensor, right: Tensor) -> Tensor:
-        return engines.for_tensor(left).add(left, right)
+        return torch.add(left, right, out=_like(left))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -81,7 +79,7 @@ class _Sum(_Elementwise):
 class _Relu(_Elementwise):
     @staticmethod
     def forward(features: Tensor) -> Tensor:
-        return engines.for_tensor(features).relu(features)
+        return torch.clamp_min(features, 0, out=_like(features))  # NaN stays NaN
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -92,13 +90,16 @@ class _Relu(_Elementwise):
         (result,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted
             return (torch.where(result > 0, grads[0], 0),)
-        return (engines.for_tensor(result).relu_gradient(grads[0], result),)
+        out = _like(result)
+        torch.ops.aten.threshold_backward(grads[0], result, 0, grad_input=out)
+        return (out,)
 
 
 class _Joined(_Elementwise):
     @staticmethod
     def forward(*columns: Tensor) -> Tensor:
-        return engines.for_tensor(columns[0]).join(columns)
+        shape = columns[0].shape[0], sum(entry.shape[1] for entry in columns)
+        return torch.cat(columns, dim=1, out=empty(shape, columns[0].dtype))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -106,13 +107,19 @@ class _Joined(_Elementwise):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        parts = torch.split(grads[0], ctx.widths, dim=1)
         if torch.is_grad_enabled():
-            return torch.split(grads[0], ctx.widths, dim=1)
-        return engines.for_tensor(grads[0]).part(grads[0], ctx.widths)
+            return parts
+        return tuple(_like(entry).copy_(entry) for entry in parts)
+
+
+def _like(x: Tensor) -> Tensor:
+    """Return memory of the pool for a result of the shape and dtype of ``x``."""
+    return empty(tuple(x.shape), x.dtype)
 
 
 def _is_much(tensors: Sequence[Tensor]) -> bool:
-    """Return whether the engine should do it: plain CPU tensors of one dtype."""
+    """Return whether the result should lie in the pool: plain CPU tensors of one dtype."""
     first = tensors[0]
     if first.device.type != "cpu":
         return False

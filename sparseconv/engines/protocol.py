@@ -178,21 +178,6 @@ class Engine(Protocol):
         the sums); segments as of :meth:`segment_sum`.
         """
 
-    def add(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return ``left + right`` of one shape and dtype."""
-
-    def relu(self, values: Tensor) -> Tensor:
-        """Return ``max(values, 0)``; NaN stays."""
-
-    def relu_gradient(self, grad: Tensor, result: Tensor) -> Tensor:
-        """Return ``grad``, 0 where ``result`` (of :meth:`relu`) is 0."""
-
-    def join(self, columns: Sequence[Tensor]) -> Tensor:
-        """Return matrices ``[N, C_i]`` of one dtype side by side."""
-
-    def part(self, rows: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return runs of the columns of ``rows`` ``[N, sum of widths]`` in memory of their own."""
-
     def affine_rows(
         self, terms: Sequence[tuple[Tensor, Tensor]], shift: Tensor, segment: Tensor | None
     ) -> Tensor:

@@ -39,11 +39,6 @@ from sparseconv.engines.numba.products.deform_host import sample_gemm as sample_
 from sparseconv.engines.numba.products.deform_host import sample_gemm_grads as sample_gemm_grads
 from sparseconv.engines.numba.rows import chunks, segments, statistics
 from sparseconv.engines.numba.rows.affine import affine
-from sparseconv.engines.numba.rows.elementwise import add as add
-from sparseconv.engines.numba.rows.elementwise import join as join
-from sparseconv.engines.numba.rows.elementwise import part as part
-from sparseconv.engines.numba.rows.elementwise import relu as relu
-from sparseconv.engines.numba.rows.elementwise import relu_gradient as relu_gradient
 from sparseconv.engines.numba.rulebooks.build import build_rulebook as build_rulebook
 from sparseconv.engines.numba.rulebooks.build import window_rows
 from sparseconv.engines.numba.windows import largest

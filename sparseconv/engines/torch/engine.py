@@ -239,31 +239,6 @@ def segment_moment(
     return segment_sum(values, own, starts), segment_sum(off * values, own, starts)
 
 
-def add(left: Tensor, right: Tensor) -> Tensor:
-    """Return the sum."""
-    return left + right
-
-
-def relu(values: Tensor) -> Tensor:
-    """Return the positive part."""
-    return torch.relu(values)
-
-
-def relu_gradient(grad: Tensor, result: Tensor) -> Tensor:
-    """Return the gradient of the positive part."""
-    return torch.ops.aten.threshold_backward(grad, result, 0)  # type: ignore[no-any-return]
-
-
-def join(columns: Sequence[Tensor]) -> Tensor:
-    """Return matrices side by side."""
-    return torch.cat(list(columns), dim=1)
-
-
-def part(rows: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
-    """Return the columns apart."""
-    return tuple(x.contiguous() for x in torch.split(rows, list(widths), dim=1))
-
-
 def normalised_rows(
     rows: Tensor,
     mean: Tensor,

@@ -1,1 +1,1 @@
-"""Sums, statistics and elementwise functions of rows."""
+"""Sums, statistics and affine functions of rows."""
