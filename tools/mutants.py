@@ -446,12 +446,11 @@ MUTANTS = (
         ("test_reach", ""),
     ),
     Mutant(
-        "keys-are-not-sorted",
-        "engines/numba/keys/index.py",
-        "keys.sort()",
-        "pass",
-        SITES,
-        "numba",
+        "sort-skips-the-last-digit",
+        "engines/numba/keys/sort.py",
+        "digits = -(-(high - low) // DIGIT_BITS)",
+        "digits = (high - low) // DIGIT_BITS",
+        ("test_sort", "sorted or sorting"),
     ),
     Mutant(
         "rows-share-a-product-of-any-size",

@@ -79,7 +79,7 @@ class _Sum(_Elementwise):
 class _Relu(_Elementwise):
     @staticmethod
     def forward(features: Tensor) -> Tensor:
-        return torch.clamp_min(features, 0, out=_like(features))  # NaN stays NaN
+        return torch.threshold(features, 0, 0, out=_like(features))  # NaN stays NaN
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

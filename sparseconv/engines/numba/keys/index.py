@@ -14,6 +14,7 @@ from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
 from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.keys import kernels, reach
+from sparseconv.engines.numba.keys.sort import sort_by
 from sparseconv.engines.numba.machine.arrays import CHUNK_ROWS, LEAST, SHARES, by_chunks, by_shares
 from sparseconv.engines.torch import engine as torch_engine
 
@@ -46,7 +47,7 @@ def build_index(coords: Tensor, packing: Packing) -> Index:
     order = empty_array(count, np.int64)
     if math.prod(packing.radix) < 2 ** (63 - bits):
         by_chunks(kernels.number, count, keys, bits)
-        keys.sort()
+        keys = sort_by(keys, bits, bits + math.prod(packing.radix).bit_length())
         by_chunks(kernels.split, count, keys, bits, order)
     else:
         order = np.argsort(keys, kind="stable")

@@ -17,6 +17,7 @@ from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.keys import kernels as numba_sites
 from sparseconv.engines.numba.keys.index import box, table
+from sparseconv.engines.numba.keys.sort import sort_parts
 from sparseconv.engines.numba.machine.arrays import (
     CHUNK_ROWS,
     LEAST,
@@ -267,6 +268,6 @@ def _by_output(
 ) -> tuple[Array, Array]:
     """Return the pairs of each cell in ascending order of their output rows."""
     pairs = out_rows.astype(np.int64) << 32 | in_rows
-    for start, end in ranges:
-        pairs[start:end].sort()
+    bits = 32 + (int(out_rows.max()) if len(out_rows) else 0).bit_length()
+    sort_parts(pairs, np.array(ranges, np.int64), 32, bits)
     return pairs.astype(np.int32), (pairs >> 32).astype(np.int32)
