@@ -32,6 +32,7 @@ from sparseconv.functional.site_sets.sets import prune as prune
 from sparseconv.functional.site_sets.sets import union as union
 from sparseconv.functional.values import arithmetic as arithmetic
 from sparseconv.functional.values import channels as channels
+from sparseconv.functional.values import dropout as dropout
 from sparseconv.functional.values import norm as norm
 from sparseconv.functional.values import operators as operators
 from sparseconv.functional.values import pointwise as pointwise

@@ -21,6 +21,12 @@ def check_input(input: Any) -> None:
     check_kind("input", input, Tensor | SparseTensor, "a SparseTensor or a torch.Tensor")
 
 
+def check_axes(axes: int, expected: int, layer: str) -> None:
+    """Raise unless an input has as many spatial axes as the layer takes."""
+    if axes != expected:
+        raise SparseConvValueError(f"input: has {axes} spatial axes, this {layer} takes {expected}")
+
+
 def check_tensors(input: Any, weight: Any, bias: Any) -> None:
     """Raise unless a convolution's tensors are tensors: the input of either kind."""
     check_input(input)

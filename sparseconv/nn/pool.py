@@ -8,7 +8,7 @@ from torch import Tensor
 from sparseconv import functional
 from sparseconv.core.arguments import Size
 from sparseconv.functional.checks import AnyTensor, Input
-from sparseconv.functional.pooling.pool import check_pooling
+from sparseconv.functional.pooling.geometry import check_pooling
 
 
 class MaxPool4d(torch.nn.Module):

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.functional.checks import Input
 from sparseconv.functional.convolution.table import CONVOLUTIONS, Convolution
-from sparseconv.functional.pooling.pool import pool_geometry
+from sparseconv.functional.pooling.geometry import pool_geometry
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
 

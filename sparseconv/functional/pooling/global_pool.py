@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from sparseconv.core.dispatch import implements, refuse
 from sparseconv.core.transforms import outside_transforms
-from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
-from sparseconv.functional.checks import Input
+from sparseconv.errors import SparseConvNotImplementedError
+from sparseconv.functional.checks import Input, check_axes
 from sparseconv.functional.precision import widened
 from sparseconv.sites.coordinates import sites_from_coords
 from sparseconv.sites.sites import Sites
@@ -57,10 +57,7 @@ def _adaptive(
     def adaptive_pool(
         input: SparseTensor, output_size: Any, return_indices: bool = False
     ) -> SparseTensor:
-        if input.ndim - 2 != dimensions:
-            raise SparseConvValueError(
-                f"input: has {input.ndim - 2} spatial axes, this pooling takes {dimensions}"
-            )
+        check_axes(input.ndim - 2, dimensions, "pooling")
         sizes = output_size if isinstance(output_size, list | tuple) else (output_size,)
         if any(size != 1 for size in sizes) or len(sizes) not in (1, dimensions) or return_indices:
             raise SparseConvNotImplementedError(

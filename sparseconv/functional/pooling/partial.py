@@ -51,14 +51,14 @@ def partial_max_pool(
     """
     geometry = _geometry(input, kernel_size, stride, padding, dilation)
     geometry.output_shape(tuple(input.shape[2:]))
-    known = masks.dense_mask(mask, input)
+    valid = masks.dense_mask(mask, input)
     pads = [pad for pad in reversed(geometry.padding) for _ in range(2)]
-    seen = F.pad(masks.hidden(input, known, -torch.inf), pads, value=-torch.inf)
+    values = F.pad(masks.hidden(input, valid, -torch.inf), pads, value=-torch.inf)
     pool = _MAX_POOL[geometry.dimensions]
-    y = pool(seen, geometry.kernel_size, geometry.stride, 0, geometry.dilation)
-    left = masks.dense_coverage(known, geometry, input.shape[1], "ratio", input.dtype)
-    y = masks.hidden(y, left.reached)
-    return y if mask is None else (y, left.reached)
+    y = pool(values, geometry.kernel_size, geometry.stride, 0, geometry.dilation)
+    coverage = masks.dense_coverage(valid, geometry, input.shape[1], "ratio", input.dtype)
+    y = masks.hidden(y, coverage.reached)
+    return y if mask is None else (y, coverage.reached)
 
 
 @implements(partial_max_pool)
@@ -131,8 +131,10 @@ def _sparse_partial_avg_pool(
         return SparseTensor.on_sites(masks.normalised(total, factor, None), sites)
     total = window_sum(masks.hidden(input.features, mask), rulebook)
     window = (sites, rulebook, geometry)
-    left = masks.row_coverage(mask, *window, input.channels, "mean", input.dtype)
-    return SparseTensor.on_sites(masks.normalised(total, left.factor, None), sites), left.reached
+    coverage = masks.row_coverage(mask, *window, input.channels, "mean", input.dtype)
+    return SparseTensor.on_sites(
+        masks.normalised(total, coverage.factor, None), sites
+    ), coverage.reached
 
 
 def _geometry(

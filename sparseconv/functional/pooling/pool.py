@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,15 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.windows import window_max, window_sum
-from sparseconv.core.arguments import Ints, Size, check_int, check_kind, entries_of, per_axis
+from sparseconv.core.arguments import Size, check_int, per_axis
 from sparseconv.core.dispatch import dispatched, implements, refuse
 from sparseconv.core.dtypes import summable
-from sparseconv.core.geometry import Geometry, make_geometry
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvValueError,
 )
 from sparseconv.functional.pooling.dense import dense_avg_pool4d, dense_max_pool4d
+from sparseconv.functional.pooling.geometry import pool_geometry, sparse_pool_geometry
 from sparseconv.functional.precision import widened
 from sparseconv.tensor import SparseTensor
 
@@ -120,7 +119,7 @@ def _sparse_max_pool(dimensions: int) -> Callable[..., SparseTensor]:
     ) -> SparseTensor:
         if return_indices:
             raise SparseConvNotImplementedError(f"return_indices: must be False; {_NO_INDICES}")
-        geometry = _sparse_geometry(
+        geometry = sparse_pool_geometry(
             input, dimensions, kernel_size, stride, padding, dilation, ceil_mode
         )
         sites, rulebook = input.sites.convolve(geometry)
@@ -143,7 +142,7 @@ def _sparse_avg_pool(dimensions: int) -> Callable[..., SparseTensor]:
         divisor_override: int | None = None,
     ) -> SparseTensor:
         _check_divisor(divisor_override)
-        geometry = _sparse_geometry(
+        geometry = sparse_pool_geometry(
             input, dimensions, kernel_size, stride, padding, ceil_mode=ceil_mode
         )
         sites, rulebook = input.sites.convolve(geometry)
@@ -181,8 +180,8 @@ def _sparse_lp_pool(dimensions: int) -> Callable[..., SparseTensor]:
         if norm_type == math.inf:
             return maximum(input.replace(x.abs()), kernel_size, stride, ceil_mode=ceil_mode)
         if norm_type == -math.inf:
-            least = maximum(input.replace(-x.abs()), kernel_size, stride, ceil_mode=ceil_mode)
-            return least.replace(-least.features)
+            negative = maximum(input.replace(-x.abs()), kernel_size, stride, ceil_mode=ceil_mode)
+            return negative.replace(-negative.features)
         if norm_type == 0:
             raise SparseConvValueError("norm_type: must not be 0")
         mean = average(input.replace(x.pow(norm_type)), kernel_size, stride, ceil_mode=ceil_mode)
@@ -192,94 +191,6 @@ def _sparse_lp_pool(dimensions: int) -> Callable[..., SparseTensor]:
         return mean.replace((y.sign() * y.abs().relu()).mul(cells).pow(1.0 / norm_type))
 
     return lp_pool
-
-
-def pool_geometry(
-    shape: Ints,
-    dimensions: int,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-) -> Geometry:
-    """Return the checked geometry of a pooling over a tensor of ``shape``.
-
-    Raises:
-        SparseConvValueError: another number of axes, padding beyond half of the window, an output
-            size below 1.
-    """
-    if len(shape) - 2 != dimensions:
-        raise SparseConvValueError(
-            f"input: has {len(shape) - 2} spatial axes, this pooling takes {dimensions}"
-        )
-    geometry = check_pooling(dimensions, kernel_size, stride, padding, dilation)
-    check_kind("ceil_mode", ceil_mode, bool, "a bool")
-    if ceil_mode:
-        geometry = _with_ceil_mode(geometry, shape[2:])
-    geometry.output_shape(shape[2:])
-    return geometry
-
-
-def check_pooling(
-    dimensions: int,
-    kernel_size: Size,
-    stride: Size | None = None,
-    padding: Size = 0,
-    dilation: Size = 1,
-) -> Geometry:
-    """Return the geometry of a pooling, checked as far as it goes without an input."""
-    kernel = per_axis("kernel_size", kernel_size, dimensions, least=1)
-    if stride is None or entries_of(stride) == ():
-        stride = kernel
-    geometry = make_geometry(kernel, stride=stride, padding=padding, dilation=dilation)
-    for pad, size, step in zip(geometry.padding, kernel, geometry.dilation, strict=True):
-        window = step * (size - 1) + 1
-        if 2 * pad > window:
-            raise SparseConvValueError(
-                f"padding: must be at most half of the window, got {pad} for a window of {window}"
-            )
-    return geometry
-
-
-def _with_ceil_mode(geometry: Geometry, spatial_shape: Ints) -> Geometry:
-    """Return the geometry whose last windows may end behind the padding.
-
-    Windows that would start behind the input and the padding in front of it are left out, which is
-    torch's rule.
-    """
-    ends = []
-    for axis, length in enumerate(spatial_shape):
-        size, step, pad = geometry.kernel_size[axis], geometry.stride[axis], geometry.padding[axis]
-        window = geometry.dilation[axis] * (size - 1) + 1
-        windows = -(-(length + 2 * pad - window) // step) + 1
-        if (windows - 1) * step >= length + pad:
-            windows -= 1
-        fits = (length + 2 * pad - window) // step + 1
-        # where nothing changes the geometry stays equal to that without ceil_mode
-        reach = (windows - 1) * step + window - length - pad
-        ends.append(pad if windows == fits else reach)
-    return replace(geometry, padding_end=tuple(ends))
-
-
-def _sparse_geometry(
-    input: SparseTensor,
-    dimensions: int,
-    kernel_size: Size,
-    stride: Size | None,
-    padding: Size,
-    dilation: Size = 1,
-    ceil_mode: bool = False,
-) -> Geometry:
-    """Return the geometry of a pooling; a graph that is traced knows no extent to check."""
-    if not torch.compiler.is_compiling():
-        shape = tuple(input.shape)
-        return pool_geometry(shape, dimensions, kernel_size, stride, padding, dilation, ceil_mode)
-    if ceil_mode:
-        raise SparseConvNotImplementedError(
-            "ceil_mode: depends on the extent, which a compiled graph does not know; pool without"
-        )
-    return check_pooling(dimensions, kernel_size, stride, padding, dilation)
 
 
 def _check_divisor(divisor: Any) -> None:

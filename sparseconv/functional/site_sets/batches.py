@@ -38,7 +38,7 @@ def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None
         >>> sc.cat([x, x]).channels
         6
     """
-    tensors = _checked(tensors)
+    tensors = _checked_list(tensors)
     first = tensors[0]
     axis = dim + first.ndim if dim < 0 else dim
     if axis not in (0, 1):
@@ -56,13 +56,13 @@ def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None
                 )
         return collate(tensors)
     if fill is not None:
-        sites, places = common_sites(tensors)
+        sites, rows_of = common_sites(tensors)
         count = sites.num_sites
         columns = [
-            filled(x.features, rows, count, fill) for x, rows in zip(tensors, places, strict=True)
+            filled(x.features, rows, count, fill) for x, rows in zip(tensors, rows_of, strict=True)
         ]
         return SparseTensor.on_sites(joined(columns), sites)
-    return first.replace(joined([_rows_as(first.sites, entry) for entry in tensors]))
+    return first.replace(joined([_features_on(first.sites, entry) for entry in tensors]))
 
 
 @implements(
@@ -83,10 +83,10 @@ def _sparse_cat(
 
 
 def _is_channel_axis(tensors: Sequence[SparseTensor], dim: int) -> bool:
-    return dim % _checked(tensors)[0].ndim == 1
+    return dim % _checked_list(tensors)[0].ndim == 1
 
 
-def _rows_as(sites: Sites, x: SparseTensor) -> Tensor:
+def _features_on(sites: Sites, x: SparseTensor) -> Tensor:
     """Return the features of ``x`` in the row order of ``sites``, which hold the same set."""
     if sites.same_as(x.sites):
         return x.features
@@ -115,7 +115,7 @@ def collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
         >>> sc.collate([x, x]).shape
         torch.Size([2, 3, 2])
     """
-    tensors = _checked(tensors)
+    tensors = _checked_list(tensors)
     first = tensors[0]
     for entry in tensors:
         if (entry.ndim, entry.channels) != (first.ndim, first.channels):
@@ -139,7 +139,7 @@ def collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
     return SparseTensor.on_sites(torch.cat([entry.features for entry in tensors]), sites)
 
 
-def _checked(tensors: Sequence[SparseTensor]) -> list[SparseTensor]:
+def _checked_list(tensors: Sequence[SparseTensor]) -> list[SparseTensor]:
     """Return the list, which holds at least one SparseTensor and nothing else."""
     check_kind("tensors", tensors, list | tuple, "a list or tuple of SparseTensors")
     for entry in tensors:

@@ -114,9 +114,9 @@ def _sparse_pixel_unshuffle(input: SparseTensor, downscale_factor: int) -> Spars
     lower = tuple(low // r for low in input.sites.lower)
     sites, groups = grouped_sites(coarse, shape, input.batch_size, lower)
     corner = coords[:, 1:] - coarse[:, 1:] * r
-    place = (groups.site_of_row * r + corner[:, 0]) * r + corner[:, 1]
+    cell = (groups.site_of_row * r + corner[:, 0]) * r + corner[:, 1]
     rows = input.features.new_zeros(sites.num_sites * r * r, input.channels)
-    cells = place_rows(input.features, place, rows).unflatten(0, (-1, r * r))
+    cells = place_rows(input.features, cell, rows).unflatten(0, (-1, r * r))
     return SparseTensor.on_sites(cells.transpose(1, 2).flatten(1), sites)
 
 

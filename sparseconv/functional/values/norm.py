@@ -195,16 +195,19 @@ def _learn(
         return
     enough, unbiased = samples.learnt_from
     if running_mean is not None:
-        _move(running_mean, mean.detach(), enough, momentum)
+        _move(running_mean, _rows_at(mean.detach(), enough), momentum)
     if running_var is not None:
-        seen = variance.detach() if enough is None else variance.detach()[enough]
-        _move(running_var, seen * unbiased.to(seen.dtype), None, momentum)
+        variance = _rows_at(variance.detach(), enough)
+        _move(running_var, variance * unbiased.to(variance.dtype), momentum)
 
 
-def _move(running: Tensor, seen: Tensor, enough: Tensor | None, momentum: float) -> None:
-    """Move ``running`` ``[C]`` towards the mean of ``seen`` ``[S, C]`` over samples ``enough``."""
-    seen = seen if enough is None else seen[enough]
-    running.lerp_((tree_sum(seen) / seen.shape[0]).to(running.dtype), momentum)
+def _rows_at(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values[rows]
+
+
+def _move(running: Tensor, values: Tensor, momentum: float) -> None:
+    """Move ``running`` ``[C]`` towards the mean of ``values`` ``[S, C]``."""
+    running.lerp_((tree_sum(values) / values.shape[0]).to(running.dtype), momentum)
 
 
 def _scaled(

@@ -72,10 +72,10 @@ def _assignment(
     """Return the meaning of ``x += y``: in place on the same sites, else a new tensor."""
 
     def operate(input: Any, other: Any) -> SparseTensor:
-        met = isinstance(other, Number | Tensor)
+        in_place = isinstance(other, Number | Tensor)
         if isinstance(input, SparseTensor) and isinstance(other, SparseTensor):
-            met = input.sites.same_as(other.sites)
-        chosen = write if met else HANDLERS[function]
+            in_place = input.sites.same_as(other.sites)
+        chosen = write if in_place else HANDLERS[function]
         return chosen(input, other)
 
     return operate

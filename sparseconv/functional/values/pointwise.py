@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch.nn import functional as F
 from sparseconv.autograd import elementwise
 from sparseconv.autograd.samples import sample_spread
 from sparseconv.core.dispatch import implements
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.precision import lowered
 from sparseconv.functional.values.rows import Operand, first_sparse, rows_beside
 from sparseconv.tensor import SparseTensor
@@ -94,8 +93,6 @@ UNARY: tuple[Callable[..., Any], ...] = (
     torch.clone,
 )
 
-DROPOUTS: tuple[Callable[..., Any], ...] = (F.dropout, F.alpha_dropout)
-
 # The result is no floating point tensor, so it is a plain one: a row per site.
 TESTS: tuple[Callable[..., Any], ...] = (
     torch.isnan,
@@ -138,14 +135,6 @@ def _on_features(function: Callable[..., Any]) -> Callable[..., SparseTensor]:
     return pointwise
 
 
-def _dropout(function: Callable[..., Any]) -> Callable[..., SparseTensor]:
-    def dropout(input: SparseTensor, p: float = 0.5, *args: Any, **kwargs: Any) -> SparseTensor:
-        _check_probability(p)
-        return input.replace(function(input.features, p, *args, **kwargs))
-
-    return dropout
-
-
 def _on_rows(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return the function with every operand brought to the rows of the first sparse one."""
 
@@ -174,19 +163,12 @@ def _relu(input: SparseTensor, inplace: bool = False) -> SparseTensor:
     return input.replace(features)
 
 
-_OWN: dict[Callable[..., Any], Callable[..., SparseTensor]] = {torch.relu: _relu, F.relu: _relu}
 for _function in ACTIVATIONS + UNARY:
     implements(
         _function,
         meaning="applied to each value of the active sites",
         law="sites stay; inactive ones stay inactive, also where the function of 0 is not 0",
-    )(_OWN.get(_function) or _on_features(_function))
-for _function in DROPOUTS:
-    implements(
-        _function,
-        meaning="drops values of the active sites",
-        law="sites stay, dropped values count 0 (alpha dropout: its saturation value)",
-    )(_dropout(_function))
+    )(_relu if _function in (torch.relu, F.relu) else _on_features(_function))
 for _function in TESTS:
     implements(
         _function,
@@ -236,76 +218,3 @@ def _sparse_prelu(input: SparseTensor, weight: Tensor) -> SparseTensor:
     slope = lowered(weight).reshape(1, -1).expand(1, input.channels)
     x = lowered(input.features)
     return input.replace(torch.where(x > 0, x, x * sample_spread(slope, input.sites.whole_batch)))
-
-
-@implements(
-    torch.feature_dropout,
-    meaning="drops whole channels of a sample",
-    law="one draw per sample and channel; sites stay, dropped values count 0",
-)
-def _sparse_feature_dropout(
-    input: SparseTensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> SparseTensor:
-    _check_probability(p)
-    if not training or p == 0:
-        return input
-    # the same draws as torch makes for a dense tensor
-    ones = torch.ones(input.batch_size, input.channels, 1, dtype=input.dtype, device=input.device)
-    noise = torch.feature_dropout(ones, p, True)[:, :, 0][input.coords[:, 0].long()]
-    return input.replace(input.features.mul_(noise) if inplace else input.features * noise)
-
-
-def _feature_dropout(dimensions: int) -> Callable[..., SparseTensor]:
-    """Return the sparse meaning of the dropout of channels over ``dimensions`` axes."""
-
-    def feature_dropout(
-        input: SparseTensor, p: float = 0.5, training: bool = True, inplace: bool = False
-    ) -> SparseTensor:
-        if input.ndim - 2 != dimensions:
-            raise SparseConvValueError(
-                f"input: has {input.ndim - 2} spatial axes, this dropout takes {dimensions}"
-            )
-        return _sparse_feature_dropout(input, p, training, inplace)
-
-    return feature_dropout
-
-
-for _axes, _function in enumerate((F.dropout1d, F.dropout2d, F.dropout3d), start=1):
-    implements(
-        _function,
-        meaning="drops whole channels of a sample",
-        law="one draw per sample and channel; sites stay, dropped values count 0",
-    )(_feature_dropout(_axes))
-
-
-@implements(
-    F.feature_alpha_dropout,
-    torch.feature_alpha_dropout,
-    meaning="drops whole channels of a sample to SELU's saturation value",
-    law="one draw per sample and channel; sites stay",
-)
-def _sparse_feature_alpha_dropout(
-    input: SparseTensor, p: float = 0.5, training: bool = False, inplace: bool = False
-) -> SparseTensor:
-    _check_probability(p)
-    if not training or p == 0:
-        return input
-    if p == 1:
-        return input.replace(input.features.mul_(0) if inplace else input.features * 0)
-    kept = torch.empty(input.batch_size, input.channels, dtype=input.dtype, device=input.device)
-    kept.bernoulli_(1 - p)
-    # Klambauer et al. 2017 (arXiv 1706.02515): the value that SELU saturates at, and the affine
-    # map that brings mean 0 and variance 1 back
-    saturation = -1.7580993408473766
-    scale = ((saturation**2 * p + 1) * (1 - p)) ** -0.5
-    kept_rows = kept[input.coords[:, 0].long()]
-    shift = scale * (saturation * (1 - kept_rows) - saturation * p)
-    x = input.features.mul_(kept_rows * scale) if inplace else input.features * kept_rows * scale
-    return input.replace(x.add_(shift) if inplace else x + shift)
-
-
-def _check_probability(p: float) -> None:
-    if not isinstance(p, Real):
-        raise SparseConvTypeError(f"p: must be a number, got {p!r}")
-    if not 0 <= p <= 1:
-        raise SparseConvValueError(f"p: must be between 0 and 1, got {p}")

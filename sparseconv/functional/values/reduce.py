@@ -167,8 +167,8 @@ def _extreme(function: Callable[..., Any], pairwise: Callable[..., Any], sign: i
                 f"dim: {function.__name__} with indices runs over the channels, dim=1; "
                 f"torch.a{function.__name__} runs over sites, got {dim}"
             )
-        found = function(input.features, 1, True)
-        return type(found)((input.replace(found.values), found.indices))
+        extremes = function(input.features, 1, True)
+        return type(extremes)((input.replace(extremes.values), extremes.indices))
 
     return extreme
 

@@ -92,8 +92,8 @@ def _broadcasts(t: Tensor, x: SparseTensor) -> bool:
     sizes = (1,) * (x.ndim - t.ndim) + tuple(t.shape)
     grows = x.channels == 1
     return all(
-        size in (1, own) or (axis == 1 and grows)
-        for axis, (size, own) in enumerate(zip(sizes, x.shape, strict=True))
+        size in (1, length) or (axis == 1 and grows)
+        for axis, (size, length) in enumerate(zip(sizes, x.shape, strict=True))
     )
 
 
@@ -105,8 +105,8 @@ def _at_sites(t: Tensor, x: SparseTensor) -> Tensor:
         raise SparseConvValueError("other: no dense tensor meets sites at negative coordinates")
     columns = x.coords.long().unbind(1)
     sizes = (t.shape[0], *t.shape[2:])
-    places = [
+    cells = [
         column if size > 1 else torch.zeros_like(column)
         for column, size in zip(columns, sizes, strict=True)
     ]
-    return t.movedim(1, -1)[tuple(places)]
+    return t.movedim(1, -1)[tuple(cells)]
