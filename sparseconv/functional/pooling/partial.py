@@ -132,9 +132,8 @@ def _sparse_partial_avg_pool(
     total = window_sum(masks.hidden(input.features, mask), rulebook)
     window = (sites, rulebook, geometry)
     coverage = masks.row_coverage(mask, *window, input.channels, "mean", input.dtype)
-    return SparseTensor.on_sites(
-        masks.normalised(total, coverage.factor, None), sites
-    ), coverage.reached
+    y = masks.normalised(total, coverage.factor, None)
+    return SparseTensor.on_sites(y, sites), coverage.reached
 
 
 def _geometry(
