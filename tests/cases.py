@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from devices import bench
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -40,7 +41,9 @@ _GPU = (
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 )
-DEVICES = ["cpu", pytest.param("cuda", marks=_GPU)]
+_BENCH = pytest.mark.skipif(bench.why_not() is not None, reason=f"no bench: {bench.why_not()}")
+REAL_DEVICES = ["cpu", pytest.param("cuda", marks=_GPU)]
+DEVICES = [*REAL_DEVICES, pytest.param(bench.NAME, marks=_BENCH)]
 SITE_COUNTS = (0, 1, 63, 1000)
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d, 4: sc.functional.conv4d}

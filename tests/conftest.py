@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from cases import REQUIRED_ENGINES, skip_unless_it_can
+from devices import bench
 
 import sparseconv as sc
 from sparseconv.engines import memory
@@ -34,6 +35,7 @@ def pytest_configure() -> None:
     unknown = REQUIRED_ENGINES - set(sc.engines.ENGINES)
     if unknown:
         raise pytest.UsageError(f"SPARSECONV_REQUIRED_ENGINES names no engine: {sorted(unknown)}")
+    bench.register()
     # pytest -n keeps the cores busy already, and small tensors wait for helpers a hundred times
     # longer than they compute; test_laws is where thread counts differ
     torch.set_num_threads(1)
