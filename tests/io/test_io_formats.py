@@ -142,6 +142,13 @@ def test_las_refuses_what_it_cannot_hold(tmp_path: Path, points: Points, message
         write_points(tmp_path / "a.las", points)
 
 
+@pytest.mark.parametrize("name", ["xyz", "label", "file", "allow_pickle"])
+def test_npz_refuses_names_that_mean_something_else(tmp_path: Path, name: str) -> None:
+    points = Points(np.zeros((2, 3)), np.ones((2, 1), np.float32), (name,))
+    with pytest.raises(SparseConvValueError, match=f"feature_names: '{name}' is taken"):
+        write_points(tmp_path / "a.npz", points)
+
+
 @pytest.mark.parametrize(("suffix", "missing"), [(".las", "laspy"), (".laz", "lazrs")])
 def test_a_missing_library_is_named_with_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, missing: str

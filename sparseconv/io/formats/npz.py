@@ -15,6 +15,7 @@ from sparseconv.io.points import AXES, LABEL_NAMES, Points, from_columns
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 POSITION_KEYS = ("xyz", "points")
+SAVEZ_ARGUMENTS = ("file", "allow_pickle")  # the latter since NumPy 2.1
 
 
 def read_npz(path: Path) -> Points:
@@ -98,9 +99,9 @@ def write_npz(path: Path, points: Points) -> None:
         SparseConvValueError: A feature's name is taken.
     """
     columns = dict(zip(points.feature_names, points.features.T, strict=True))
-    taken = [name for name in columns if name in (*POSITION_KEYS, *LABEL_NAMES)]
+    taken = [name for name in columns if name in (*POSITION_KEYS, *LABEL_NAMES, *SAVEZ_ARGUMENTS)]
     if taken:
         raise SparseConvValueError(f"feature_names: {taken[0]!r} is taken, rename that feature")
     labels = {} if points.labels is None else {"label": points.labels}
     with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, xyz=points.xyz, **columns, **labels)
+        np.savez_compressed(file, xyz=points.xyz, **columns, **labels)
