@@ -1,5 +1,7 @@
 """Values that everything is made of: no engine, no tensor class.
 
-geometry: the window of a layer. packing: one int64 key a site. rulebook: pairs and taps.
-dispatch: the table from functions to their sparse meaning. transforms: what caches stay outside of.
+arguments: checks, and the text of their errors. dtypes: which dtypes there are, and sums in them.
+geometry: the window of a layer. packing: one int64 key a site. index: keys in order, rows that
+share a site. rulebook: pairs and taps. dispatch: the table from functions to their sparse meaning.
+transforms: what caches stay outside of. handles: numbers of living sites, and the doors of graphs.
 """

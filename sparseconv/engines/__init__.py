@@ -2,6 +2,9 @@
 
 An engine is a module of this package with the functions of :class:`protocol.Engine`. To add one,
 write the module and add its line to ``ENGINES``.
+
+protocol: what an engine must do. torch: the plain engine. numba: the CPU engine. memory: the pool
+of results. memory_limit: how much of it there may be.
 """
 
 from __future__ import annotations

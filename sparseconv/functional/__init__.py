@@ -1,4 +1,9 @@
-"""Functions on dense and sparse tensors; importing this package registers the sparse meanings."""
+"""Functions on dense and sparse tensors; importing this package registers the sparse meanings.
+
+convolution, pooling: windows. values: what acts on each value, and statistics. site_sets: which
+sites are active. checks: arguments of convolutions. precision: the dtypes of autocast. refused:
+functions without a sparse meaning.
+"""
 
 from sparseconv.functional import refused as refused
 from sparseconv.functional.convolution.conv import conv as conv

@@ -1,4 +1,8 @@
-"""Files to arrays and back: `read_points`, `write_points` and `Points`; one module per format."""
+"""Files to arrays and back: `read_points`, `write_points` and `Points`; one module per format.
+
+read, write: from suffix to format. points: what every reader returns. damage: one error for damaged
+files. formats: the formats.
+"""
 
 from sparseconv.io.points import Points as Points
 from sparseconv.io.read import read_points as read_points

@@ -1,4 +1,7 @@
-"""Networks that people ask for by name, in plain PyTorch and :mod:`sparseconv.nn`."""
+"""Networks that people ask for by name, in plain PyTorch and :mod:`sparseconv.nn`.
+
+lenet: LeNet-5. unet: a label per site. partial_unet: images with holes.
+"""
 
 from sparseconv.models.lenet import LeNet5 as LeNet5
 from sparseconv.models.partial_unet import PartialUNet as PartialUNet

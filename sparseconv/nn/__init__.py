@@ -1,4 +1,9 @@
-"""Modules that PyTorch lacks; everything else is PyTorch's own, on a SparseTensor."""
+"""Modules that PyTorch lacks; everything else is PyTorch's own, on a SparseTensor.
+
+conv: submanifold, inverse, over four axes. partial: over the valid values. deform: with moved
+kernel cells. fused: with what follows, for inference. local: unshared weights. pool, norm: over
+four axes. ends: from dense to sparse and back.
+"""
 
 from sparseconv.nn.conv import Conv4d as Conv4d
 from sparseconv.nn.conv import InverseConv1d as InverseConv1d

@@ -1,4 +1,9 @@
-"""Tools around networks."""
+"""Tools around networks.
+
+conversion: submanifold convolutions for "same" ones. fusion: a network for inference. fields:
+receptive fields. report: a table of the layers. watching: the modules as they run. warmup: the
+kernels compiled ahead.
+"""
 
 from sparseconv.tools.conversion import submanifold as submanifold
 from sparseconv.tools.fields.receptive_field import ReceptiveField as ReceptiveField

@@ -1,1 +1,6 @@
-"""Convolutions: regular, submanifold, inverse, partial, deformable, locally connected."""
+"""Convolutions: regular, submanifold, inverse, partial, deformable, locally connected.
+
+conv: torch's own, submanifold, inverse. fused: with bias, sum and ReLU in one pass. partial, masks:
+over the valid values. deform: with moved kernel cells. local: unshared weights. dense: on dense
+tensors, by geometry. products: check, plan and product. table: all of them by name.
+"""

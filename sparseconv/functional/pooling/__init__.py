@@ -1,1 +1,5 @@
-"""Pooling: windows, whole samples, partial."""
+"""Pooling: windows, whole samples, partial.
+
+pool: max, average and p-norm over windows. geometry: the windows. dense: over four axes of a dense
+tensor. global_pool: over all active sites. partial: over the valid values.
+"""
