@@ -102,6 +102,6 @@ def write_npz(path: Path, points: Points) -> None:
     taken = [name for name in columns if name in (*POSITION_KEYS, *LABEL_NAMES, *SAVEZ_ARGUMENTS)]
     if taken:
         raise SparseConvValueError(f"feature_names: {taken[0]!r} is taken, rename that feature")
-    labels = {} if points.labels is None else {"label": points.labels}
+    labels: dict[str, Any] = {} if points.labels is None else {"label": points.labels}
     with path.open("wb") as file:
         np.savez_compressed(file, xyz=points.xyz, **columns, **labels)
