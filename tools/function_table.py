@@ -7,6 +7,7 @@ current.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,25 @@ A SparseTensor goes through these functions, and through the modules of `torch.n
 as a dense tensor does. Its methods of the same names call them too.
 """
 
+# Titles of the sections, by where the sparse meaning is defined; the last fitting one counts.
+SECTIONS = {
+    "sparseconv.functional": "Other functions",
+    "sparseconv.functional.convolution": "Convolution",
+    "sparseconv.functional.pooling": "Pooling",
+    "sparseconv.functional.values.norm": "Normalisation",
+    "sparseconv.functional.values.pointwise": "Functions of each value",
+    "sparseconv.functional.values.arithmetic": "Arithmetic",
+    "sparseconv.functional.values.channels": "Channels",
+    "sparseconv.functional.values.reduce": "Reductions",
+    "sparseconv.functional.values.rows": "Functions of each site",
+    "sparseconv.functional.site_sets": "Sites",
+}
+OPERATORS = "Operators and functions in place"
+ORDER = [
+    "Convolution", "Pooling", "Normalisation", "Functions of each value", "Functions of each site",
+    "Channels", "Arithmetic", "Reductions", "Sites", "Other functions", OPERATORS,
+]  # fmt: skip
+
 
 def names() -> dict[Callable[..., Any], str]:
     """Return the public name of every function that has one."""
@@ -47,8 +67,30 @@ def names() -> dict[Callable[..., Any], str]:
     return found
 
 
-def rows() -> Iterator[tuple[str, str, str]]:
-    """Yield name, meaning and law of every registered function.
+def modules(name: str) -> str:
+    """Return the modules of torch.nn that are called like a function: `BatchNorm1d` to `3d`."""
+    plain = name.rpartition(".")[2].replace("_", "")
+    found = [
+        entry
+        for entry in sorted(torch.nn.modules.__all__)
+        if plain in (entry.lower(), re.sub(r"[123]d$", "", entry).lower())
+    ]
+    return ", ".join(f"`{entry}`" for entry in found)
+
+
+def section(function: Callable[..., Any], name: str) -> str:
+    """Return the title that a function stands under."""
+    last = name.rpartition(".")[2]
+    if last.endswith("_"):  # ``x += y`` is ``__iadd__``, ``x.add_(y)`` is in place as well
+        return OPERATORS
+    handler = HANDLERS[function]
+    module = inspect.unwrap(getattr(handler, "func", handler)).__module__
+    fitting = [title for place, title in SECTIONS.items() if module.startswith(place)]
+    return fitting[-1] if fitting else SECTIONS["sparseconv.functional"]
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """Yield section, name, meaning and law of every registered function.
 
     Raises:
         ValueError: a function of PyTorch has no meaning registered.
@@ -57,10 +99,12 @@ def rows() -> Iterator[tuple[str, str, str]]:
     for function in HANDLERS:
         name = known.get(function)
         if function in MEANINGS:
-            yield name or repr(function), *MEANINGS[function]
+            label = name or repr(function)
+            yield section(function, label), label, *MEANINGS[function]
         elif name is not None and not name.startswith("torch."):
             first = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
-            yield name, first, ""
+            meaning = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", first).replace("``", "`")
+            yield section(function, name), name, meaning, ""
         elif name is not None:
             raise ValueError(f"{name}: registered without meaning= and law=")
 
@@ -68,19 +112,19 @@ def rows() -> Iterator[tuple[str, str, str]]:
 def text() -> str:
     """Return the whole file."""
     known = names()
-    supported = sorted(rows(), key=_place)
-    lines = [HEAD, "| function | sparse meaning | law |", "| --- | --- | --- |"]
-    lines += [f"| `{name}` | {meaning} | {law} |" for name, meaning, law in supported]
-    lines += ["", "## Refused", "", "These raise `NotImplementedError`, as all others do.", ""]
+    supported = sorted(rows(), key=lambda row: (row[1].startswith("sparseconv"), row[1]))
+    lines = [HEAD]
+    for title in ORDER:
+        lines += [f"## {title}", "", "| function | modules | sparse meaning | law |"]
+        lines += ["| --- | --- | --- | --- |"]
+        for _, name, meaning, law in (row for row in supported if row[0] == title):
+            lines.append(f"| `{name}` | {modules(name)} | {meaning} | {law} |")
+        lines.append("")
+    lines += ["## Refused", "", "These raise `NotImplementedError`, as all others do.", ""]
     lines += ["| function | instead |", "| --- | --- |"]
     refused = sorted((known.get(entry, repr(entry)), how) for entry, how in REFUSED.items())
     lines += [f"| `{name}` | {how} |" for name, how in refused]
     return "\n".join(lines) + "\n"
-
-
-def _place(row: tuple[str, str, str]) -> tuple[bool, str]:
-    """Sort PyTorch's functions before ours."""
-    return row[0].startswith("sparseconv"), row[0]
 
 
 if __name__ == "__main__":
