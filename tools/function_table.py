@@ -36,24 +36,20 @@ A SparseTensor goes through these functions, and through the modules of `torch.n
 as a dense tensor does. Its methods of the same names call them too.
 """
 
-# Titles of the sections, by where the sparse meaning is defined; the last fitting one counts.
+# Titles of the sections, in their order, by the room where the sparse meaning is defined.
 SECTIONS = {
-    "sparseconv.functional": "Other functions",
-    "sparseconv.functional.convolution": "Convolution",
-    "sparseconv.functional.pooling": "Pooling",
-    "sparseconv.functional.values.norm": "Normalisation",
-    "sparseconv.functional.values.pointwise": "Functions of each value",
-    "sparseconv.functional.values.arithmetic": "Arithmetic",
-    "sparseconv.functional.values.channels": "Channels",
-    "sparseconv.functional.values.reduce": "Reductions",
-    "sparseconv.functional.values.rows": "Functions of each site",
-    "sparseconv.functional.site_sets": "Sites",
+    "convolution": "Convolution",
+    "pooling": "Pooling",
+    "values.norm": "Normalisation",
+    "values.dropout": "Dropout",
+    "values.pointwise": "Functions of each value",
+    "values.rows": "Functions of each site",
+    "values.channels": "Channels",
+    "values.arithmetic": "Arithmetic",
+    "values.reduce": "Reductions",
+    "site_sets": "Sites",
+    "values.operators": "Operators and functions in place",
 }
-OPERATORS = "Operators and functions in place"
-ORDER = [
-    "Convolution", "Pooling", "Normalisation", "Functions of each value", "Functions of each site",
-    "Channels", "Arithmetic", "Reductions", "Sites", "Other functions", OPERATORS,
-]  # fmt: skip
 
 
 def names() -> dict[Callable[..., Any], str]:
@@ -80,13 +76,12 @@ def modules(name: str) -> str:
 
 def section(function: Callable[..., Any], name: str) -> str:
     """Return the title that a function stands under."""
-    last = name.rpartition(".")[2]
-    if last.endswith("_"):  # ``x += y`` is ``__iadd__``, ``x.add_(y)`` is in place as well
-        return OPERATORS
     handler = HANDLERS[function]
     module = inspect.unwrap(getattr(handler, "func", handler)).__module__
-    fitting = [title for place, title in SECTIONS.items() if module.startswith(place)]
-    return fitting[-1] if fitting else SECTIONS["sparseconv.functional"]
+    room = module.removeprefix("sparseconv.functional.")
+    if name.endswith("_"):  # x.add_(y), and x += y, which is __iadd__
+        room = "values.operators"
+    return next(title for place, title in SECTIONS.items() if room.startswith(place))
 
 
 def rows() -> Iterator[tuple[str, str, str, str]]:
@@ -114,7 +109,7 @@ def text() -> str:
     known = names()
     supported = sorted(rows(), key=lambda row: (row[1].startswith("sparseconv"), row[1]))
     lines = [HEAD]
-    for title in ORDER:
+    for title in SECTIONS.values():
         lines += [f"## {title}", "", "| function | modules | sparse meaning | law |"]
         lines += ["| --- | --- | --- | --- |"]
         for _, name, meaning, law in (row for row in supported if row[0] == title):
