@@ -85,8 +85,8 @@ def _filled(network: PartialUNet | None, image: Tensor, mask: Tensor) -> Tensor:
     """Return the filled image; a network for colours sees a grey one as three equal channels."""
     if network is None or _channels(network.state_dict()) == image.shape[1]:
         return fill(network, image, mask)
-    seen = image.expand(-1, _channels(network.state_dict()), -1, -1)
-    return torch.where(mask, image, fill(network, seen, mask).mean(dim=1, keepdim=True))
+    coloured = image.expand(-1, _channels(network.state_dict()), -1, -1)
+    return torch.where(mask, image, fill(network, coloured, mask).mean(dim=1, keepdim=True))
 
 
 def _channels(weights: dict[str, Tensor]) -> int:
@@ -127,8 +127,8 @@ def load_network(path: Path, channels: int) -> PartialUNet:
     """
     try:
         saved = torch.load(path, weights_only=True)
-        seen = _channels(saved["weights"]) if channels == 1 else channels
-        network = new_network(seen, saved["widths"])
+        filled_channels = _channels(saved["weights"]) if channels == 1 else channels
+        network = new_network(filled_channels, saved["widths"])
         network.load_state_dict(saved["weights"])
     except (KeyError, TypeError, RuntimeError, ValueError, UnpicklingError) as error:
         raise SparseConvValueError(

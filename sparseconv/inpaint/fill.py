@@ -33,12 +33,12 @@ class Sample(NamedTuple):
 
     Attributes:
         image: ``[B, C, H, W]``, the truth.
-        known: ``[B, 1, H, W]``, where it is the truth.
+        valid: ``[B, 1, H, W]``, where it is the truth.
         shown: ``[B, 1, H, W]``, the part of it that the network sees.
     """
 
     image: Tensor
-    known: Tensor
+    valid: Tensor
     shown: Tensor
 
 
@@ -67,9 +67,9 @@ def average_fill(image: Tensor, mask: Tensor) -> Tensor:
     if bool(mask.all()) or max(size) == 1:
         return torch.where(mask, image, 0.0)
     pads = (0, size[1] % 2, 0, size[0] % 2)
-    coarse, known = partial_avg_pool(F.pad(image, pads), 2, mask=F.pad(mask, pads))
+    coarse, valid = partial_avg_pool(F.pad(image, pads), 2, mask=F.pad(mask, pads))
     guess = F.interpolate(
-        average_fill(coarse, known), scale_factor=2, mode="bilinear", align_corners=False
+        average_fill(coarse, valid), scale_factor=2, mode="bilinear", align_corners=False
     )
     filled = torch.where(mask, image, guess[..., : size[0], : size[1]])
     channels = image.shape[1]
@@ -170,7 +170,7 @@ def train(
 
     Args:
         network: in place.
-        samples: batches; only pixels that are known count, those that are hidden the most.
+        samples: batches; only valid pixels count, those that are hidden the most.
         steps: batches to take.
         learning_rate: the highest.
         progress: is called with the number of the step and its loss.
@@ -184,11 +184,11 @@ def train(
         optimizer, learning_rate, max(steps, 2), pct_start=0.05, cycle_momentum=False
     )
     for step in range(steps):
-        image, known, shown = next(samples)
+        image, valid, shown = next(samples)
         filled = filler(network, image, shown)
-        weight = known * torch.where(shown, VALID_WEIGHT, 1.0)
-        # what is not known may be NaN: it must not meet the weight 0
-        error = torch.where(known, filled - image, 0.0).square()
+        weight = valid * torch.where(shown, VALID_WEIGHT, 1.0)
+        # what is invalid may be NaN: it must not meet the weight 0
+        error = torch.where(valid, filled - image, 0.0).square()
         each = (error * weight).mean(dim=(1, 2, 3)) / weight.mean(dim=(1, 2, 3)).clamp(min=1e-6)
         loss = (each + 1e-5).sqrt().mean()
         optimizer.zero_grad()
@@ -203,7 +203,7 @@ def train(
 
 def crops(
     image: Tensor,
-    known: Tensor,
+    valid: Tensor,
     size: int,
     batch: int,
     generator: torch.Generator,
@@ -213,7 +213,7 @@ def crops(
 
     Args:
         image: ``[1, C, H, W]``.
-        known: ``[1, 1, H, W]``; nothing else of the image is used.
+        valid: ``[1, 1, H, W]``; nothing else of the image is used.
         size: of the square crops; no more than the image has.
         batch: crops per sample.
         generator: source of the random numbers.
@@ -222,7 +222,7 @@ def crops(
     height, width = image.shape[2:]
     size = min(size, height, width)
     holes = varied_holes(size, generator) if holes is None else holes
-    both = torch.cat([image, known.to(image.dtype)], dim=1)[0]
+    both = torch.cat([image, valid.to(image.dtype)], dim=1)[0]
     while True:
         parts: list[Tensor] = []
         for _ in range(batch):

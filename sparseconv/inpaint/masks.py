@@ -119,11 +119,11 @@ def _stroke(height: int, width: int, number: int, generator: torch.Generator) ->
     steps = torch.stack([angle.sin(), angle.cos()], dim=1) * torch.tensor([[first], [second]])
     start = torch.rand(2, generator=generator) * torch.tensor([height, width])
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    places = torch.stack([rows, columns], dim=-1).float()
+    pixels = torch.stack([rows, columns], dim=-1).float()
     time = torch.full((height, width), torch.inf)
     for half, along in enumerate(steps):
-        share = ((places - start) @ along / along.square().sum()).clamp(0, 1)
-        distance = (places - start - share[..., None] * along).square().sum(dim=-1)
+        share = ((pixels - start) @ along / along.square().sum()).clamp(0, 1)
+        distance = (pixels - start - share[..., None] * along).square().sum(dim=-1)
         reached = torch.where(distance < radius**2, number + (half + share) / 2, torch.inf)
         time = torch.minimum(time, reached)
         start = start + along

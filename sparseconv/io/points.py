@@ -90,10 +90,10 @@ def from_fields(fields: Fields, source: str) -> Points:
                 f"{source} has the fields {', '.join(fields) or 'none'}, must have x, y and z once"
             )
         axes.append(rest.pop(named[0]))
-    given = [name for name in rest if name in LABEL_NAMES and rest[name].dtype.kind in "iu"]
-    if len(given) > 1:
+    label_names = [name for name in rest if name in LABEL_NAMES and rest[name].dtype.kind in "iu"]
+    if len(label_names) > 1:
         raise SparseConvValueError(f"{source} holds both label and labels, keep one")
-    labels = rest.pop(given[0]).astype(np.int64) if given else None
+    labels = rest.pop(label_names[0]).astype(np.int64) if label_names else None
     names, columns = [], [np.empty((len(axes[0]), 0), np.float32)]
     for name, values in rest.items():
         width = values.shape[1] if values.ndim > 1 else 1

@@ -59,8 +59,10 @@ def read_points(path: str | os.PathLike[str], *, layout: Layout | None = None) -
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in READERS:
-        known = ", ".join(READERS)
-        raise SparseConvValueError(f"path {path.name!r} has suffix {suffix!r}, known are {known}")
+        suffixes = ", ".join(READERS)
+        raise SparseConvValueError(
+            f"path {path.name!r} has suffix {suffix!r}, known are {suffixes}"
+        )
     if layout is None:
         return READERS[suffix](path)
     if suffix != ".bin":

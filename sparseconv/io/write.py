@@ -52,8 +52,8 @@ def write_points(path: str | os.PathLike[str], points: Points) -> None:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in WRITERS:
-        known = ", ".join(WRITERS)
-        raise SparseConvValueError(f"path {path.name!r} has suffix {suffix!r}, written are {known}")
+        names = ", ".join(WRITERS)
+        raise SparseConvValueError(f"path {path.name!r} has suffix {suffix!r}, written are {names}")
     if not isinstance(points, Points):
         raise SparseConvTypeError(f"points: must be Points, got {type(points).__name__}")
     WRITERS[suffix](path, points)

@@ -137,12 +137,12 @@ def _apply(conv: torch.nn.Module, x: Tensor, mask: Tensor) -> tuple[Tensor, Tens
     return y, y.new_ones(y[:, :1].shape, dtype=torch.bool)
 
 
-def _joined(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _joined(skip: tuple[Tensor, Tensor], up: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the channels of both side by side, and so a mask per channel where masks differ."""
-    x = torch.cat([left[0], right[0]], dim=1)
-    if torch.equal(left[1], right[1]):
-        return x, left[1]
-    masks = [mask.expand(-1, part.shape[1], *part.shape[2:]) for part, mask in (left, right)]
+    x = torch.cat([skip[0], up[0]], dim=1)
+    if torch.equal(skip[1], up[1]):
+        return x, skip[1]
+    masks = [mask.expand(-1, part.shape[1], *part.shape[2:]) for part, mask in (skip, up)]
     mask = torch.empty_like(x, dtype=torch.bool)  # in the memory format of x
     return x, torch.cat(masks, dim=1, out=mask)
 

@@ -136,10 +136,10 @@ def _cells(
     coords[:, 0] = samples
     if bounds is None:
         ends = []
-        for place, (axis, step) in enumerate(zip(axes, steps, strict=True), 1):
+        for column, (axis, step) in enumerate(zip(axes, steps, strict=True), 1):
             cells = (axis / step).floor_()
             ends.append(torch.aminmax(cells) if len(points) else (step * 0, step * 0 - 1))
-            coords[:, place] = cells.sub_(ends[-1][0])
+            coords[:, column] = cells.sub_(ends[-1][0])
         first, last = (torch.stack(end) for end in zip(*ends, strict=True))
         spans = (last - first).tolist()
         wide = [span for span in spans if not span < 2**31]  # NaN between infinite ones
@@ -155,11 +155,11 @@ def _cells(
     lengths = zip(low, high, size, strict=True)
     shape = tuple(int(np.ceil((top - bottom) / step - 1e-6)) for bottom, top, step in lengths)
     inside = torch.ones(len(points), dtype=torch.bool, device=points.device)
-    for place, (axis, step) in enumerate(zip(axes, steps, strict=True)):
-        cells = ((axis - low[place]) / step).floor_()
-        own = (axis >= low[place]) & (axis < high[place]) & (cells < float(shape[place]))
-        coords[:, 1 + place] = torch.where(own, cells, 0)
-        inside &= own
+    for number, (axis, step) in enumerate(zip(axes, steps, strict=True)):
+        cells = ((axis - low[number]) / step).floor_()
+        within = (axis >= low[number]) & (axis < high[number]) & (cells < float(shape[number]))
+        coords[:, 1 + number] = torch.where(within, cells, 0)
+        inside &= within
     return inside, coords, low, shape
 
 

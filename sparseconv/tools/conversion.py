@@ -66,8 +66,8 @@ def _tensors(model: torch.nn.Module) -> dict[int, torch.Tensor]:
     held: dict[int, torch.Tensor] = {}
     for module in model.modules():
         # weight_norm's computed weight is neither parameter nor buffer, but an attribute
-        own = vars(module)
-        for values in (own, own["_parameters"], own["_buffers"]):
+        attributes = vars(module)
+        for values in (attributes, attributes["_parameters"], attributes["_buffers"]):
             held |= {id(v): v for v in values.values() if isinstance(v, torch.Tensor)}
     return held
 
@@ -93,6 +93,6 @@ def _convert(module: torch.nn.Module) -> None:
     target = _SUBMANIFOLD[parametrize.type_before_parametrizations(module)]
     if parametrize.is_parametrized(module):
         # torch gives a parametrized module a class of its own, which holds its properties
-        own = {k: v for k, v in vars(plain).items() if k not in ("__dict__", "__weakref__")}
-        target = type(f"Parametrized{target.__name__}", (target,), own)
+        attributes = {k: v for k, v in vars(plain).items() if k not in ("__dict__", "__weakref__")}
+        target = type(f"Parametrized{target.__name__}", (target,), attributes)
     module.__class__ = target

@@ -91,8 +91,8 @@ def _hooked(module: nn.Module) -> bool:
 
 def _is_leaf(module: nn.Module) -> bool:
     """Return whether the module is a layer rather than made of layers."""
-    own = module.__module__.startswith(("torch.nn", "torch.ao.nn", "sparseconv.nn"))
-    return own and not isinstance(module, nn.Sequential)
+    from_library = module.__module__.startswith(("torch.nn", "torch.ao.nn", "sparseconv.nn"))
+    return from_library and not isinstance(module, nn.Sequential)
 
 
 def _is_convolution(module: nn.Module) -> bool:
@@ -131,13 +131,13 @@ def _trace(module: nn.Module) -> fx.Graph | None:
 
 def _joined(traced: fx.GraphModule) -> fx.GraphModule:
     """Join each convolution of the graph with what follows it; optimize the other modules."""
-    places = {node: place for place, node in enumerate(traced.graph.nodes)}
-    for node in list(places):
+    order = {node: number for number, node in enumerate(traced.graph.nodes)}
+    for node in list(order):
         if node.op != "call_module":
             continue
         module = traced.get_submodule(node.target)
         if _is_convolution(module) and len(node.args) >= 1:
-            _join(traced, node, places)
+            _join(traced, node, order)
         elif not _is_leaf(module):
             _replace(traced, str(node.target), _optimized(module))
     traced.delete_all_unused_submodules()
@@ -151,7 +151,7 @@ def _replace(traced: fx.GraphModule, name: str, module: nn.Module) -> None:
     setattr(traced.get_submodule(parent), last, module)
 
 
-def _join(traced: fx.GraphModule, node: fx.Node, places: dict[fx.Node, int]) -> None:
+def _join(traced: fx.GraphModule, node: fx.Node, order: dict[fx.Node, int]) -> None:
     """Put one module in the place of a convolution, and of norm, sum and ReLU behind it."""
     options = _options(node)
     if options is None:
@@ -163,7 +163,7 @@ def _join(traced: fx.GraphModule, node: fx.Node, places: dict[fx.Node, int]) -> 
         chain.append(follower)
         follower = _only_user(follower)
     if follower is not None and _is_sum(follower, chain[-1]):
-        between = [n for n in places if places[node] < places[n] < places[follower]]
+        between = [n for n in order if order[node] < order[n] < order[follower]]
         if not any(_changes_in_place(traced, n) for n in between if n not in chain):
             other = next(entry for entry in follower.args if entry is not chain[-1])
             chain.append(follower)
@@ -172,17 +172,17 @@ def _join(traced: fx.GraphModule, node: fx.Node, places: dict[fx.Node, int]) -> 
     if follower is not None and relu:
         chain.append(follower)
     name = f"{str(node.target).replace('.', '_')}_fused"
-    name = name if not hasattr(traced, name) else f"{name}_{places[node]}"
+    name = name if not hasattr(traced, name) else f"{name}_{order[node]}"
     fused = FusedConvolution(traced.get_submodule(str(node.target)), norm, relu)
     traced.add_submodule(name, fused)
     with traced.graph.inserting_before(chain[-1]):
         arguments = (node.args[0],) if other is None else (node.args[0], other)
         new = traced.graph.call_module(name, arguments, options)
-    places[new] = places[chain[-1]]
+    order[new] = order[chain[-1]]
     chain[-1].replace_all_uses_with(new)
     for old in reversed(chain):
         traced.graph.erase_node(old)
-        del places[old]
+        del order[old]
 
 
 def _options(node: fx.Node) -> dict[str, Any] | None:
@@ -203,13 +203,13 @@ def _is_norm(traced: fx.GraphModule, node: fx.Node) -> bool:
     return type(module) in _NORMS and not _hooked(module) and module.running_mean is not None
 
 
-def _is_sum(node: fx.Node, left: fx.Node) -> bool:
-    """Return whether the node adds another result to that of ``left``, and nothing else."""
+def _is_sum(node: fx.Node, operand: fx.Node) -> bool:
+    """Return whether the node adds another result to that of ``operand``, and nothing else."""
     if node.op not in ("call_function", "call_method") or node.target not in _SUMS:
         return False
     if len(node.args) != 2 or node.kwargs or not all(isinstance(a, fx.Node) for a in node.args):
         return False
-    if node.target in _IN_PLACE_SUMS and node.args[0] is not left:
+    if node.target in _IN_PLACE_SUMS and node.args[0] is not operand:
         return False
     return node.args[0] is not node.args[1]
 

@@ -148,10 +148,10 @@ def _fields(model: torch.nn.Module, x: Input) -> tuple[dict[str, list[tuple[int,
     """Return the receptive fields of each name's calls, or why there are none."""
     fields: dict[str, list[tuple[int, ...]]] = {}
     try:
-        found = receptive_field(model, tuple(x.shape))
+        rows = receptive_field(model, tuple(x.shape))
     except (SparseConvError, RuntimeError, AttributeError, TypeError) as error:
         return {}, str(error).partition("\n")[0]
-    for row in found:
+    for row in rows:
         fields.setdefault(row.name, []).append(row.r)
     return fields, ""
 
@@ -160,17 +160,18 @@ def _rows(
     layers: Sequence[Observed], fields: dict[str, list[tuple[int, ...]]]
 ) -> tuple[SummaryRow, ...]:
     rows = []
-    seen: dict[int, int] = {}  # bytes of pairs and coordinates, by the identity of their memory
+    sizes: dict[int, int] = {}  # bytes of pairs and coordinates, by the identity of their memory
     waiting = {name: iter(calls) for name, calls in fields.items()}
     for layer in layers:
-        known = sum(seen.values())
+        before = sum(sizes.values())
         for tensor in (layer.input, layer.output):
             if isinstance(tensor, SparseTensor):
-                seen[tensor.sites.index.keys.data_ptr()] = _size(tensor.sites.index.keys)
-        kept = sum(seen.values())
+                sizes[tensor.sites.index.keys.data_ptr()] = _size(tensor.sites.index.keys)
+        with_sites = sum(sizes.values())
         for rulebook in layer.rulebooks:
-            seen[rulebook.in_rows.data_ptr() ^ rulebook.out_rows.data_ptr()] = _pair_bytes(rulebook)
-        everything = sum(seen.values())
+            pairs = rulebook.in_rows.data_ptr() ^ rulebook.out_rows.data_ptr()
+            sizes[pairs] = _pair_bytes(rulebook)
+        everything = sum(sizes.values())
         output = _features(layer.output)
         field = next(waiting.get(layer.name, iter(())), ())
         rows.append(
@@ -183,8 +184,8 @@ def _rows(
                 layer.flops,
                 layer.dense_flops,
                 layer.parameters,
-                output + everything - kept,
-                output + _features(layer.input) + max(everything, known),
+                output + everything - with_sites,
+                output + _features(layer.input) + max(everything, before),
                 field,
                 _vanishing(layer),
             )
@@ -252,8 +253,8 @@ def _cells(row: SummaryRow) -> tuple[str, ...]:
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
     """Return text to the left and numbers to the right."""
     return [
-        cell.ljust(width) if place in (0, 1, 2, len(cells) - 1) else cell.rjust(width)
-        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        cell.ljust(width) if column in (0, 1, 2, len(cells) - 1) else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
     ]
 
 

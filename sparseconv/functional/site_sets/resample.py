@@ -78,10 +78,10 @@ def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps]) -> SparseT
         order = torch.arange(input.num_sites, device=input.device)
     # the pairs come in ascending order of their input sites, whatever the order of the rows
     coords = input.coords.long()
-    place = coords[order]
-    rows, weights, columns = order, None, [place[:, 0]]
+    cells = coords[order]
+    rows, weights, columns = order, None, [cells[:, 0]]
     for axis, tap in enumerate(taps):
-        inputs = place[:, 1 + axis]
+        inputs = cells[:, 1 + axis]
         first = tap.starts[inputs]
         counts = tap.starts[inputs + 1] - first
         owner = torch.repeat_interleave(counts)
@@ -89,7 +89,7 @@ def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps]) -> SparseT
         entry = torch.arange(owner.numel(), device=owner.device) - begin[owner] + first[owner]
         columns = [column[owner] for column in columns] + [tap.outputs[entry]]
         weights = tap.weights[entry] if weights is None else weights[owner] * tap.weights[entry]
-        place, rows = place[owner], rows[owner]
+        cells, rows = cells[owner], rows[owner]
     sites, groups = grouped_sites(torch.stack(columns, dim=1), target, input.batch_size)
     by_row = torch.sort(rows, stable=True)
     starts = torch.searchsorted(
@@ -121,16 +121,16 @@ def _linear(length: int, out: int, scale: float | None, align_corners: bool) -> 
     out = out if length else 0
     outputs = torch.arange(out, dtype=torch.float64)
     if align_corners:
-        place = outputs * ((length - 1) / (out - 1) if out > 1 else 0.0)
+        position = outputs * ((length - 1) / (out - 1) if out > 1 else 0.0)
     else:
         step = length / out if scale is None else 1 / scale
-        place = ((outputs + 0.5) * step - 0.5).clamp(min=0)
-    left = place.floor().long().clamp(max=length - 1)
-    right = (left + 1).clamp(max=length - 1)
-    share = (place - left).clamp(0, 1)
+        position = ((outputs + 0.5) * step - 0.5).clamp(min=0)
+    lower = position.floor().long().clamp(max=length - 1)
+    upper = (lower + 1).clamp(max=length - 1)
+    share = (position - lower).clamp(0, 1)
     # at the high end both are the last input
-    share = torch.where(right > left, share, 0)
-    inputs, weights = torch.cat([left, right]), torch.cat([1 - share, share])
+    share = torch.where(upper > lower, share, 0)
+    inputs, weights = torch.cat([lower, upper]), torch.cat([1 - share, share])
     keep = weights > 0
     return _sorted_taps(inputs[keep], torch.arange(out).repeat(2)[keep], weights[keep], length)
 

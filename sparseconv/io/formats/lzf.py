@@ -21,25 +21,25 @@ def decompress(data: bytes, size: int) -> bytes:
     b'abcabcabca'
     """
     out = bytearray()
-    place = 0
-    while place < len(data) and len(out) <= size:
-        control = data[place]
-        place += 1
+    position = 0
+    while position < len(data) and len(out) <= size:
+        control = data[position]
+        position += 1
         if control < 32:
-            out += data[place : place + control + 1]
-            place += control + 1
+            out += data[position : position + control + 1]
+            position += control + 1
             continue
         length = control >> 5
         if length == 7:
-            length += data[place]
-            place += 1
+            length += data[position]
+            position += 1
         length += SHORTEST - 1
-        distance = ((control & 31) << 8 | data[place]) + 1
-        place += 1
+        distance = ((control & 31) << 8 | data[position]) + 1
+        position += 1
         if distance > len(out):
             raise ValueError("its compressed part refers to what was never written")
         piece = out[-distance:]  # shorter than the length where the copy overlaps itself
         out += (piece * (length // distance + 1))[:length]
-    if len(out) != size or place > len(data):
+    if len(out) != size or position > len(data):
         raise ValueError(f"its compressed part holds {len(out)} bytes, must hold {size}")
     return bytes(out)

@@ -61,12 +61,12 @@ def _load(path: Path) -> Arrays:
 
 def _positions(arrays: Arrays, name: str) -> Points:
     """Take the positions out of `arrays`."""
-    found = [key for key in POSITION_KEYS if key in arrays]
-    if len(found) != 1:
+    keys = [key for key in POSITION_KEYS if key in arrays]
+    if len(keys) != 1:
         raise SparseConvValueError(
             f"{name!r} holds the keys {sorted(arrays)}, must hold one of {POSITION_KEYS}"
         )
-    key = found[0]
+    key = keys[0]
     table = arrays.pop(key)
     if key == "xyz" and table.shape[1:] != (AXES,):
         raise SparseConvValueError(f"'xyz' in {name!r} has shape {table.shape}, must be (N, 3)")

@@ -105,30 +105,30 @@ def _compressed_fields(file: BinaryIO, dtype: np.dtype[Any], rows: int) -> Field
     if size != rows * dtype.itemsize:
         raise ValueError(f"{rows} rows of {dtype.itemsize} bytes promised, {size} bytes found")
     data = decompress(file.read(small), size)
-    fields: Fields = {}
+    columns: Fields = {}
     start = 0
     for name in dtype.names or ():
         kind = dtype[name]
         values = np.frombuffer(data, kind.base, rows * kind.itemsize // kind.base.itemsize, start)
-        fields[name] = values.reshape(rows, *kind.shape)
+        columns[name] = values.reshape(rows, *kind.shape)
         start += rows * kind.itemsize
-    return fields
+    return columns
 
 
 def _unpacked(fields: Fields) -> Fields:
     """Drop the padding and take packed colours apart."""
-    found: Fields = {}
+    columns: Fields = {}
     for name, values in fields.items():
         if name.startswith(PADDING) and name[1:].isdigit():
             continue
         if name not in ("rgb", "rgba") or values.ndim > 1 or values.dtype.itemsize != 4:
-            found[name] = values
+            columns[name] = values
             continue
         packed: npt.NDArray[np.uint32] = np.ascontiguousarray(values).view("<u4")
         for color, shift in zip((*COLORS, "alpha"), (16, 8, 0, 24), strict=True):
             if color in COLORS or name == "rgba":
-                found[color] = packed >> shift & 255
-    return found
+                columns[color] = packed >> shift & 255
+    return columns
 
 
 def write_pcd(path: Path, points: Points) -> None:

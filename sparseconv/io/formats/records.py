@@ -34,7 +34,7 @@ def text_records(file: BinaryIO, dtype: np.dtype[Any], rows: int) -> npt.NDArray
         return np.zeros(0, dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "input contained no data": an error below
-        found = np.loadtxt(file, dtype, comments=None, max_rows=rows, ndmin=1, encoding="latin1")
-    if len(found) != rows:
-        raise ValueError(f"{rows} rows promised, {len(found)} found")
-    return found
+        records = np.loadtxt(file, dtype, comments=None, max_rows=rows, ndmin=1, encoding="latin1")
+    if len(records) != rows:
+        raise ValueError(f"{rows} rows promised, {len(records)} found")
+    return records

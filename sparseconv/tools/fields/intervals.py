@@ -56,8 +56,8 @@ class Field:
 
     def at(self, position: int) -> Span:
         """Return what one position reads, ``always`` aside."""
-        turn, place = divmod(position, len(self.spans))
-        span = self.spans[place]
+        turn, phase = divmod(position, len(self.spans))
+        span = self.spans[phase]
         moved = turn * self.advance
         return None if span is None else (span[0] + moved, span[1] + moved)
 

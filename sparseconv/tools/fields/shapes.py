@@ -17,8 +17,8 @@ def _permuted(call: Call) -> Sequence[Axes]:
     """Follow a permutation by running it on dimensions that can be told apart."""
     (x,) = call.inputs[:1]
     told = call.repeat(torch.empty(tuple(range(100, 100 + x.ndim)), device="meta"))
-    place = {size - 100: dim for dim, size in enumerate(told.shape)}
-    return [tuple(a if a.dim is None else replace(a, dim=place[a.dim]) for a in x.axes)]
+    dim_of = {size - 100: dim for dim, size in enumerate(told.shape)}
+    return [tuple(a if a.dim is None else replace(a, dim=dim_of[a.dim]) for a in x.axes)]
 
 
 def _reshaped(call: Call) -> Sequence[Axes]:
@@ -43,13 +43,13 @@ def _regrouped(
         alike = [dim for dim in targets if result.shape[dim] == 1]
         return replace(axis, dim=alike[0] if alike else None)
     wide = [dim for dim in targets if result.shape[dim] > 1]
-    own = [other for other in axes if other.dim in sources and other.size > 1]
-    whole = len(own) == 1 and not axis.merged and len(wide) == 1
+    together = [other for other in axes if other.dim in sources and other.size > 1]
+    whole = len(together) == 1 and not axis.merged and len(wide) == 1
     if whole and result.shape[wide[0]] == axis.size:
         return replace(axis, dim=wide[0])
-    last = wide[-len(own) :]
-    if len(last) == len(own) and [result.shape[d] for d in last] == [o.size for o in own]:
-        return replace(axis, dim=last[own.index(axis)], merged=False)
+    last = wide[-len(together) :]
+    if len(last) == len(together) and [result.shape[d] for d in last] == [o.size for o in together]:
+        return replace(axis, dim=last[together.index(axis)], merged=False)
     if len(wide) > 1:
         raise SparseConvNotImplementedError(
             f"receptive_field: cannot follow an axis of {axis.size} positions through a reshape "
@@ -65,13 +65,13 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     while i < len(before) or j < len(after):
         ins: list[int] = []
         outs: list[int] = []
-        left = right = 1
-        while not ins or not outs or left != right:
-            if i < len(before) and (not ins or left < right or j == len(after)):
-                left, i = left * before[i], i + 1
+        product_in = product_out = 1
+        while not ins or not outs or product_in != product_out:
+            if i < len(before) and (not ins or product_in < product_out or j == len(after)):
+                product_in, i = product_in * before[i], i + 1
                 ins.append(i - 1)
             elif j < len(after):
-                right, j = right * after[j], j + 1
+                product_out, j = product_out * after[j], j + 1
                 outs.append(j - 1)
             else:
                 break
@@ -90,11 +90,11 @@ def _padded(call: Call) -> Sequence[Axes]:
     pads = call.bind("input", "pad")["pad"]
     axes = []
     for axis in x.axes:
-        place = None if axis.dim is None else 2 * (x.ndim - 1 - axis.dim)
-        if place is None or place >= len(pads) or axis.merged:
+        first = None if axis.dim is None else 2 * (x.ndim - 1 - axis.dim)
+        if first is None or first >= len(pads) or axis.merged:
             axes.append(axis)
         else:
-            axes.append(_shifted(axis, -pads[place], 1, axis.size + sum(pads[place : place + 2])))
+            axes.append(_shifted(axis, -pads[first], 1, axis.size + sum(pads[first : first + 2])))
     return [tuple(axes)]
 
 
@@ -120,13 +120,13 @@ def _indexed(call: Call) -> Sequence[Axes]:
             continue
         if isinstance(entry, slice):
             if before in axes:
-                places = range(axes[before].size)[entry]
-                cut = _shifted(axes[before], places.start, places.step, len(places))
+                positions = range(axes[before].size)[entry]
+                cut = _shifted(axes[before], positions.start, positions.step, len(positions))
                 moved[before] = replace(cut, dim=after)
             after += 1
         elif before in axes:
-            place = range(axes[before].size)[entry]
-            moved[before] = replace(_shifted(axes[before], place, 1, 1), dim=None)
+            position = range(axes[before].size)[entry]
+            moved[before] = replace(_shifted(axes[before], position, 1, 1), dim=None)
         before += 1
     return [tuple(a if a.dim is None else moved.get(a.dim, a) for a in x.axes)]
 
@@ -147,12 +147,12 @@ def _pieces(call: Call) -> Sequence[Axes]:
 
 
 def _unbound(axes: Axes, dim: int, count: int) -> Sequence[Axes]:
-    def without(axis: Axis, place: int) -> Axis:
+    def without(axis: Axis, position: int) -> Axis:
         if axis.dim == dim:
-            return replace(_shifted(axis, place, 1, 1), dim=None)
+            return replace(_shifted(axis, position, 1, 1), dim=None)
         return axis if axis.dim is None or axis.dim < dim else replace(axis, dim=axis.dim - 1)
 
-    return [tuple(without(axis, place) for axis in axes) for place in range(count)]
+    return [tuple(without(axis, position) for axis in axes) for position in range(count)]
 
 
 def _joined(call: Call) -> Sequence[Axes]:
@@ -182,14 +182,14 @@ def _shuffled(call: Call) -> Sequence[Axes]:
     (x,) = call.inputs[:1]
     factor = call.args[1] if len(call.args) > 1 else next(iter(call.kwargs.values()))
 
-    def apart(field: Field) -> Field:
+    def spread(field: Field) -> Field:
         return field.through(lambda n: (n // factor,), factor, 1)
 
-    def together(field: Field) -> Field:
+    def merged(field: Field) -> Field:
         return field.through(lambda n: range(n * factor, (n + 1) * factor), 1, factor)
 
-    change = apart if call.name == "pixel_shuffle" else together
-    axes = tuple(a if a.dim is None else replace(a, field=change(a.field)) for a in x.axes)
+    follow = spread if call.name == "pixel_shuffle" else merged
+    axes = tuple(a if a.dim is None else replace(a, field=follow(a.field)) for a in x.axes)
     if call.name != "pixel_shuffle":
         x.history.record(call.name, axes)
     return [axes]

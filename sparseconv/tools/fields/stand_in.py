@@ -177,9 +177,9 @@ def _spoken(name: str) -> str:
     """Return the name of a function without what marks operators and in-place variants."""
     if name.startswith("__") and name.endswith("__"):
         bare = name.strip("_")
-        known = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "div", "truediv": "div"}
-        known |= {"radd": "add", "rsub": "sub", "rmul": "mul", "rtruediv": "div", "rpow": "pow"}
-        return known.get(bare, bare)
+        names = {"iadd": "add", "isub": "sub", "imul": "mul", "itruediv": "div", "truediv": "div"}
+        names |= {"radd": "add", "rsub": "sub", "rmul": "mul", "rtruediv": "div", "rpow": "pow"}
+        return names.get(bare, bare)
     return name.rstrip("_")
 
 
@@ -208,6 +208,6 @@ def meeting(axes: Sequence[Axis]) -> Axis:
     longest = next((a for a in axes if a.size == size and a.dim is not None), axes[0])
     field = longest.field if longest.dim is not None else longest.field.everywhere()
     for axis in axes:
-        apart = axis.dim != longest.dim or axis.size != size
-        field = field.union(axis.field.everywhere(axis.size) if apart else axis.field, size)
+        differs = axis.dim != longest.dim or axis.size != size
+        field = field.union(axis.field.everywhere(axis.size) if differs else axis.field, size)
     return replace(longest, field=field)

@@ -48,8 +48,8 @@ def _transposed_window(
     kernel: int, stride: int, padding: int, dilation: int
 ) -> Callable[[Axis], Field]:
     def reads(n: int) -> list[int]:
-        places = [n + padding - cell * dilation for cell in range(kernel)]
-        return [place // stride for place in places if place % stride == 0]
+        positions = [n + padding - cell * dilation for cell in range(kernel)]
+        return [position // stride for position in positions if position % stride == 0]
 
     return lambda axis: axis.field.through(reads, stride, 1)
 
@@ -140,8 +140,10 @@ def _taps(mode: str, step: Fraction, corners: bool) -> Callable[[int], Sequence[
     return lambda n: [floor(n * step + offset), ceil(n * step + offset)]
 
 
-def _cubic(place: Fraction) -> Sequence[int]:
-    return [int(place)] if place.denominator == 1 else range(floor(place) - 1, floor(place) + 3)
+def _cubic(position: Fraction) -> Sequence[int]:
+    if position.denominator == 1:
+        return [int(position)]
+    return range(floor(position) - 1, floor(position) + 3)
 
 
 def per_axis(value: Any, axes: int) -> tuple[Any, ...]:
