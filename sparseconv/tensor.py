@@ -120,7 +120,7 @@ class SparseTensor(Methods):
 
     @property
     def coords(self) -> Tensor:
-        """Coordinates ``[N, 1 + D]``, batch first, in voxels."""
+        """A copy of the coordinates ``[N, 1 + D]``, batch first, in voxels."""
         return self.sites.coords
 
     @property
@@ -223,7 +223,7 @@ class SparseTensor(Methods):
                 f"dense: sites have negative coordinates (down to {self.sites.lower}), which no "
                 f"dense tensor holds; subtract coords.amin(0) from the spatial columns first"
             )
-        return Packing.dense(self.sites.grid).pack(self.coords)
+        return Packing.dense(self.sites.grid).pack(self.sites.shared_coords)
 
     def at(self, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Look up coordinates through the hash index.
@@ -303,9 +303,9 @@ class SparseTensor(Methods):
         numbers = [chosen] if isinstance(chosen, int) else list(chosen)
         renumbered = torch.full((max(len(self), 1),), -1, device=self.device)
         renumbered[numbers] = torch.arange(len(numbers), device=self.device)
-        batch = renumbered[self.coords[:, 0].long()]
+        batch = renumbered[self.sites.shared_coords[:, 0].long()]
         rows = torch.nonzero(batch >= 0)[:, 0]
-        coords = self.coords[rows]
+        coords = self.sites.shared_coords[rows]
         coords[:, 0] = batch[rows].to(coords.dtype)
         return self._with_rows(rows, coords, len(numbers))
 

@@ -168,7 +168,7 @@ MUTANTS = (
     Mutant(
         "kind-in-the-key", "core/geometry.py", "    kind: Kind\n", "    kind: Kind" + HIDDEN, KEY
     ),
-    Mutant("no-cache", "sites/sites.py", "if geometry not in self._rulebooks:", "if True:", BUILT),
+    Mutant("no-cache", "sites/sites.py", "if layer is None:", "if True:", BUILT),
     Mutant(
         "child-keeps-its-parent",
         "sites/sites.py",
@@ -178,9 +178,9 @@ MUTANTS = (
     ),
     Mutant(
         "site-law-loses-the-last-site",
-        "sites/sites.py",
-        "top if own < 0 else min(top, size - 1)",
-        "top if own < 0 else min(top, size - 2)",
+        "sites/record.py",
+        "top if lowest < 0 else min(top, size - 1)",
+        "top if lowest < 0 else min(top, size - 2)",
         CONV,
     ),
     Mutant(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sparseconv.core.remember import remembered
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,13 @@ class Rulebook:
     def pairs_of_output(self) -> Tensor:
         """Number of pairs of each output row, int64 ``[n_out]``."""
         return torch.bincount(self.out_rows, minlength=self.n_out)
+
+    def derived(self, name: str, build: Callable[[Rulebook], Any]) -> Any:
+        """Return ``build(rulebook)``, built once and kept under ``name``."""
+        layout = self.layouts.get(name)
+        if layout is None:
+            layout = self.layouts.setdefault(name, remembered(build)(self))
+        return layout
 
     @property
     def transposed(self) -> Rulebook:

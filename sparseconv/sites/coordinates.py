@@ -12,9 +12,11 @@ from sparseconv.core.arguments import Ints, check_int, check_integers, entries_o
 from sparseconv.core.dtypes import INT32
 from sparseconv.core.index import Groups, Index, starts_of
 from sparseconv.core.packing import MAX_CELLS, Packing
+from sparseconv.core.remember import remembered
 from sparseconv.engines import Engine
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.sites.sites import SiteRecord, Sites
+from sparseconv.sites.record import SiteRecord
+from sparseconv.sites.sites import Sites
 
 MAX_DIMENSIONS = 4
 
@@ -46,6 +48,7 @@ def sites_from_coords(
     return Sites(record)
 
 
+@remembered
 def grouped_sites(
     coords: Tensor,
     spatial_shape: Sequence[int] | None,
@@ -65,6 +68,7 @@ def grouped_sites(
     return Sites(record), Groups(order, starts, site_of_row)
 
 
+@remembered
 def _checked_record(
     coords: Tensor,
     spatial_shape: Sequence[int] | None,

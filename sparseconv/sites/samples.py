@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.core.index import starts_of
-from sparseconv.core.transforms import outside_transforms
+from sparseconv.core.remember import remembered
 
 BLOCK = 64  # rows, or blocks of the level before
 
@@ -36,7 +36,7 @@ class Samples:
     counts: Tensor
 
     @cached_property
-    @outside_transforms
+    @remembered
     def levels(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """One ``(order, starts)`` per level of blocks.
 
@@ -58,19 +58,19 @@ class Samples:
         return (*levels, (order, starts_of(counts)))
 
     @cached_property
-    @outside_transforms
+    @remembered
     def some(self) -> Tensor:
         """The number of rows of each sample, int64 ``[S, 1]``; 1 where there is none."""
         return self.counts.clamp(min=1)[:, None]
 
     @cached_property
-    @outside_transforms
+    @remembered
     def first_counts(self) -> Tensor:
         """How many rows each block of the first level holds, int64."""
         return self.levels[0][1].diff()
 
     @cached_property
-    @outside_transforms
+    @remembered
     def learnt_from(self) -> tuple[Tensor | None, Tensor] | None:
         """The samples that have a variance, and ``n / (n - 1)`` of each, float64 ``[S', 1]``.
 

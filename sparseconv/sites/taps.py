@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sparseconv.core.geometry import Geometry
 from sparseconv.core.rulebook import Taps
-
-if TYPE_CHECKING:
-    from sparseconv.sites.sites import Sites
+from sparseconv.sites.record import SiteRecord
 
 
-def sparse_taps(cells: Tensor, geometry: Geometry, source: Sites, target: Sites) -> Taps:
+def sparse_taps(cells: Tensor, geometry: Geometry, source: SiteRecord, target: SiteRecord) -> Taps:
     """Return the rows of active sites, through the hash index; the outputs in ascending order."""
     coords = target.index.packing.unpack(target.index.keys)
     batch = coords[:, 0].expand(*cells.shape[:2], -1)
@@ -31,7 +28,7 @@ def sparse_taps(cells: Tensor, geometry: Geometry, source: Sites, target: Sites)
     return Taps(torch.stack(rows, dim=2).int(), sample_splits(target), source.num_sites)
 
 
-def sample_splits(sites: Sites) -> tuple[int, ...]:
+def sample_splits(sites: SiteRecord) -> tuple[int, ...]:
     """Return where the rows of each sample begin, and the last ends, in ascending order."""
     batch = sites.index.packing.unpack(sites.index.keys)[:, 0].contiguous()
     samples = torch.arange(sites.batch_size + 1, device=batch.device)

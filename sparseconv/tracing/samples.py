@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparseconv.autograd.samples import sample_spread, sample_sum
 from sparseconv.sites.samples import Samples
-from sparseconv.tracing.sites import living
+from sparseconv.tracing.handles import living
 
 
 def _samples(handle: Tensor, whole: bool) -> Samples:

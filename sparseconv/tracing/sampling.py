@@ -9,9 +9,7 @@ from torch import Tensor
 
 from sparseconv import engines
 from sparseconv.core.rulebook import Taps
-from sparseconv.errors import SparseConvValueError
-from sparseconv.sites.taps import sparse_taps
-from sparseconv.tracing.sites import decoded, living
+from sparseconv.tracing.handles import decoded, living
 
 
 @torch.library.custom_op("sparseconv::row_order", mutates_args=())
@@ -35,12 +33,8 @@ def tap_rows(
     Int32 ``[H, K, Q, n_out]`` and int64 ``[B + 1]``.
     """
     sites = living(target)
-    for guide in map(living, guides):
-        if not guide.same_as(sites):
-            raise SparseConvValueError(
-                f"offset, mask: must lie on the output sites, {sites}; got {guide}"
-            )
-    taps = sparse_taps(cells, decoded(geometry), living(source), sites)
+    guiding = [living(guide) for guide in guides]
+    taps = living(source).taps(cells, decoded(geometry), sites, guiding)
     return taps.rows, cells.new_tensor(taps.splits, dtype=torch.int64)
 
 

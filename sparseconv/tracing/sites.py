@@ -11,8 +11,8 @@ alive, and that one caches it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,12 +20,10 @@ from torch import Tensor
 
 from sparseconv.core.arguments import Ints
 from sparseconv.core.geometry import Geometry, Kind
-from sparseconv.core.handles import LIVING
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.sites.sites import Sites
+from sparseconv.tracing.handles import encoded, handle_of, living
 from sparseconv.tracing.lazy import operators
-
-_KINDS = list(Kind)
 
 
 def view(sites: Sites | TracedSites) -> TracedSites:
@@ -33,23 +31,9 @@ def view(sites: Sites | TracedSites) -> TracedSites:
     if isinstance(sites, TracedSites):
         return sites
     keys = sites.index.keys
-    handle = torch.full((), sites.number, dtype=torch.int64, device="cpu")
-    return TracedSites(handle, keys.new_empty(keys.shape[0], 0), sites, sites.dimensions, False)
-
-
-def living(handle: Tensor) -> Sites:
-    """Return the sites of a handle.
-
-    Raises:
-        RuntimeError: they were freed, or belong to another process.
-    """
-    sites: Sites | None = LIVING.get(int(handle))
-    if sites is None:
-        raise RuntimeError(
-            f"the sites with handle {int(handle)} are gone: a graph runs in the process that made "
-            f"its sites, while they live"
-        )
-    return sites
+    return TracedSites(
+        handle_of(sites), keys.new_empty(keys.shape[0], 0), sites, sites.dimensions, False
+    )
 
 
 @dataclass(eq=False)
@@ -85,6 +69,8 @@ class TracedSites:
         """Coordinates ``[N, 1 + D]``, which the graph will look up."""
         coords: Tensor = operators().coordinates(self.rows, self.handle, 1 + self.dimensions)
         return coords
+
+    shared_coords = coords
 
     @property
     def row_order(self) -> Tensor:
@@ -211,14 +197,12 @@ class TracedRulebook:
         source, target: the sites that the layer of the geometry reads and makes.
         geometry: of the layer, as :func:`encoded`.
         swapped: whether the pairs lead from ``target`` to ``source``.
-        layouts: what was derived from the pairs while this graph was traced.
     """
 
     source: TracedSites
     target: TracedSites
     geometry: list[int]
     swapped: bool = False
-    layouts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> Tensor:
@@ -232,6 +216,10 @@ class TracedRulebook:
         ones = inputs.new_ones(inputs.shape[0], 1, dtype=torch.float32)
         counts: Tensor = operators().window_sum(ones, self.rows, *self.key)
         return counts[:, 0]
+
+    def derived(self, name: str, build: Callable[[Any], Any]) -> Any:
+        """Return ``build(rulebook)``: the graph keeps nothing."""
+        return build(self)
 
     @property
     def key(self) -> tuple[Tensor, Tensor, list[int], bool]:
@@ -294,25 +282,3 @@ class TracedTaps:
 
     rows: Tensor
     splits: Tensor
-
-
-def encoded(geometry: Geometry) -> list[int]:
-    """Return a geometry as the integers that an operator takes."""
-    rows = (
-        geometry.kernel_size,
-        geometry.stride,
-        geometry.padding,
-        geometry.padding_end,
-        geometry.dilation,
-        geometry.output_padding,
-    )
-    return [_KINDS.index(geometry.kind), *(entry for row in rows for entry in row)]
-
-
-def decoded(numbers: list[int]) -> Geometry:
-    """Return the geometry that :func:`encoded` gave as ``numbers``."""
-    axes = (len(numbers) - 1) // 6
-    rows = (tuple(numbers[1 + row * axes : 1 + (row + 1) * axes]) for row in range(6))
-    kernel, stride, padding, padding_end, dilation, output_padding = rows
-    kind = _KINDS[numbers[0]]
-    return Geometry(kernel, stride, padding, padding_end, dilation, output_padding, kind)

@@ -231,7 +231,7 @@ def test_a_u_net_with_its_backward_pass_leaves_nothing(no_collector: None) -> No
     y = net(x)
     assert y.sites is x.sites
     references = watched(x, y, *(x.replace(x.features) for _ in range(1)))
-    references += [weakref.ref(child) for child in x.sites._children.values()]
+    references += [weakref.ref(layer.sites) for layer in x.sites._layers.values() if layer.sites]
     y.features.sum().backward()
     del x, y
     assert alive(references) == []

@@ -14,7 +14,7 @@ from sparseconv.models import UNet
 from sparseconv.sites.sites import Sites
 from sparseconv.tracing import operators as traced_ops
 from sparseconv.tracing import sampling as traced_taps
-from sparseconv.tracing import sites as traced
+from sparseconv.tracing.handles import encoded, handle_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of its own affairs
 
@@ -222,15 +222,11 @@ def test_one_graph_serves_dense_input_of_every_size() -> None:
     assert counter.frame_count == 1
 
 
-def _handle(sites: Sites) -> torch.Tensor:
-    return torch.tensor(sites.number)
-
-
 def test_operators_pass_torchs_own_check() -> None:
     x = _scan(60, 6).double()
     geometry = make_geometry((2, 2, 2), stride=2)
     target, _ = x.sites.convolve(geometry)
-    place = _handle(x.sites), _handle(target), traced.encoded(geometry), False
+    place = handle_of(x.sites), handle_of(target), encoded(geometry), False
     rows = x.features.new_empty(target.num_sites, 0)
     features = x.features.clone().requires_grad_()
     weight = torch.randn(8, 1, 2, 3, dtype=torch.float64, requires_grad=True)
@@ -254,7 +250,7 @@ def test_weight_gradients_lie_as_a_graph_was_told(dtype: torch.dtype, groups: in
     x = x.replace(torch.randn(x.num_sites, 16)).to(dtype)
     geometry = make_geometry((3, 3, 3), kind=Kind.SUBMANIFOLD)
     target, _ = x.sites.convolve(geometry)
-    place = _handle(x.sites), _handle(target), traced.encoded(geometry), False
+    place = handle_of(x.sites), handle_of(target), encoded(geometry), False
     arguments = x.features, x.features.clone(), *place, [27, groups, 16 // groups, 16 // groups]
     checks = "test_schema", "test_faketensor"
     torch.library.opcheck(traced_ops.gather_gemm_reduce, arguments, test_utils=checks)

@@ -116,12 +116,12 @@ def row_factor(
     The count is then the number of the site's pairs: it belongs to the rulebook, and stays there.
     """
     dtype = wider(dtype)
-    name = f"partial {normalize} {dtype}"
-    factor: Tensor | None = rulebook.layouts.get(name)
-    if factor is None:
+
+    def build(rulebook: Rulebook) -> Tensor:
         count = rulebook.pairs_of_output[:, None].to(dtype)
-        factor = coverage(count, 1, _row_windows(geometry, sites), normalize).factor
-        rulebook.layouts[name] = factor
+        return coverage(count, 1, _row_windows(geometry, sites), normalize).factor
+
+    factor: Tensor = rulebook.derived(f"partial {normalize} {dtype}", build)
     return factor
 
 
@@ -187,7 +187,7 @@ def _row_windows(geometry: Geometry, sites: Sites) -> Tensor | int:
     """Return the kernel cells of a whole window: one number, or ``[N, 1]``."""
     if geometry.kind is not Kind.TRANSPOSED:
         return geometry.num_cells
-    coords = sites.coords
+    coords = sites.shared_coords
     sizes = coords.new_ones(coords.shape[0])
     for axis, table in enumerate(_phases(geometry)):
         place = (coords[:, 1 + axis].long() + geometry.padding[axis]) % geometry.stride[axis]

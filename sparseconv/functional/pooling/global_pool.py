@@ -76,7 +76,7 @@ def _adaptive(
 def _site_per_sample(sites: Sites) -> tuple[Tensor, Sites]:
     """Return the samples that have sites, ascending, and one site for each of them."""
     samples = torch.nonzero(sites.samples.counts)[:, 0]
-    coords = F.pad(samples[:, None].to(sites.coords.dtype), (0, sites.dimensions))
+    coords = F.pad(samples[:, None].to(sites.shared_coords.dtype), (0, sites.dimensions))
     return samples, sites_from_coords(coords, (1,) * sites.dimensions, sites.batch_size)
 
 

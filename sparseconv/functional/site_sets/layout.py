@@ -108,7 +108,7 @@ def _sparse_pixel_unshuffle(input: SparseTensor, downscale_factor: int) -> Spars
         raise SparseConvValueError(
             f"downscale_factor: {r} must divide the spatial shape {input.spatial_shape}"
         )
-    coords = input.coords.long()
+    coords = input.sites.shared_coords.long()
     coarse = torch.cat([coords[:, :1], coords[:, 1:].div(r, rounding_mode="floor")], dim=1)
     shape = tuple(size // r for size in input.spatial_shape)
     lower = tuple(low // r for low in input.sites.lower)

@@ -77,7 +77,7 @@ def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps]) -> SparseT
     if order is None:
         order = torch.arange(input.num_sites, device=input.device)
     # the pairs come in ascending order of their input sites, whatever the order of the rows
-    coords = input.coords.long()
+    coords = input.sites.shared_coords.long()
     cells = coords[order]
     rows, weights, columns = order, None, [cells[:, 0]]
     for axis, tap in enumerate(taps):

@@ -98,7 +98,7 @@ def intersect(x: SparseTensor, *others: SparseTensor) -> SparseTensor:
     keep = torch.ones(x.num_sites, dtype=torch.bool, device=x.device)
     for other in others:
         x.sites.check_same_grid(other.sites)
-        keep &= other.sites.rows_of(x.coords)[1]
+        keep &= other.sites.rows_of(x.sites.shared_coords)[1]
     return prune(x, keep)
 
 
@@ -119,7 +119,7 @@ def difference(x: SparseTensor, *others: SparseTensor) -> SparseTensor:
     keep = torch.ones(x.num_sites, dtype=torch.bool, device=x.device)
     for other in others:
         x.sites.check_same_grid(other.sites)
-        keep &= ~other.sites.rows_of(x.coords)[1]
+        keep &= ~other.sites.rows_of(x.sites.shared_coords)[1]
     return prune(x, keep)
 
 

@@ -44,7 +44,7 @@ def _sparse_feature_dropout(
         return input
     # the same draws as torch makes for a dense tensor
     ones = torch.ones(input.batch_size, input.channels, 1, dtype=input.dtype, device=input.device)
-    noise = torch.feature_dropout(ones, p, True)[:, :, 0][input.coords[:, 0].long()]
+    noise = torch.feature_dropout(ones, p, True)[:, :, 0][input.sites.shared_coords[:, 0].long()]
     return input.replace(input.features.mul_(noise) if inplace else input.features * noise)
 
 
@@ -88,7 +88,7 @@ def _sparse_feature_alpha_dropout(
     # map that brings mean 0 and variance 1 back
     saturation = -1.7580993408473766
     scale = ((saturation**2 * p + 1) * (1 - p)) ** -0.5
-    mask_rows = mask[input.coords[:, 0].long()]
+    mask_rows = mask[input.sites.shared_coords[:, 0].long()]
     shift = scale * (saturation * (1 - mask_rows) - saturation * p)
     x = input.features.mul_(mask_rows * scale) if inplace else input.features * mask_rows * scale
     return input.replace(x.add_(shift) if inplace else x + shift)

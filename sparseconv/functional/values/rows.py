@@ -103,7 +103,7 @@ def _at_sites(t: Tensor, x: SparseTensor) -> Tensor:
         return t.reshape(1, -1)
     if min(x.sites.lower) < 0 and any(size > 1 for size in t.shape[2:]):
         raise SparseConvValueError("other: no dense tensor meets sites at negative coordinates")
-    columns = x.coords.long().unbind(1)
+    columns = x.sites.shared_coords.long().unbind(1)
     sizes = (t.shape[0], *t.shape[2:])
     cells = [
         column if size > 1 else torch.zeros_like(column)

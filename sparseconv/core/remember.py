@@ -1,0 +1,36 @@
+"""What is kept is built outside of every mode that the caller may be in.
+
+A cache outlives the call that fills it. What is made under a transform of functions has no memory
+of its own, what is made in inference mode can never be saved for a backward pass, and autocast
+rounds to half precision. Sites and rulebooks do not depend on the differentiated inputs, so
+they are built outside of all three.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+
+import torch
+
+from sparseconv.core.transforms import Arguments, Result, outside_transforms
+
+AUTOCAST_DEVICES = ("cpu", "cuda", "xpu")
+
+
+def remembered(build: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let ``build``, which makes what a cache keeps, run as if no mode of PyTorch were on."""
+    build = outside_transforms(build)
+
+    @functools.wraps(build)
+    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with contextlib.ExitStack() as modes:
+            if torch.is_inference_mode_enabled():
+                modes.enter_context(torch.inference_mode(False))
+            for device in AUTOCAST_DEVICES:
+                if torch.is_autocast_enabled(device):
+                    modes.enter_context(torch.autocast(device, enabled=False))
+            return build(*args, **kwargs)
+
+    return wrapper

@@ -1,0 +1,176 @@
+"""The unchanging part of a set of sites, and the site law: which sites a layer makes active."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparseconv import engines
+from sparseconv.core.arguments import Ints
+from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.handles import next_number
+from sparseconv.core.index import Index
+from sparseconv.core.packing import Packing
+from sparseconv.core.remember import remembered
+from sparseconv.core.rulebook import Rulebook
+from sparseconv.core.transforms import outside_transforms
+from sparseconv.sites.samples import Samples
+
+
+class Parent(NamedTuple):
+    """The sites that a set was strided from, and how."""
+
+    record: SiteRecord
+    geometry: Geometry
+    rulebook: Rulebook
+
+
+@dataclass(eq=False)
+class SiteRecord:
+    """What never changes about a set of sites; tensors share it through ``Sites``.
+
+    Attributes:
+        index: packed keys in ascending order and the rows that they came from.
+        spatial_shape: dense extent per axis.
+        batch_size: number of samples, empty ones counted.
+        lower: smallest legal coordinate per axis: 0, or negative where the tensor was made from
+            negative coordinates without a ``spatial_shape``.
+        coords_dtype: integer dtype in which coordinates are shown.
+        parent: where an inverse layer leads back to.
+        number: by which the living ``Sites`` are found.
+    """
+
+    index: Index
+    spatial_shape: Ints
+    batch_size: int
+    lower: Ints
+    coords_dtype: torch.dtype = torch.int64
+    parent: Parent | None = None
+    number: int = field(default_factory=next_number, repr=False)
+
+    @property
+    def num_sites(self) -> int:
+        """Number of active sites N."""
+        return self.index.keys.numel()
+
+    @cached_property
+    @remembered
+    def coords(self) -> Tensor:
+        """Coordinates ``[N, 1 + D]`` in row order, batch first."""
+        packing = self.index.packing
+        coords = packing.unpack(self.index.keys)
+        limits = torch.iinfo(self.coords_dtype)  # sites derived from others may lie beyond
+        if min(packing.lower) >= limits.min and max(packing.upper) <= limits.max:
+            coords = coords.to(self.coords_dtype)
+        if self.index.order is None:
+            return coords
+        in_rows = torch.empty_like(coords)
+        in_rows[self.index.order] = coords
+        return in_rows
+
+    @cached_property
+    @remembered
+    def samples(self) -> Samples:
+        """The rows of each sample."""
+        batch = self.coords[:, 0].long()
+        counts = torch.bincount(batch, minlength=self.batch_size)
+        return Samples(self.num_sites, self.index.order, batch, counts)
+
+    @cached_property
+    @remembered
+    def whole_batch(self) -> Samples:
+        """All rows as one sample."""
+        counts = torch.tensor([self.num_sites], device=self.index.keys.device)
+        return Samples(self.num_sites, self.index.order, None, counts)
+
+    @outside_transforms
+    def rows_of(self, coords: Tensor) -> tuple[Tensor, Tensor]:
+        """Look up coordinates through the hash index; see ``Sites.rows_of``."""
+        packing = self.index.packing
+        coords = coords.long()
+        inside = packing.contains(coords)
+        engine = engines.for_tensor(self.index.keys)
+        rows = engine.lookup(self.index, torch.where(inside, packing.pack(coords), -1))
+        return rows, rows >= 0
+
+    @remembered
+    def moved(self, device: torch.device) -> SiteRecord:
+        """Return the same sites on another device, without a way back to their parent."""
+        keys, order = self.index.keys.to(device), self.index.order
+        index = Index(keys, None if order is None else order.to(device), self.index.packing)
+        site_set = (self.spatial_shape, self.batch_size, self.lower, self.coords_dtype)
+        return SiteRecord(index, *site_set)
+
+    @remembered
+    def united(self, other: SiteRecord) -> tuple[SiteRecord, Tensor]:
+        """Return the union, ascending, and where the rows of both went, int64 ``[N + M]``."""
+        both = self, other
+        boxes = [record.index.packing for record in both if record.num_sites]
+        boxes = boxes or [self.index.packing]
+        low = tuple(map(min, *(box.lower for box in boxes), boxes[0].lower))
+        high = tuple(map(max, *(box.upper for box in boxes), boxes[0].upper))
+        packing = Packing.around(low, high)
+        keys = torch.cat([packing.pack(record.coords) for record in both])
+        unique, rows = torch.unique(keys, return_inverse=True)
+        lower = tuple(map(min, self.lower, other.lower))
+        index = Index(unique, None, packing)
+        site_set = (self.spatial_shape, self.batch_size, lower, self.coords_dtype)
+        return SiteRecord(index, *site_set), rows
+
+    @remembered
+    def pairs(self, target: SiteRecord, geometry: Geometry) -> Rulebook:
+        """Return the rulebook of a layer from these sites to ``target``."""
+        engine = engines.for_tensor(self.index.keys)
+        if geometry.kind is Kind.TRANSPOSED:
+            return engine.build_rulebook(target.index, self.index, geometry).transposed
+        return engine.build_rulebook(self.index, target.index, geometry)
+
+    @outside_transforms
+    def padded_cells(self, target: SiteRecord, geometry: Geometry) -> Tensor:
+        """Return the cells of each window in the padded grid; see ``Sites.padded_cells``."""
+        first = target.coords[:, 1:].long()
+        first = first * first.new_tensor(geometry.stride) - first.new_tensor(geometry.padding)
+        both = zip(self.spatial_shape, geometry.padding, strict=True)
+        end = first.new_tensor([length + padding for length, padding in both])
+        last = torch.minimum(first + first.new_tensor(geometry.kernel_size), end)
+        return (last - first).prod(dim=1)
+
+    def shape_under(self, geometry: Geometry) -> Ints:
+        """Return the output's extent; an axis that is open ends behind the last site reached."""
+        closed = tuple(
+            0 if low < 0 else size for low, size in zip(self.lower, self.spatial_shape, strict=True)
+        )
+        shape = geometry.output_shape(closed)
+        _, high = geometry.reach(self.index.packing.lower[1:], self.index.packing.upper[1:])
+        return tuple(
+            max(top + 1, 0) if low < 0 else size
+            for top, low, size in zip(high, self.lower, shape, strict=True)
+        )
+
+    def reached(self, geometry: Geometry, shape: Ints) -> SiteRecord:
+        """Return the record of the sites that the site law makes active, in ascending order."""
+        packing = self.index.packing
+        below, _ = geometry.reach(self.lower, self.lower)
+        low, high = geometry.reach(packing.lower[1:], packing.upper[1:])
+        # an axis that starts at 0 ends there and at its extent; one with negative coordinates is
+        # open at both ends, so that a scene may be shifted
+        floor = tuple(
+            min(bottom, first, -1) if lowest < 0 else 0
+            for bottom, first, lowest in zip(below, low, self.lower, strict=True)
+        )
+        low = tuple(map(max, low, floor))
+        high = tuple(
+            top if lowest < 0 else min(top, size - 1)
+            for top, size, lowest in zip(high, shape, self.lower, strict=True)
+        )
+        if self.num_sites == 0 or any(top < bottom for bottom, top in zip(low, high, strict=True)):
+            empty = Index(self.index.keys[:0], None, Packing.around((0, *floor), (0, *floor)))
+            return SiteRecord(empty, shape, self.batch_size, floor, self.coords_dtype)
+        target = Packing.around((packing.lower[0], *low), (packing.upper[0], *high))
+        engine = engines.for_tensor(self.index.keys)
+        index = Index(engine.reached_keys(self.index, geometry, target), None, target)
+        return SiteRecord(index, shape, self.batch_size, floor, self.coords_dtype)
