@@ -1,7 +1,7 @@
 """What a compiled or exported graph sees instead of sites and rules.
 
-sites: stand-ins. rules, norm: what runs instead of the autograd rules. operators, samples,
-sampling: the custom operators. lazy: loads them when a graph first asks.
+sites: stand-ins. handles: sites as numbers. rules, norm: what runs instead of the autograd rules.
+operators, samples, sampling: the custom operators. lazy: loads them when a graph first asks.
 
 Nobody imports this folder but the root of the package, which loads it last: it fills the doors of
 :mod:`sparseconv.core.handles`.
