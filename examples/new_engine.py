@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import sparseconv as sc
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import ENGINES
-from sparseconv.engines.torch import engine as torch_engine
+from sparseconv.engines.torch import engine as plain
 
 
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
@@ -47,9 +47,32 @@ def gather_gemm_epilogue(
     return epilogue.apply(gather_gemm_scatter(features, packed, rulebook))
 
 
-def __getattr__(name: str) -> Any:
-    """Return what is missing here: the plain engine's."""
-    return getattr(torch_engine, name)
+# everything else is the plain engine's
+affine_rows = plain.affine_rows
+ascends = plain.ascends
+bounds = plain.bounds
+build_index = plain.build_index
+build_rulebook = plain.build_rulebook
+column_sum = plain.column_sum
+gather_gemm_reduce = plain.gather_gemm_reduce
+lookup = plain.lookup
+merge_statistics = plain.merge_statistics
+normalised_rows = plain.normalised_rows
+pack_weight = plain.pack_weight
+reached_keys = plain.reached_keys
+sample_gemm = plain.sample_gemm
+sample_gemm_grads = plain.sample_gemm_grads
+scaled_rows = plain.scaled_rows
+segment_argmax = plain.segment_argmax
+segment_moment = plain.segment_moment
+segment_statistics = plain.segment_statistics
+segment_sum = plain.segment_sum
+why_not = plain.why_not
+window_argmax = plain.window_argmax
+window_max = plain.window_max
+window_pick = plain.window_pick
+window_scatter = plain.window_scatter
+window_sum = plain.window_sum
 
 
 def run(engine: str, network: nn.Module, points: Tensor) -> tuple[Tensor, Tensor, float]:

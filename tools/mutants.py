@@ -256,14 +256,14 @@ MUTANTS = (
     ),
     Mutant(
         "rows-in-key-order",
-        "engines/torch/engine.py",
+        "engines/torch/keys.py",
         "return torch.where(position < 0, position, index.order[position])",
         "return position",
         SITES,
     ),
     Mutant(
         "segment-sum-drops-the-last-row",
-        "engines/numba/rows/segments.py",
+        "engines/numba/rows/sums.py",
         "for entry in range(starts[segment], starts[segment + 1]):\n"
         "            row = values[order[entry]]",
         "for entry in range(starts[segment], starts[segment + 1] - 1):\n"
@@ -273,7 +273,7 @@ MUTANTS = (
     ),
     Mutant(
         "reads-what-it-did-not-write",
-        "engines/numba/rows/segments.py",
+        "engines/numba/rows/sums.py",
         "total = out[segment]\n        total[:] = 0\n",
         "total = out[segment]\n",
         VOXELS,
@@ -337,7 +337,7 @@ MUTANTS = (
     ),
     Mutant(
         "few-matrices-are-cut-up",
-        "engines/torch/engine.py",
+        "engines/torch/products.py",
         "if missing > 0:",
         "if missing > 10**9:",
         ("test_laws", "number_of_threads"),
@@ -376,7 +376,7 @@ MUTANTS = (
     ),
     Mutant(
         "known-statistics-leave-the-mean",
-        "engines/numba/engine.py",
+        "engines/numba/rows/host.py",
         "shift = converted(mean, dtype).numpy() * -scale",
         "shift = converted(mean, dtype).numpy() * 0",
         ("test_norm", "number_of_any_library"),
@@ -384,7 +384,7 @@ MUTANTS = (
     ),
     Mutant(
         "four-vectors-of-a-row-are-not-scaled",
-        "engines/numba/rows/chunks.py",
+        "engines/numba/rows/sums.py",
         "for byte in range(0, fours, 4 * VECTOR_BYTES):",
         "for byte in range(0, 0, 4 * VECTOR_BYTES):",
         ("test_products", "scaled_and_summed"),
@@ -454,7 +454,7 @@ MUTANTS = (
     ),
     Mutant(
         "rows-share-a-product-of-any-size",
-        "engines/torch/engine.py",
+        "engines/torch/products.py",
         "rows = _in_blocks(x, rulebook.in_rows[start:end], BLOCK_ROWS)",
         "rows = _in_blocks(x, rulebook.in_rows[start:end], 1); "
         "BLOCK_ROWS = rows.shape[0]  # noqa: N806",

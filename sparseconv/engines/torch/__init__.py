@@ -1,1 +1,4 @@
-"""The plain engine: PyTorch's own operators, on any device."""
+"""The plain engine: PyTorch's own operators, on any device.
+
+engine: the functions of the contract by name. keys, products, deform, windows, rows: the functions.
+"""

@@ -1,6 +1,6 @@
-"""Kernels of the Numba engine for chunks of rows: their sums, alone and with scaled rows.
+"""Kernels for sums of rows: of segments, of chunks, and of chunks while they are scaled.
 
-The columns of a row are taken together, four vectors at most, so that memory is walked in one run.
+The columns of a row are taken together, so that memory is walked in one run.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba.extending import intrinsic
 
 from sparseconv.core.dtypes import Array
@@ -17,6 +18,38 @@ from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses, large
 
 SUMS = 4  # vectors that are added up beside each other, so that none waits for the one before
+
+
+@Loop
+def segment_sums(
+    first: int, last: int, order: Array, starts: Array, values: Array, out: Array
+) -> None:
+    """Write the sums of segments ``first`` to ``last`` to ``out`` ``[S, C]``."""
+    for segment in range(first, last):
+        total = out[segment]
+        total[:] = 0
+        for entry in range(starts[segment], starts[segment + 1]):
+            row = values[order[entry]]
+            for column in range(len(total)):
+                total[column] += row[column]
+
+
+@Loop
+def segment_argmaxes(
+    first: int, last: int, order: Array, starts: Array, values: Array, out: Array
+) -> None:
+    """Write the row of the first largest value of segments ``first`` to ``last`` to ``out``.
+
+    NaN counts as larger than everything.
+    """
+    for segment in range(first, last):
+        for column in range(values.shape[1]):
+            best = order[starts[segment]]
+            for entry in range(starts[segment] + 1, starts[segment + 1]):
+                value, held = values[order[entry], column], values[best, column]
+                if value > held or (np.isnan(value) and not np.isnan(held)):
+                    best = order[entry]
+            out[segment, column] = best
 
 
 @Loop

@@ -1,0 +1,107 @@
+"""The functions of rows of the plain engine: sums, statistics, scales and shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparseconv.core.dtypes import summable, wider
+from sparseconv.engines.protocol import running_affine
+
+
+def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows times their factors, and the sum of the rows."""
+    return (rows * factor).to(rows.dtype), rows.sum(dim=0)
+
+
+def column_sum(rows: Tensor) -> Tensor:
+    """Return the sum of all rows."""
+    return summable(rows).sum(dim=0).to(rows.dtype)
+
+
+def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+    """Return the sum of each segment: the n-th rows of all segments are added in one step."""
+    lengths = starts.diff()
+    out = summable(values).new_zeros(lengths.numel(), values.shape[1])
+    for step in range(int(lengths.max()) if lengths.numel() else 0):
+        live = torch.nonzero(lengths > step)[:, 0]
+        rows = order[starts[live] + step]
+        out[live] += summable(values[rows])
+    return out.to(values.dtype)
+
+
+def segment_statistics(values: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each segment's sum, and the sum of squares off its mean."""
+    x = values[order].to(wider(values.dtype))
+    own, lengths = torch.arange(order.numel(), device=order.device), starts.diff()
+    sums = segment_sum(x, own, starts)
+    means = sums / lengths.clamp(min=1)[:, None].to(x.dtype)
+    off = x - means[torch.repeat_interleave(lengths)]
+    return sums, segment_sum(off * off, own, starts)
+
+
+def merge_statistics(
+    sums: Tensor, squares: Tensor, counts: Tensor, order: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sums, squares off the mean, and numbers of rows of segments of segments."""
+    sizes = counts[:, None].to(sums.dtype)
+    total = segment_sum(sums, order, starts)
+    number = segment_sum(counts[:, None].double(), order, starts)
+    means = total / number.clamp(min=1).to(sums.dtype)
+    own = torch.empty_like(sums)
+    own[order] = means[torch.repeat_interleave(starts.diff())]
+    off = sums / sizes.clamp(min=1) - own
+    return total, segment_sum(squares + sizes * off * off, order, starts), number[:, 0].long()
+
+
+def segment_moment(
+    left: Tensor, right: Tensor, centre: Tensor, order: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return each segment's sum of ``right``, and of ``(left - centre) * right``."""
+    own = torch.arange(order.numel(), device=order.device)
+    values = right[order].to(centre.dtype)
+    off = left[order].to(centre.dtype) - centre[torch.repeat_interleave(starts.diff())]
+    return segment_sum(values, own, starts), segment_sum(off * values, own, starts)
+
+
+def normalised_rows(
+    rows: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """Return the rows, normalised by known statistics."""
+    scale, shift = running_affine(mean, variance, weight, bias, eps, wider(rows.dtype))
+    return affine_rows(((rows, scale[None]),), shift[None], None)
+
+
+def affine_rows(
+    terms: Sequence[tuple[Tensor, Tensor]], shift: Tensor, segment: Tensor | None
+) -> Tensor:
+    """Return the sum of the terms' rows times their scales, and the shift."""
+
+    def spread(values: Tensor) -> Tensor:
+        return values if segment is None else values[segment]
+
+    total = spread(shift)
+    for rows, scale in reversed(terms):
+        total = torch.addcmul(total, rows.to(scale.dtype), spread(scale))
+    return total.to(terms[0][0].dtype)
+
+
+def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+    """Return the row of each segment's first largest value, per column; NaN is the largest."""
+    lengths = starts.diff()
+    columns = torch.arange(values.shape[1], device=values.device)
+    best = order[starts[:-1]][:, None].expand(-1, values.shape[1]).clone()
+    for step in range(1, int(lengths.max()) if lengths.numel() else 0):
+        live = torch.nonzero(lengths > step)[:, 0]
+        rows = order[starts[live] + step]
+        candidate, held = values[rows], values[best[live], columns]
+        larger = (candidate > held) | (candidate.isnan() & ~held.isnan())
+        best[live] = torch.where(larger, rows[:, None], best[live])
+    return best
