@@ -39,7 +39,7 @@ def test_parts_are_the_whole(layer: Layer, count: int, spread: int, least: int, 
     places = torch.randint(0, spread, (count, layer.axes), generator=generator)
     coords = torch.unique(torch.cat([samples, places], dim=1), dim=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba_index, "MERGED", least)
+        patch.setattr(numba_index, "MIN_SITES_PER_MERGE", least)
         found = reached(layer, coords, "numba")
     assert torch.equal(found, reached(layer, coords, "torch"))
 
@@ -52,7 +52,7 @@ def test_every_kind_of_layer_on_many_sites(name: str) -> None:
     samples = torch.arange(len(places))[:, None] % 4
     coords = torch.unique(torch.cat([samples, places], dim=1), dim=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba_index, "MERGED", 100)
+        patch.setattr(numba_index, "MIN_SITES_PER_MERGE", 100)
         found = reached(layer, coords, "numba")
     assert torch.equal(found, reached(layer, coords, "torch"))
 

@@ -16,9 +16,9 @@ from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.keys import kernels, reach
 from sparseconv.engines.numba.keys.sort import sort_by
 from sparseconv.engines.numba.machine.arrays import CHUNK_ROWS, LEAST, SHARES, by_chunks, by_shares
-from sparseconv.engines.torch import engine as torch_engine
+from sparseconv.engines.torch import keys as plain
 
-MERGED = 8192  # sites of a task that merges, at least
+MIN_SITES_PER_MERGE = 8192  # sites that one task merges
 
 
 def bounds(coords: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -90,7 +90,7 @@ def reached_keys(index: Index, geometry: Geometry, packing: Packing) -> Tensor:
     axes = range(len(radix) - 1, 0, -1)
     largest = math.prod(map(max, radix, packing.radix))
     if largest >= 2**63:  # no key on the way from one box to the other fits into 64 bits
-        return torch_engine.reached_keys(index, geometry, packing)
+        return plain.reached_keys(index, geometry, packing)
     keys = index.keys.numpy()
     for axis in axes:
         keys = _reached_on_axis(keys, axis, radix, index.packing, geometry, packing)
@@ -100,7 +100,7 @@ def reached_keys(index: Index, geometry: Geometry, packing: Packing) -> Tensor:
 
 
 def _reached_on_axis(
-    keys: Array, axis: int, radix: list[int], own: Packing, geometry: Geometry, packing: Packing
+    keys: Array, axis: int, radix: list[int], source: Packing, geometry: Geometry, packing: Packing
 ) -> Array:
     """Return the keys with one axis replaced by what it reaches; a fresh array."""
     cells, stride = geometry.kernel_size[axis - 1], geometry.stride[axis - 1]
@@ -108,35 +108,33 @@ def _reached_on_axis(
     cell = np.arange(cells)[:, None]
     if geometry.kind is Kind.TRANSPOSED:
         # an input at i reaches i * stride - padding + k * dilation
-        factor, divisor, origin = stride, 1, own.lower[axis]
+        factor, divisor, origin = stride, 1, source.lower[axis]
         shifts = cell * dilation - padding - packing.lower[axis]
         fits = np.ones((cells, 1), np.bool_)
     else:
         # an input at i reaches (i + padding - k * dilation) / stride, where that is whole
-        factor, divisor, origin = 1, stride, own.lower[axis] + padding
+        factor, divisor, origin = 1, stride, source.lower[axis] + padding
         moved = np.arange(stride)[None] - cell * dilation
         shifts, fits = moved // stride - packing.lower[axis], moved % stride == 0
     step = math.prod(radix[axis + 1 :])
-    bases, places = empty_array(keys.size, np.int64), empty_array(keys.size, np.int64)
-    phases = empty_array(keys.size, np.int64)
-    arguments = step, radix[axis], packing.radix[axis], origin, divisor
-    by_shares(reach.place, keys.size, LEAST, keys, *arguments, bases, places, phases)
+    inputs = reach.Inputs(*(empty_array(keys.size, np.int64) for _ in range(3)))
+    one_axis = reach.Axis(step, radix[axis], packing.radix[axis], origin, divisor)
+    by_shares(reach.take_axis, keys.size, LEAST, keys, one_axis, inputs)
     if factor > 1:
-        places *= factor
-    moves = np.ascontiguousarray(shifts, np.int64), np.ascontiguousarray(fits)
-    rows = bases, places, phases, *moves
-    parts = max(1, min(SHARES * torch.get_num_threads(), keys.size // MERGED))
+        np.multiply(inputs.places, factor, out=inputs.places)
+    shifts, fits = np.ascontiguousarray(shifts, np.int64), np.ascontiguousarray(fits)
+    moves = reach.Moves(shifts, fits, step, packing.extent[axis])
+    parts = max(1, min(SHARES * torch.get_num_threads(), keys.size // MIN_SITES_PER_MERGE))
     starts = np.zeros((parts + 1, cells), np.int64)
     starts[-1] = keys.size
     entries = np.arange(1, parts) * keys.size // parts
-    reach.split_axis(*rows, packing.radix[axis] * step, entries, starts[1:-1])
-    rooms = [0, *np.cumsum((starts[1:] - starts[:-1]).sum(axis=1)).tolist()]
-    out, counts = empty_array(rooms[-1], np.int64), np.zeros(parts, np.int64)
-    target = np.array(rooms, np.int64), out, counts
-    reach.merge_axis.run(parts, 1, *rows, step, packing.extent[axis], starts, *target)
-    found = empty_array(int(counts.sum()), np.int64)
-    runs = [out[room : room + n] for room, n in zip(rooms, counts.tolist(), strict=False)]
-    return np.concatenate(runs, out=found)
+    reach.split_axis(inputs, moves, packing.radix[axis] * step, entries, starts[1:-1])
+    begins = [0, *np.cumsum((starts[1:] - starts[:-1]).sum(axis=1)).tolist()]
+    out, counts = empty_array(begins[-1], np.int64), np.zeros(parts, np.int64)
+    reach.merge_axis.run(parts, 1, inputs, moves, starts, np.array(begins, np.int64), out, counts)
+    reached = empty_array(int(counts.sum()), np.int64)
+    runs = [out[begin : begin + n] for begin, n in zip(begins, counts.tolist(), strict=False)]
+    return np.concatenate(runs, out=reached)
 
 
 def box(packing: Packing) -> tuple[Array, Array, Array]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 from numba.extending import register_jitable
 
@@ -27,6 +28,22 @@ def quotient(number: Any, divisor: Any, inverse: Any) -> Any:
     found = np.int64(np.float64(number) * inverse)
     rest = number - found * divisor
     return found + np.int64(rest >= divisor) - np.int64(rest < 0)
+
+
+@numba.njit(nogil=True)
+def first_from(values: Array, least: int) -> int:
+    """Return the place of the first of ascending values that is not below ``least``.
+
+    NumPy's own search takes longer to compile than most kernels that would call it.
+    """
+    low, high = 0, len(values)
+    while low < high:
+        middle = (low + high) // 2
+        if values[middle] < least:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @Loop

@@ -7,6 +7,8 @@ merged without repeats. Nothing is sorted, and each pass reads and writes every 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba.extending import register_jitable
 
@@ -14,103 +16,114 @@ from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.keys.kernels import EXACT, quotient
 from sparseconv.engines.numba.machine.compile import Kernel, Loop
 
-NONE = 2**63 - 1
+NO_KEY = 2**63 - 1  # larger than any key
+
+
+class Axis(NamedTuple):
+    """One axis of the keys of some inputs.
+
+    Attributes:
+        step: by how much one place moves the key.
+        radix: places that the keys have there.
+        new_radix: places that the keys of the outputs have there.
+        origin: coordinate of place 0, as the layer counts it.
+        stride: coordinates of one phase after the other.
+    """
+
+    step: int
+    radix: int
+    new_radix: int
+    origin: int
+    stride: int
+
+
+class Inputs(NamedTuple):
+    """Inputs on one axis, in the order of their keys; int64 ``[N]`` each.
+
+    Attributes:
+        bases: the keys with place 0 there, in keys that have ``new_radix`` places.
+        places, phases: the coordinate is ``places * stride + phases``.
+    """
+
+    bases: Array
+    places: Array
+    phases: Array
+
+
+class Moves(NamedTuple):
+    """Where the kernel cells move the inputs on one axis.
+
+    Attributes:
+        shifts: int64 ``[cells, phases]``, by how many places a cell moves an input of a phase.
+        fits: bool ``[cells, phases]``, whether it leads to an output at all.
+        step: by how much a place moves the key of an output.
+        extent: places inside the box.
+    """
+
+    shifts: Array
+    fits: Array
+    step: int
+    extent: int
 
 
 @Loop
-def place(
-    start: int,
-    end: int,
-    keys: Array,
-    step: int,
-    radix: int,
-    new_radix: int,
-    origin: int,
-    stride: int,
-    bases: Array,
-    places: Array,
-    phases: Array,
-) -> None:
-    """Take one axis out of the keys ``start`` to ``end``.
-
-    A key's place on the axis, ``key // step % radix``, plus ``origin`` is ``places * stride +
-    phases``; ``bases`` is the key with that place 0, in keys that have ``new_radix`` places there.
-    """
+def take_axis(start: int, end: int, keys: Array, axis: Axis, inputs: Inputs) -> None:
+    """Take one axis out of the keys ``start`` to ``end``, and write their ``inputs``."""
+    step, radix, new_step = axis.step, axis.radix, axis.new_radix * axis.step
+    origin, stride = axis.origin, axis.stride
     # a loop from 0 over slices becomes vector instructions
-    own, base, whole, phase = (
-        keys[start:end],
-        bases[start:end],
-        places[start:end],
-        phases[start:end],
-    )
+    part, base = keys[start:end], inputs.bases[start:end]
+    whole, phase = inputs.places[start:end], inputs.phases[start:end]
     if keys[-1] < EXACT and abs(origin) + radix < EXACT:
         by_step, by_radix, by_stride = 1 / step, 1 / radix, 1 / stride
-        for entry in range(len(own)):
-            rest = quotient(own[entry], step, by_step)
+        for entry in range(len(part)):
+            rest = quotient(part[entry], step, by_step)
             high = quotient(rest, radix, by_radix)
             position = rest - high * radix + origin
             whole[entry] = quotient(position, stride, by_stride)
             phase[entry] = position - whole[entry] * stride
-            base[entry] = high * (new_radix * step) + own[entry] - rest * step
+            base[entry] = high * new_step + part[entry] - rest * step
         return
-    for entry in range(len(own)):
-        rest = own[entry] // step
+    for entry in range(len(part)):
+        rest = part[entry] // step
         high = rest // radix
         position = rest - high * radix + origin
         whole[entry] = position // stride
         phase[entry] = position - whole[entry] * stride
-        base[entry] = high * (new_radix * step) + own[entry] - rest * step
+        base[entry] = high * new_step + part[entry] - rest * step
 
 
 @register_jitable
-def _next(
-    cell: int,
-    entry: int,
-    last: int,
-    bases: Array,
-    places: Array,
-    phases: Array,
-    shifts: Array,
-    fits: Array,
-    step: int,
-    extent: int,
-) -> tuple[int, int]:
+def _next(cell: int, entry: int, last: int, inputs: Inputs, moves: Moves) -> tuple[int, int]:
     """Return the first entry from ``entry`` on that the cell moves into the box, and its key."""
     while entry < last:
-        phase = phases[entry]
-        if fits[cell, phase]:
-            moved = places[entry] + shifts[cell, phase]
-            if 0 <= moved < extent:
-                return entry, bases[entry] + moved * step
+        phase = inputs.phases[entry]
+        if moves.fits[cell, phase]:
+            moved = inputs.places[entry] + moves.shifts[cell, phase]
+            if 0 <= moved < moves.extent:
+                return entry, inputs.bases[entry] + moved * moves.step
         entry += 1
-    return entry, NONE
+    return entry, NO_KEY
 
 
 @Kernel
-def split_axis(
-    bases: Array,
-    places: Array,
-    phases: Array,
-    shifts: Array,
-    fits: Array,
-    span: int,
-    entries: Array,
-    starts: Array,
-) -> None:
+def split_axis(inputs: Inputs, moves: Moves, span: int, entries: Array, starts: Array) -> None:
     """Write which inputs each cell moves to what lies from some output keys on.
 
     Args:
-        bases, places, phases: of :func:`place`, in the order of the keys.
-        shifts, fits: of :func:`merge_axis`.
+        inputs, moves: on the axis.
         span: keys that the axis and those behind it take together.
         entries: ascending; the keys are those that these inputs are near.
         starts: ``[len(entries), cells]``, written here, a row for each key; ascending.
     """
+    bases, places, phases = inputs.bases, inputs.places, inputs.phases
+    shifts, fits = moves.shifts, moves.fits
     cells, count = shifts.shape[0], bases.shape[0]
     for part in range(entries.shape[0]):
-        own = entries[part]
-        high = bases[own] // span
-        low, place = bases[own] - high * span, places[own] + shifts[cells // 2, phases[own]]
+        middle = entries[part]
+        high = bases[middle] // span
+        low = bases[middle] - high * span
+        place = places[middle] + shifts[cells // 2, phases[middle]]
         for cell in range(cells):
             first, last = starts[part - 1, cell] if part > 0 else 0, count
             while first < last:
@@ -133,15 +146,10 @@ def split_axis(
 def merge_axis(
     first: int,
     last: int,
-    bases: Array,
-    places: Array,
-    phases: Array,
-    shifts: Array,
-    fits: Array,
-    step: int,
-    extent: int,
+    inputs: Inputs,
+    moves: Moves,
     starts: Array,
-    rooms: Array,
+    begins: Array,
     out: Array,
     counts: Array,
 ) -> None:
@@ -149,36 +157,28 @@ def merge_axis(
 
     Args:
         first, last: parts of the keys.
-        bases, places, phases: of :func:`place`, in the order of the keys.
-        shifts: int64 ``[cells, phases]``, by how many places a cell moves an input of a phase.
-        fits: bool ``[cells, phases]``, whether it leads to an output at all.
-        step: by how much a place moves the key.
-        extent: places inside the box.
+        inputs, moves: on the axis.
         starts: ``[parts + 1, cells]``, which inputs each cell moves into which part.
-        rooms: ``[parts + 1]``, where in ``out`` the keys of a part begin.
+        begins: ``[parts + 1]``, where in ``out`` the keys of a part begin.
         out: int64, with room for them.
         counts: ``[parts]``, how many keys were written, written here.
     """
-    cells = shifts.shape[0]
+    cells = moves.shifts.shape[0]
     heads = np.empty(cells, np.int64)
     for part in range(first, last):
-        entries, ends, count = starts[part].copy(), starts[part + 1], rooms[part]
+        entries, ends, count = starts[part].copy(), starts[part + 1], begins[part]
         for cell in range(cells):
-            entries[cell], heads[cell] = _next(
-                cell, entries[cell], ends[cell], bases, places, phases, shifts, fits, step, extent
-            )
+            entries[cell], heads[cell] = _next(cell, entries[cell], ends[cell], inputs, moves)
         while True:
             least = heads[0]
             for cell in range(1, cells):
                 least = min(least, heads[cell])
-            if least == NONE:
+            if least == NO_KEY:
                 break
             out[count] = least
             count += 1
             for cell in range(cells):
                 if heads[cell] == least:
                     entry, end = entries[cell] + 1, ends[cell]
-                    entries[cell], heads[cell] = _next(
-                        cell, entry, end, bases, places, phases, shifts, fits, step, extent
-                    )
-        counts[part] = count - rooms[part]
+                    entries[cell], heads[cell] = _next(cell, entry, end, inputs, moves)
+        counts[part] = count - begins[part]

@@ -17,7 +17,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from sparseconv.core.dtypes import Array
-from sparseconv.engines.numba.keys.search import first_from
+from sparseconv.engines.numba.keys.kernels import first_from
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import (
     ROWS,

@@ -28,7 +28,7 @@ from sparseconv.engines.numba.machine.arrays import (
 from sparseconv.engines.numba.products import tiles as products
 from sparseconv.engines.numba.rulebooks import merge as kernels
 from sparseconv.engines.numba.windows.sums import AHEAD, WindowRows, order_tiles
-from sparseconv.engines.torch import engine as torch_engine
+from sparseconv.engines.torch import keys as plain
 
 TILE_ROWS = 128  # places of a tile
 SPAN = 4  # tiles that are taken together where there are enough of them
@@ -69,7 +69,7 @@ def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
     packing = fine.packing.guarded(_guard(fine.packing, coarse.packing, geometry))
     samples = coarse.packing.upper[0] - fine.packing.lower[0] + 1
     if packing is None or samples * packing.weights[0] >= 2**63:  # 64 bits hold no such key
-        return torch_engine.build_rulebook(fine, coarse, geometry)
+        return plain.build_rulebook(fine, coarse, geometry)
     keys, bases, shifts = _merge_keys(fine, coarse, packing, geometry)
     mirrored = geometry.kind is Kind.SUBMANIFOLD and fine is coarse
     cells = len(shifts) // 2 if mirrored else len(shifts)
@@ -176,33 +176,33 @@ class _Block:
     def __init__(self, keys: Array, bases: Array, shifts: Array, geometry: Geometry) -> None:
         self.size = len(shifts)
         shares = SHARES * torch.get_num_threads()
-        step = max(1, min(CHUNK_ROWS, max(LEAST, -(-bases.size // shares))))
-        chunks = -(-bases.size // step)
-        self._scratch = empty_array((2, self.size, bases.size), np.int32)
-        self._counts = np.zeros((self.size, chunks), np.int64)
+        self._chunk = max(1, min(CHUNK_ROWS, max(LEAST, -(-bases.size // shares))))
+        fine, coarse = empty_array((2, self.size, bases.size), np.int32)
+        counts = np.zeros((self.size, -(-bases.size // self._chunk)), np.int64)
+        self._pieces = kernels.Pieces(fine, coarse, counts)
         # cells whose keys follow each other are merged three at a time
         threes = 0
         if geometry.kernel_size[-1] == 3 and geometry.dilation[-1] == 1:
             threes = self.size // 3
         runs, cells = shifts[: 3 * threes : 3].copy(), shifts[3 * threes :].copy()
-        fine, coarse = self._scratch
-
         near, rest = slice(3 * threes), slice(3 * threes, None)
-        for loop, moves, own in (
+        for loop, moves, part in (
             (kernels.merge_runs, runs, near),
             (kernels.merge_cells, cells, rest),
         ):
             if moves.size:
-                found = fine[own], coarse[own], self._counts[own]
-                loop.run(bases.size, step, keys, bases, moves, step, *found)
-        self._step = step
-        self.totals = self._counts.sum(axis=1).tolist()
+                search = kernels.Search(keys, bases, moves, self._chunk)
+                pieces = kernels.Pieces(*(entry[part] for entry in self._pieces))
+                loop.run(bases.size, self._chunk, search, pieces)
+        self.totals = counts.sum(axis=1).tolist()
 
-    def write(self, starts: list[int], mirror: list[int], orders: list[Array], rows: Array) -> None:
+    def write(
+        self, starts: list[int], mirrors: list[int], orders: list[Array], rows: Array
+    ) -> None:
         """Write the fine and coarse rows of each cell from its start on, and to its mirror."""
-        places = np.array(starts, np.int64), np.array(mirror, np.int64)
-        found = self._scratch, self._step, self._counts
-        kernels.collect.run(2 * self.size, 1, *found, *places, *orders, *rows)
+        begins = np.array(starts, np.int64), np.array(mirrors, np.int64)
+        sides = kernels.Sides(*orders), kernels.Sides(*rows)
+        kernels.collect.run(2 * self.size, 1, self._pieces, self._chunk, *begins, *sides)
 
 
 def tiled_pairs(rulebook: Rulebook) -> TiledPairs:

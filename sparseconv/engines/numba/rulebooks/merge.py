@@ -9,41 +9,68 @@ it is a pair, and overwritten where it is not: an unpredictable branch costs mor
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sparseconv.core.dtypes import Array
-from sparseconv.engines.numba.keys.search import first_from
+from sparseconv.engines.numba.keys.kernels import first_from
 from sparseconv.engines.numba.machine.compile import Loop
 
-SENTINELS = 4  # the merge looks so many keys ahead
+SENTINELS = 4  # keys that the merge looks ahead
+
+
+class Search(NamedTuple):
+    """What is looked for where.
+
+    Attributes:
+        keys: int64 ``[n_fine + SENTINELS]`` ascending, the last ones larger than any key.
+        bases: int64 ``[n_coarse]`` ascending.
+        shifts: int64 ``[M]``; ``bases[o] + shifts[m]`` is the key to find.
+        chunk: coarse sites of a chunk.
+    """
+
+    keys: Array
+    bases: Array
+    shifts: Array
+    chunk: int
+
+
+class Pieces(NamedTuple):
+    """The pairs of some kernel cells, in pieces: those of each chunk of coarse sites.
+
+    Attributes:
+        fine, coarse: int32 ``[cells, n_coarse]``, positions in key order; the piece of a chunk
+            begins where the chunk does.
+        counts: int64 ``[cells, chunks]``, the pairs of each piece.
+    """
+
+    fine: Array
+    coarse: Array
+    counts: Array
+
+
+class Sides(NamedTuple):
+    """An array of each side of the pairs."""
+
+    fine: Array
+    coarse: Array
 
 
 @Loop
-def merge_runs(
-    begin: int,
-    stop: int,
-    keys: Array,
-    bases: Array,
-    shifts: Array,
-    chunk: int,
-    fine: Array,
-    coarse: Array,
-    counts: Array,
-) -> None:
+def merge_runs(begin: int, stop: int, search: Search, pieces: Pieces) -> None:
     """Find the pairs of columns of three kernel cells whose fine keys follow each other.
 
     Args:
-        keys: ``[n_fine + SENTINELS]`` ascending, the last ones larger than any key.
-        bases: ``[n_coarse]`` ascending.
-        shifts: ``[M]``; ``bases[o] + shifts[m]`` is the key that column m's first cell looks for.
-        chunk: coarse sites of a chunk; ``begin`` to ``stop`` are those of one.
-        fine, coarse: int32 ``[3 * M, n_coarse]``; the pairs of a cell are written to its row from
-            ``begin`` on, as positions in key order.
-        counts: ``[3 * M, chunks]`` pairs per cell and chunk, written here.
+        begin, stop: coarse sites of one chunk.
+        search: a shift per column, that of its first cell.
+        pieces: written here; three cells per column.
     """
+    keys, bases, shifts = search.keys, search.bases, search.shifts
+    fine, coarse, counts = pieces.fine, pieces.coarse, pieces.counts
     # unsigned throughout: Numba looks whether a signed index is negative
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    start, end, own = np.uint64(begin), np.uint64(stop), begin // chunk
+    start, end, piece = np.uint64(begin), np.uint64(stop), begin // search.chunk
     for column in range(shifts.shape[0]):
         shift = shifts[column]
         low = np.uint64(3 * column)
@@ -70,26 +97,18 @@ def merge_runs(
             fine[high, c] = q
             coarse[high, c] = row
             c += np.uint64(keys[q] == key + 2)
-        counts[3 * column, own] = np.int64(a - start)
-        counts[3 * column + 1, own] = np.int64(b - start)
-        counts[3 * column + 2, own] = np.int64(c - start)
+        counts[3 * column, piece] = np.int64(a - start)
+        counts[3 * column + 1, piece] = np.int64(b - start)
+        counts[3 * column + 2, piece] = np.int64(c - start)
 
 
 @Loop
-def merge_cells(
-    begin: int,
-    stop: int,
-    keys: Array,
-    bases: Array,
-    shifts: Array,
-    chunk: int,
-    fine: Array,
-    coarse: Array,
-    counts: Array,
-) -> None:
-    """Find the pairs of kernel cells, each by itself; arguments as above, a shift per cell."""
+def merge_cells(begin: int, stop: int, search: Search, pieces: Pieces) -> None:
+    """Find the pairs of kernel cells, each by itself: as :func:`merge_runs`, a shift per cell."""
+    keys, bases, shifts = search.keys, search.bases, search.shifts
+    fine, coarse, counts = pieces.fine, pieces.coarse, pieces.counts
     one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
-    start, end, own = np.uint64(begin), np.uint64(stop), begin // chunk
+    start, end, piece = np.uint64(begin), np.uint64(stop), begin // search.chunk
     for cell in range(shifts.shape[0]):
         shift, place = shifts[cell], np.uint64(cell)
         p = np.uint64(first_from(keys, bases[start] + shift))
@@ -103,49 +122,47 @@ def merge_cells(
             fine[place, a] = p
             coarse[place, a] = row
             a += np.uint64(keys[p] == key)
-        counts[cell, own] = np.int64(a - start)
+        counts[cell, piece] = np.int64(a - start)
 
 
 @Loop
 def collect(
     begin: int,
     stop: int,
-    scratch: Array,
+    pieces: Pieces,
     chunk: int,
-    counts: Array,
     starts: Array,
     mirrors: Array,
-    fine_order: Array,
-    coarse_order: Array,
-    fine_rows: Array,
-    coarse_rows: Array,
+    orders: Sides,
+    rows: Sides,
 ) -> None:
     """Put the pieces of one side of some cells' pairs together.
 
     Args:
         begin, stop: sides of cells: the fine and the coarse one of the first cell, and so on.
-        scratch: ``[2, K, n]`` positions in key order; piece ``c`` begins at ``c * chunk``.
-        counts: ``[K, chunks]`` the length of each piece.
+        pieces: of all cells.
+        chunk: coarse sites of a chunk.
         starts: ``[K]``, where the pairs of each cell begin.
         mirrors: ``[K]``, where they begin once more with the sides exchanged; < 0 for nowhere.
-        fine_order, coarse_order: ``[n]`` row of each position; empty where that is the position.
-        fine_rows, coarse_rows: of the pairs, written here.
+        orders: ``[n]`` row of each position; empty where that is the position.
+        rows: of the pairs, written here.
     """
     for number in range(begin, stop):
         cell, side = number // 2, number % 2
-        order = coarse_order if side else fine_order
-        rows, mirror_rows = fine_rows, coarse_rows
+        order, positions = orders.fine, pieces.fine[cell]
+        target, mirrored = rows.fine, rows.coarse
         if side:
-            rows, mirror_rows = coarse_rows, fine_rows
+            order, positions = orders.coarse, pieces.coarse[cell]
+            target, mirrored = rows.coarse, rows.fine
         entry = starts[cell]
-        for piece in range(counts.shape[1]):
+        for piece in range(pieces.counts.shape[1]):
             first = piece * chunk
-            for place in range(first, first + counts[cell, piece]):
-                position = scratch[side, cell, place]
-                rows[entry] = order[position] if order.shape[0] > 0 else position
+            for place in range(first, first + pieces.counts[cell, piece]):
+                position = positions[place]
+                target[entry] = order[position] if order.shape[0] > 0 else position
                 entry += 1
         if mirrors[cell] >= 0:
             # a loop, since Numba takes two seconds to compile an assignment of slices
-            own, again = rows[starts[cell] : entry], mirror_rows[mirrors[cell] :]
-            for place in range(len(own)):
-                again[place] = own[place]
+            written, again = target[starts[cell] : entry], mirrored[mirrors[cell] :]
+            for place in range(len(written)):
+                again[place] = written[place]
