@@ -110,7 +110,7 @@ def per_axis(name: str, value: Any, axes: int, least: int = 1) -> Ints:
     >>> per_axis("stride", 2, 3), per_axis("padding", [0, 1], 2, least=0)
     ((2, 2, 2), (0, 1))
     """
-    if type(value) is int and least <= value <= LARGEST:  # of most layers, at each of their calls
+    if type(value) is int and least <= value <= LARGEST:  # the common case, at every call
         return (value,) * axes
     values = numbers_per_axis(name, value, axes)
     if not all(map(is_int, values)):
@@ -162,5 +162,5 @@ def plain(entry: Any) -> Any:
         return entry
     try:
         return operator.index(entry)
-    except TypeError:  # an array that is no integer has the method too
+    except TypeError:  # an array of several numbers has the method, too
         return entry

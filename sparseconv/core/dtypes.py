@@ -1,4 +1,4 @@
-"""Dtypes: which ones features have, in which one sums are kept, and the sum that keeps its bits."""
+"""Dtypes of features, the dtypes that sums are kept in, and a sum that always has the same bits."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Geometry:
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether every output site reads the one input site in its own place."""
+        """Whether every output site reads one input site, the one at its coordinates."""
         ones = (1,) * self.dimensions
         zeros = (0,) * self.dimensions
         return (
@@ -162,7 +162,7 @@ def make_geometry(
 def _made(
     kernel: Ints, strides: Ints, padding: Ints | str, dilations: Ints, extra: Ints, kind: Kind
 ) -> Geometry:
-    """Return the geometry of arguments that are checked one by one."""
+    """Return the geometry of arguments that have been checked one by one."""
     windows = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
     if kind is Kind.SUBMANIFOLD:
         if any(size % 2 == 0 for size in kernel):

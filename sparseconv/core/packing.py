@@ -16,9 +16,9 @@ from sparseconv.errors import SparseConvValueError
 MAX_CELLS = 2**62
 MAX_DERIVED_CELLS = 2**63 - 1
 
-# Cells that keys leave free behind every spatial axis, where there is room for it: the key of a
-# cell that lies up to so far outside the box is then no other cell's, so that a neighbour's key is
-# found by one addition, without a look at the coordinates.
+# Number of keys that stay unused behind every spatial axis, where 64 bits leave room for them. A
+# cell up to so many cells outside the box then shares its key with no other cell, so one addition
+# gives the key of a neighbour, and nobody looks at coordinates.
 GUARD = 2
 
 
@@ -64,7 +64,7 @@ class Packing:
         return cls((0,) * len(grid), grid)
 
     def guarded(self, guard: int) -> Packing | None:
-        """Return the same box with a guard of at least so many cells, None where keys overflow."""
+        """Return the box with a guard of at least ``guard`` cells, None where keys overflow."""
         if guard <= self.guard:
             return self
         wider = Packing(self.lower, self.extent, guard)
@@ -78,7 +78,7 @@ class Packing:
 
     @functools.cached_property
     def weights(self) -> tuple[int, ...]:
-        """By how much one step along each column moves the key."""
+        """What one step along each column adds to the key."""
         return tuple(math.prod(self.radix[column + 1 :]) for column in range(len(self.radix)))
 
     @property

@@ -1,6 +1,7 @@
-"""The dtypes of torch.autocast, for what is computed here from other operators than PyTorch's own.
+"""The dtypes of torch.autocast, for functions that do not run PyTorch's operator of their name.
 
-A function that runs PyTorch's operator of the same name on the rows needs nothing of this.
+Autocast chooses the dtype by the operator, so a function that runs PyTorch's own on the rows needs
+nothing of this.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from sparseconv.core.dtypes import HALVES
 from sparseconv.tensor import SparseTensor
 
 _ACCELERATED = frozenset({"group_norm", "layer_norm", "interpolate", "sum", "norm"})
-if torch.__version__ >= "2.12":  # since then; before it ran in the dtype that it was given
+if torch.__version__ >= "2.12":  # earlier versions run it in the dtype of the input
     _ACCELERATED |= {"rms_norm"}
 
-# What autocast runs in float32, by device; devices that are not named follow CUDA's list.
+# What autocast runs in float32, by device. Other devices follow CUDA's list.
 FLOAT32: dict[str, frozenset[str]] = {
     "cpu": frozenset(
         {"avg_pool3d", "max_pool3d", "adaptive_avg_pool3d", "adaptive_max_pool3d"},
@@ -33,7 +34,7 @@ def lowered(x: Tensor) -> Tensor:
 
 
 def widened(x: SparseTensor, function: str) -> SparseTensor:
-    """Return ``x`` in float32 where autocast runs ``function`` so, else as it is.
+    """Return ``x`` in float32 if autocast runs ``function`` in float32, else unchanged.
 
     Args:
         x: the input of the function.

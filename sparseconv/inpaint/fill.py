@@ -18,9 +18,9 @@ from sparseconv.inpaint.masks import below, varied_holes
 from sparseconv.models import PartialUNet
 
 WIDTHS = (16, 32, 48, 48)
-VALID_WEIGHT = 0.1  # of the loss at pixels that the network sees, against those hidden from it
-CONTRAST = 0.25  # of the details, from 0 to 1, that the network gets to see as 1
-BLUR = 5  # pixels: side of the mean, taken twice, that leaves the details
+VALID_WEIGHT = 0.1  # weight in the loss of pixels that the network sees; hidden ones weigh 1
+CONTRAST = 0.25  # details of this size, on a scale from 0 to 1, enter the network as 1
+BLUR = 5  # pixels: side of the mean that is subtracted to get the details; taken twice
 SWEEPS = 8  # averages with the neighbours, per scale
 NEIGHBOURS = ((1.0, 2.0, 1.0), (2.0, 0.0, 2.0), (1.0, 2.0, 1.0))
 

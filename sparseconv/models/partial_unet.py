@@ -110,7 +110,7 @@ class _Level(torch.nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int, dimensions: int, normalize: str) -> None:
         super().__init__()
         self.conv = _convolution(c_in, c_out, stride, dimensions, normalize)
-        # nothing normalises between the layers: torch's default would shrink the signal by each
+        # no layer normalises, so PyTorch's default would make the signal smaller layer by layer
         torch.nn.init.kaiming_normal_(self.conv.get_parameter("weight"), 0.1)
         torch.nn.init.zeros_(self.conv.get_parameter("bias"))
         self.activation = torch.nn.LeakyReLU(0.1)

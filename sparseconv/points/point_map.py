@@ -139,7 +139,7 @@ class PointMap:
         ballots = self.rows[voting] * num_classes + labels[voting]
         ballots, votes = torch.unique(ballots, return_counts=True)
         voxels, candidates = ballots // num_classes, ballots % num_classes
-        # by voxel, then by falling number of votes; the stable sort keeps classes ascending
+        # by voxel, most votes first; the sort is stable, so that classes stay ascending
         fewer = self.rows.numel() - votes
         order = torch.argsort(voxels * (self.rows.numel() + 1) + fewer, stable=True)
         voxels = voxels[order]

@@ -128,7 +128,7 @@ def _cells(
 ) -> tuple[Tensor | None, Tensor, Metres, Ints]:
     """Return which points are inside (None for all), coordinates, origin and extent.
 
-    Axis by axis: operators over rows of three numbers use no vectors.
+    It works axis by axis, because operators over rows of three numbers use no vector instructions.
     """
     steps = torch.tensor(size, dtype=torch.float64, device=points.device)
     axes = [axis.double() for axis in points.unbind(1)]
@@ -151,7 +151,7 @@ def _cells(
         origin = tuple((first * steps).tolist())
         return None, coords, origin, tuple(int(entry) + 1 for entry in spans)
     low, high = _bounds(bounds, len(size))
-    # an extent of a whole number of voxels, but for rounding, is that whole number
+    # bounds that hold a whole number of voxels up to rounding hold exactly that number
     lengths = zip(low, high, size, strict=True)
     shape = tuple(int(np.ceil((top - bottom) / step - 1e-6)) for bottom, top, step in lengths)
     inside = torch.ones(len(points), dtype=torch.bool, device=points.device)
@@ -201,7 +201,7 @@ def _check_points(points: Tensor) -> None:
             f"xyz: must have shape (N, D) with D from 1 to {MAX_DIMENSIONS}, "
             f"got {tuple(points.shape)}"
         )
-    # sums are many times as fast, and seldom infinite where no point is
+    # a finite sum shows that every point is finite, and is many times as fast as asking each one
     sums = [axis.sum(dtype=torch.float64) for axis in points.detach().unbind(1)]
     if bool(torch.stack(sums).isfinite().all()):
         return

@@ -92,7 +92,7 @@ def _convert(module: torch.nn.Module) -> None:
     plain = type(module)
     target = _SUBMANIFOLD[parametrize.type_before_parametrizations(module)]
     if parametrize.is_parametrized(module):
-        # torch gives a parametrized module a class of its own, which holds its properties
+        # PyTorch makes a class for each parametrized module; the class holds its properties
         attributes = {k: v for k, v in vars(plain).items() if k not in ("__dict__", "__weakref__")}
         target = type(f"Parametrized{target.__name__}", (target,), attributes)
     module.__class__ = target

@@ -27,7 +27,7 @@ _CHANGING: tuple[Any, ...] = (
     operator.ipow,
     operator.setitem,
 )
-# A forward that asks for these decides by what it is given, which a trace does not know.
+# A forward that calls these depends on its arguments, which a trace does not have.
 _QUESTIONS = frozenset({"isinstance", "issubclass", "type", "hasattr", "callable", "is_tensor"})
 
 
@@ -35,8 +35,8 @@ def optimize(model: nn.Module) -> nn.Module:
     """Return an equivalent of ``model`` for inference, faster on sparse tensors.
 
     Batch normalisations that follow a convolution are folded into it; a sum and a ReLU behind it
-    are done while its output's rows are in the cache; weights are packed once. What lies between
-    is found by tracing the model with ``torch.fx``; where a forward decides by its data, or takes
+    are done while its output's rows are in the cache; weights are packed once. ``torch.fx`` traces
+    the model to find what follows a convolution; where a forward decides by its data, or takes
     optional arguments, its modules are optimized one by one instead. Modules with hooks,
     parametrizations, and subclasses of convolutions stay as they are.
 
@@ -79,7 +79,7 @@ def _by_children(module: nn.Module) -> nn.Module:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Return whether someone listens to the module, who would hear something else."""
+    """Return whether the module has hooks: they would see other calls after the change."""
     kinds = (
         "_forward_hooks",
         "_forward_pre_hooks",
@@ -90,7 +90,7 @@ def _hooked(module: nn.Module) -> bool:
 
 
 def _is_leaf(module: nn.Module) -> bool:
-    """Return whether the module is a layer rather than made of layers."""
+    """Return whether the module is a layer, not a container of layers."""
     from_library = module.__module__.startswith(("torch.nn", "torch.ao.nn", "sparseconv.nn"))
     return from_library and not isinstance(module, nn.Sequential)
 
@@ -100,7 +100,7 @@ def _is_convolution(module: nn.Module) -> bool:
 
 
 class _Tracer(fx.Tracer):
-    """Follows the model down to layers, and stops at modules that someone listens to."""
+    """Follows the model down to its layers, and stops at modules that have hooks."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether ``m`` is called as a whole."""
@@ -125,7 +125,7 @@ def _trace(module: nn.Module) -> fx.Graph | None:
     try:
         return _Tracer().trace(module)
     except Exception:
-        # whatever a forward raises when it is given a stand-in: it wants the data itself
+        # a forward may raise anything when it needs data and gets a stand-in
         return None
 
 
@@ -152,7 +152,7 @@ def _replace(traced: fx.GraphModule, name: str, module: nn.Module) -> None:
 
 
 def _join(traced: fx.GraphModule, node: fx.Node, order: dict[fx.Node, int]) -> None:
-    """Put one module in the place of a convolution, and of norm, sum and ReLU behind it."""
+    """Replace a convolution, and the norm, the sum and the ReLU behind it, by one module."""
     options = _options(node)
     if options is None:
         return

@@ -22,7 +22,7 @@ _COLUMNS = ("layer", "kind", "output", "sites", "pairs", "FLOPs", "of dense", "p
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One layer's line.
+    """One layer's line of the table.
 
     Attributes:
         name, kind: the module's qualified name and its class, or the function.

@@ -12,7 +12,7 @@ from sparseconv.functional import deform_conv, inverse_conv, subm_conv, subm_par
 from sparseconv.points.voxels import voxelize
 from sparseconv.tensor import SparseTensor
 
-SIDE, CHANNELS = 24, 32  # of the network's grid: small tensors take other ways
+SIDE, CHANNELS = 24, 32  # of the network's grid: small tensors would run other kernels
 
 
 def warm_up() -> Iterator[str]:

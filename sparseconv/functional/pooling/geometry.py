@@ -44,7 +44,7 @@ def check_pooling(
     padding: Size = 0,
     dilation: Size = 1,
 ) -> Geometry:
-    """Return the geometry of a pooling, checked as far as it goes without an input."""
+    """Return the geometry of a pooling; what depends on the input's extent is not checked."""
     kernel = per_axis("kernel_size", kernel_size, dimensions, least=1)
     if stride is None or entries_of(stride) == ():
         stride = kernel
@@ -72,7 +72,7 @@ def _with_ceil_mode(geometry: Geometry, spatial_shape: Ints) -> Geometry:
         if (windows - 1) * step >= length + pad:
             windows -= 1
         fits = (length + 2 * pad - window) // step + 1
-        # where nothing changes the geometry stays equal to that without ceil_mode
+        # equal geometries share a rulebook: change nothing where the number of windows stays
         reach = (windows - 1) * step + window - length - pad
         ends.append(pad if windows == fits else reach)
     return replace(geometry, padding_end=tuple(ends))

@@ -186,7 +186,7 @@ def _sparse_lp_pool(dimensions: int) -> Callable[..., SparseTensor]:
             raise SparseConvValueError("norm_type: must not be 0")
         mean = average(input.replace(x.pow(norm_type)), kernel_size, stride, ceil_mode=ceil_mode)
         cells = math.prod(per_axis("kernel_size", kernel_size, dimensions))
-        # as torch has it: relu makes the derivative of the root 0 where the sum is 0
+        # as in PyTorch, relu makes the derivative of the root 0 where the sum is 0
         y = mean.features
         return mean.replace((y.sign() * y.abs().relu()).mul(cells).pow(1.0 / norm_type))
 

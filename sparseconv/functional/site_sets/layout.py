@@ -69,7 +69,7 @@ def _sparse_pad(
         shape[-1 - number] += pad[2 * number] + pad[2 * number + 1]
     coords = input.coords + input.coords.new_tensor([0, *low])
     sites = sites_from_coords(coords, shape, input.batch_size, input.sites.lower)
-    # a copy, as the dense one is: what is written into it in place must not reach the input
+    # a copy, as of a dense tensor: writing into the result must not change the input
     return SparseTensor.on_sites(input.features.clone(), sites)
 
 

@@ -104,7 +104,7 @@ def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps]) -> SparseT
 
 
 def _nearest(length: int, out: int, scale: float | None, mode: str) -> _Taps:
-    """Return the one input of each output, by torch's own rounding: a ramp, resampled by it."""
+    """Return the one input of each output: PyTorch resamples a ramp, and rounds as it does."""
     ramp = torch.arange(length, dtype=torch.float64)[None, None]
     if length == 0:
         inputs = ramp.new_zeros(0)
@@ -168,7 +168,7 @@ def _check_mode(mode: str, axes: int, align_corners: bool | None, antialias: boo
 def _target(
     shape: Ints, size: Any, scale_factor: Any, recompute: bool
 ) -> tuple[Ints, list[float | None]]:
-    """Return the extent of the output and, where they set the step, the scales."""
+    """Return the extent of the output, and the scales where they set the step."""
     if (size is None) == (scale_factor is None):
         raise SparseConvValueError("size: give either size or scale_factor")
     if size is not None:

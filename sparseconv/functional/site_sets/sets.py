@@ -51,7 +51,7 @@ def filled(features: Tensor, rows: Tensor | None, num_sites: int, fill: float = 
 
 
 def union(x: SparseTensor, *others: SparseTensor, fill: float = 0) -> SparseTensor:
-    """Return ``x`` on its own sites and those of the others together.
+    """Return ``x`` on the union of its sites and those of the others.
 
     Args:
         x: ``[B, C, *spatial]``.
@@ -193,7 +193,7 @@ def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -
 def _rows_at(
     x: SparseTensor, rows: Tensor, coords: Tensor, spatial_shape: Ints, lower: Ints
 ) -> SparseTensor:
-    """Return some rows of ``x``, at their entries of ``coords`` ``[N, 1 + D]``."""
+    """Return ``x`` at ``rows`` alone, which move to their rows of ``coords`` ``[N, 1 + D]``."""
     sites = sites_from_coords(coords[rows], spatial_shape, x.batch_size, lower)
     return SparseTensor.on_sites(x.features[rows], sites)
 

@@ -15,8 +15,8 @@ from sparseconv.functional.site_sets.sets import filled
 from sparseconv.functional.values.rows import rows_of
 from sparseconv.tensor import SparseTensor
 
-# PyTorch reaches one operation under several names: x + y, torch.add, and a dense tensor's own
-# operators when it stands on the left.
+# PyTorch calls one operation by several names: x + y, torch.add, and the operators of a dense
+# tensor when the left operand is dense.
 OPERATIONS: dict[Callable[..., Any], tuple[Callable[..., Any], ...]] = {
     torch.add: (torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__),
     torch.sub: (torch.sub, torch.subtract, torch.Tensor.sub, torch.Tensor.__sub__),
@@ -39,11 +39,10 @@ def _elementwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]
         if function is torch.sub and (isinstance(input, bool) or isinstance(other, bool)):
             raise SparseConvTypeError("other: PyTorch subtracts no bool; convert it to a number")
         if isinstance(input, SparseTensor) and isinstance(other, SparseTensor):
-            sites, left, right = _on_common_sites(input, other)
-            return SparseTensor.on_sites(applied(function, left, right, **options), sites)
-        left = rows_of(input, sparse)
-        right = rows_of(other, sparse)
-        return sparse.replace(applied(function, left, right, **options))
+            sites, *rows = _on_common_sites(input, other)
+            return SparseTensor.on_sites(applied(function, *rows, **options), sites)
+        rows = [rows_of(operand, sparse) for operand in (input, other)]
+        return sparse.replace(applied(function, *rows, **options))
 
     return operate
 

@@ -42,7 +42,7 @@ def _sparse_feature_dropout(
     _check_probability(p)
     if not training or p == 0:
         return input
-    # the same draws as torch makes for a dense tensor
+    # these are the draws that PyTorch makes for a dense tensor
     ones = torch.ones(input.batch_size, input.channels, 1, dtype=input.dtype, device=input.device)
     noise = torch.feature_dropout(ones, p, True)[:, :, 0][input.sites.shared_coords[:, 0].long()]
     return input.replace(input.features.mul_(noise) if inplace else input.features * noise)

@@ -93,7 +93,7 @@ UNARY: tuple[Callable[..., Any], ...] = (
     torch.clone,
 )
 
-# The result is no floating point tensor, so it is a plain one: a row per site.
+# Features are floating point, so a bool result is a plain tensor with a row per site.
 TESTS: tuple[Callable[..., Any], ...] = (
     torch.isnan,
     torch.isinf,
@@ -184,7 +184,7 @@ for _names in COMPARISONS:
 for _function in PAIRWISE:
     implements(
         _function,
-        # reached where a dense tensor stands on the left
+        # the method that Python calls when the left operand is a dense tensor
         *(getattr(Tensor, name) for name in [_function.__name__] if hasattr(Tensor, name)),
         meaning="applied to each value of the active sites, operands row by row",
         law="operands on the same sites, numbers, or dense tensors that broadcast to the shape",
@@ -214,7 +214,7 @@ def _sparse_prelu(input: SparseTensor, weight: Tensor) -> SparseTensor:
             f"weight: must have 1 or {input.channels} entries, one per channel, "
             f"got {weight.numel()}"
         )
-    # torch's own adds the slope's gradient in an order that changes with the number of threads
+    # PyTorch's prelu adds the slope's gradient in an order that changes with the number of threads
     slope = lowered(weight).reshape(1, -1).expand(1, input.channels)
     x = lowered(input.features)
     return input.replace(torch.where(x > 0, x, x * sample_spread(slope, input.sites.whole_batch)))

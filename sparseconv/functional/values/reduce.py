@@ -155,7 +155,7 @@ def _sparse_amin(input: SparseTensor, dim: Dim = (), keepdim: bool = False) -> R
 
 
 def _extreme(function: Callable[..., Any], pairwise: Callable[..., Any], sign: int) -> Any:
-    """Return the sparse meaning of torch.max or torch.min, which do three things by argument."""
+    """Return the sparse meaning of torch.max or torch.min: their arguments choose among three."""
 
     def extreme(input: SparseTensor, dim: Any = None, keepdim: bool = False, **other: Any) -> Any:
         if "other" in other or isinstance(dim, Tensor | SparseTensor):
@@ -230,7 +230,7 @@ def _spread_arguments(
     keepdim: bool,
     correction: float | None,
 ) -> tuple[_Axes | None, float]:
-    """Return what to reduce over, and how many values the divisor counts less."""
+    """Return what to reduce over, and what the divisor is smaller by than the number of values."""
     if isinstance(dim, bool):  # torch.var(x, unbiased)
         return _axes(input, None, keepdim), float(dim)
     return _axes(input, dim, keepdim), float(unbiased) if correction is None else correction
@@ -246,7 +246,7 @@ def _variance(x: Tensor, axes: _Axes, correction: float) -> Tensor:
 
 
 def _root(x: Tensor) -> Tensor:
-    """Return the square root, with the derivative 0 at 0."""
+    """Return the square root; its derivative at 0 is 0."""
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1).sqrt(), 0)
 

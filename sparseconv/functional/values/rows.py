@@ -16,7 +16,7 @@ Operand: TypeAlias = SparseTensor | Tensor | float | bool | None
 
 
 def first_sparse(*operands: Any) -> SparseTensor:
-    """Return the first SparseTensor among ``operands``, whose rows the others have to meet.
+    """Return the first SparseTensor among ``operands``: the others are brought to its rows.
 
     Raises:
         SparseConvTypeError: there is none.
@@ -28,7 +28,7 @@ def first_sparse(*operands: Any) -> SparseTensor:
 
 
 def rows_beside(x: SparseTensor, operand: Operand) -> Any:
-    """Return ``operand`` as something that meets the rows ``[N, C]`` of ``x``.
+    """Return ``operand`` in a shape that broadcasts against the rows ``[N, C]`` of ``x``.
 
     A SparseTensor must have the same set of sites, in any row order; a dense tensor broadcasts
     against the dense shape or has a row per site; anything else stays as it is.
@@ -56,7 +56,7 @@ def rows_beside(x: SparseTensor, operand: Operand) -> Any:
 
 
 def rows_of(operand: Any, x: SparseTensor) -> Any:
-    """Return the operand as something that meets the rows ``[N, C]`` of ``x``."""
+    """Return a dense operand in a shape that broadcasts against the rows ``[N, C]`` of ``x``."""
     if operand is x:
         return x.features
     if isinstance(operand, Number):

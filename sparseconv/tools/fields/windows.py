@@ -8,7 +8,7 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Any
 
-from sparseconv.core.arguments import Ints
+from sparseconv.core.arguments import Ints, numbers_per_axis
 from sparseconv.core.geometry import Kind
 from sparseconv.functional.convolution.table import CONVOLUTIONS
 from sparseconv.tools.fields.intervals import Field
@@ -67,21 +67,23 @@ def convolution(call: Call) -> Axes:
 def _windows(make: Callable[..., Any], kernel: Ints, bound: dict[str, Any]) -> list[Any]:
     """Return what each axis of a window layer does, from torch's arguments."""
     axes = len(kernel)
-    stride, dilation = (per_axis(bound.get(name, 1), axes) for name in ("stride", "dilation"))
+    stride, dilation = (
+        numbers_per_axis(name, bound.get(name, 1), axes) for name in ("stride", "dilation")
+    )
     padding = bound.get("padding", 0)
     if padding == "valid":
         padding = 0
     if padding == "same":
         padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
-    return [make(*entry) for entry in zip(kernel, stride, per_axis(padding, axes), dilation,
-                                          strict=True)]  # fmt: skip
+    pads = numbers_per_axis("padding", padding, axes)
+    return [make(*entry) for entry in zip(kernel, stride, pads, dilation, strict=True)]
 
 
 def _pool(names: Sequence[str]) -> Callable[[Call], Axes]:
     def pool(call: Call) -> Axes:
         bound = call.bind(*names)
         axes = int(call.name.split("d")[0][-1])
-        kernel = per_axis(bound["kernel_size"], axes)
+        kernel = numbers_per_axis("kernel_size", bound["kernel_size"], axes)
         stride = bound.get("stride")
         return windowed(
             call, _windows(_window, kernel, bound | {"stride": stride if stride else kernel})
@@ -109,7 +111,9 @@ def _interpolate(call: Call) -> Axes:
     if mode == "area":
         return _adaptive(replace_name(call, f"adaptive_{call.results[0].ndim - 2}d"))
     axes = call.results[0].ndim - 2
-    scales = per_axis(scale, axes)
+    scales: Sequence[Any] = [None] * axes
+    if scale is not None:
+        scales = numbers_per_axis("scale_factor", scale, axes)
 
     def through(number: int) -> Callable[[Axis], Field]:
         def resample(axis: Axis) -> Field:
@@ -144,12 +148,6 @@ def _cubic(position: Fraction) -> Sequence[int]:
     if position.denominator == 1:
         return [int(position)]
     return range(floor(position) - 1, floor(position) + 3)
-
-
-def per_axis(value: Any, axes: int) -> tuple[Any, ...]:
-    """Return one entry per axis of an argument that may be a single number."""
-    entries = tuple(value) if isinstance(value, Sequence) else (value,) * axes
-    return entries * axes if len(entries) == 1 else entries
 
 
 def replace_name(call: Call, name: str) -> Call:
