@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,18 +40,30 @@ def rows_of(values: int, columns: int) -> int:
     return -(-values // max(columns, 1))
 
 
-def by_segments(loop: Loop, rows: tuple[Array, Array], *args: Any) -> None:
+class Segments(NamedTuple):
+    """Segments of rows: segment ``s`` is ``order[starts[s]:starts[s + 1]]``.
+
+    Attributes:
+        order: int64 ``[N]``.
+        starts: int64 ``[S + 1]``.
+    """
+
+    order: Array
+    starts: Array
+
+
+def by_segments(loop: Loop, segments: Segments, *args: Any) -> None:
     """Run a loop over segments, in parallel.
 
     A task takes at least as many segments as hold ``LEAST`` rows on average.
 
     Args:
-        loop: takes ``args`` behind the ``rows``.
-        rows: order ``[N]`` and starts ``[S + 1]`` of the segments.
+        loop: takes ``args`` behind the ``segments``.
+        segments: of rows.
     """
-    order, starts = rows
-    count = len(starts) - 1
-    by_shares(loop, count, LEAST * count // max(len(order), count, 1), *rows, *args)
+    count = len(segments.starts) - 1
+    least = LEAST * count // max(len(segments.order), count, 1)
+    by_shares(loop, count, least, segments, *args)
 
 
 def array(x: Tensor) -> Array:

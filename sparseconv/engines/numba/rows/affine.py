@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import types
 from numba.extending import intrinsic, register_jitable
@@ -21,6 +21,18 @@ from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Value, addresses, large
 
 # mypy: disable-error-code="no-untyped-def"
+
+
+class Term(NamedTuple):
+    """Rows and what they are multiplied by.
+
+    Attributes:
+        rows: ``[N, C]``, or bits of bfloat16; may be without rows.
+        scale: ``[S, C]``, one row per segment.
+    """
+
+    rows: Array
+    scale: Array
 
 
 def _emit_affine(terms: int) -> Callable[..., None]:
@@ -60,66 +72,49 @@ def _two_terms(typing, like, x, a, y, b, shift, out, length, past):
 
 @register_jitable
 def _short_rows(
-    left: Array,
-    right: Array,
-    left_scale: Array,
-    right_scale: Array,
-    shift: Array,
-    segment: Array,
-    first: int,
-    last: int,
-    out: Array,
+    first: int, last: int, left: Term, right: Term, shift: Array, segment: Array, out: Array
 ) -> None:
     """Do the same where a row is shorter than a vector."""
-    both, several = right.shape[0] > 0, segment.shape[0] > 0
+    both, several = right.rows.shape[0] > 0, segment.shape[0] > 0
     for row in range(first, last):
-        own = segment[row] if several else 0
-        if both:
-            for column in range(left.shape[1]):
-                value = number(right[row, column]) * right_scale[own, column] + shift[own, column]
-                value = number(left[row, column]) * left_scale[own, column] + value
-                out[row, column] = stored(value, out)
-        else:
-            for column in range(left.shape[1]):
-                value = number(left[row, column]) * left_scale[own, column] + shift[own, column]
-                out[row, column] = stored(value, out)
+        part = segment[row] if several else 0
+        for column in range(out.shape[1]):
+            value = shift[part, column]
+            if both:
+                value = number(right.rows[row, column]) * right.scale[part, column] + value
+            value = number(left.rows[row, column]) * left.scale[part, column] + value
+            out[row, column] = stored(value, out)
 
 
 @Loop
 def affine(
-    first: int,
-    last: int,
-    left: Array,
-    right: Array,
-    left_scale: Array,
-    right_scale: Array,
-    shift: Array,
-    segment: Array,
-    out: Array,
+    first: int, last: int, left: Term, right: Term, shift: Array, segment: Array, out: Array
 ) -> None:
-    """Write rows ``first`` to ``last`` of ``left * left_scale + right * right_scale + shift``.
+    """Write rows ``first`` to ``last`` of the sum of two scaled terms and a shift.
 
     Args:
-        left, right, out: ``[N, C]``, or bits of bfloat16; ``right`` may be without rows.
-        left_scale, right_scale, shift: ``[S, C]``.
+        first, last: rows.
+        left, right: the terms.
+        shift: ``[S, C]``.
         segment: int64 ``[N]``, or without entries for one segment.
+        out: ``[N, C]``, or bits of bfloat16; written here.
     """
-    both, several = right.shape[0] > 0, segment.shape[0] > 0
-    columns, step = left.shape[1], left.shape[1] * left.itemsize
-    x, y, z = left.ctypes.data, right.ctypes.data, out.ctypes.data
-    a, b, c = left_scale.ctypes.data, right_scale.ctypes.data, shift.ctypes.data
+    both, several = right.rows.shape[0] > 0, segment.shape[0] > 0
+    columns, step = left.rows.shape[1], left.rows.shape[1] * left.rows.itemsize
+    x, y, z = left.rows.ctypes.data, right.rows.ctypes.data, out.ctypes.data
+    a, b, c = left.scale.ctypes.data, right.scale.ctypes.data, shift.ctypes.data
     length = columns * shift.itemsize
     past = large(out) if step % VECTOR_BYTES == 0 else 0  # rows that begin with a cache line
-    if step < vector_bytes(left):
-        _short_rows(left, right, left_scale, right_scale, shift, segment, first, last, out)
+    if step < vector_bytes(left.rows):
+        _short_rows(first, last, left, right, shift, segment, out)
         return
     for row in range(first, last):
-        own = segment[row] if several else 0
+        part = segment[row] if several else 0
         f, g, h, i, j, k = (
-            x + row * step, a + own * length, y + row * step, b + own * length,
-            c + own * length, z + row * step,
+            x + row * step, a + part * length, y + row * step, b + part * length,
+            c + part * length, z + row * step,
         )  # fmt: skip
         if both:
-            _two_terms(left, f, g, h, i, j, k, step, past)
+            _two_terms(left.rows, f, g, h, i, j, k, step, past)
         else:
-            _one_term(left, f, g, j, k, step, past)
+            _one_term(left.rows, f, g, j, k, step, past)

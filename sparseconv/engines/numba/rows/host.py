@@ -13,6 +13,7 @@ from sparseconv.engines.memory import empty
 from sparseconv.engines.numba.machine.arrays import (
     LEAST,
     LEAST_VALUES,
+    Segments,
     array,
     by_segments,
     by_shares,
@@ -25,7 +26,7 @@ from sparseconv.engines.numba.machine.arrays import (
 )
 from sparseconv.engines.numba.machine.bits import bits_or_numbers
 from sparseconv.engines.numba.rows import statistics, sums
-from sparseconv.engines.numba.rows.affine import affine
+from sparseconv.engines.numba.rows.affine import Term, affine
 from sparseconv.engines.torch import rows as plain
 
 SUM_ROWS = 2048  # rows that are summed in one go; the sums are added in float64
@@ -62,7 +63,7 @@ def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """Return the sum of each segment, row after row."""
     x = array(values)
     out = empty((starts.numel() - 1, x.shape[1]), wider(values.dtype))
-    by_segments(sums.segment_sums, (order.numpy(), starts.numpy()), x, out.numpy())
+    by_segments(sums.segment_sums, Segments(order.numpy(), starts.numpy()), x, out.numpy())
     return converted(out, values.dtype)
 
 
@@ -70,16 +71,16 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """Return the row of each segment's first largest value, per column."""
     x = array(values)
     out = empty((starts.numel() - 1, x.shape[1]), torch.int64)
-    by_segments(sums.segment_argmaxes, (order.numpy(), starts.numpy()), x, out.numpy())
+    by_segments(sums.segment_argmaxes, Segments(order.numpy(), starts.numpy()), x, out.numpy())
     return out
 
 
 def segment_statistics(values: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Return each segment's sum, and the sum of squares off its mean, in one pass over the rows."""
-    x, rows = bits_or_numbers(values), (order.numpy(), starts.numpy())
+    x, segments = bits_or_numbers(values), Segments(order.numpy(), starts.numpy())
     shape = (starts.numel() - 1, x.shape[1])
     total, squares = (empty(shape, wider(values.dtype)) for _ in range(2))
-    by_segments(statistics.segment_statistics, rows, x, total.numpy(), squares.numpy())
+    by_segments(statistics.segment_statistics, segments, x, total.numpy(), squares.numpy())
     return total, squares
 
 
@@ -87,14 +88,17 @@ def merge_statistics(
     sums: Tensor, squares: Tensor, counts: Tensor, order: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return sums, squares off the mean, and numbers of rows of segments of segments."""
-    arrays = array(sums), array(squares), counts.numpy()
-    rows = order.numpy(), starts.numpy()
+    parts = statistics.Statistics(array(sums), array(squares), counts.numpy())
     shape = (starts.numel() - 1, sums.shape[1])
-    found = torch.empty(shape, dtype=sums.dtype), torch.empty(shape, dtype=sums.dtype)
-    total = torch.empty(shape[0], dtype=torch.int64)
-    out = [entry.numpy() for entry in (*found, total)]
-    by_segments(statistics.merge_statistics, rows, *arrays, *out)
-    return *found, total
+    total, off, numbers = (
+        empty(shape, sums.dtype),
+        empty(shape, sums.dtype),
+        empty(shape[:1], counts.dtype),
+    )
+    merged = statistics.Statistics(total.numpy(), off.numpy(), numbers.numpy())
+    segments = Segments(order.numpy(), starts.numpy())
+    by_segments(statistics.merge_statistics, segments, parts, merged)
+    return total, off, numbers
 
 
 def segment_moment(
@@ -102,11 +106,10 @@ def segment_moment(
 ) -> tuple[Tensor, Tensor]:
     """Return each segment's sum of ``right``, and of ``(left - centre) * right``, in one pass."""
     arrays = bits_or_numbers(left), bits_or_numbers(right), array(centre)
-    rows = order.numpy(), starts.numpy()
-    found = [torch.empty_like(centre, memory_format=torch.contiguous_format) for _ in range(2)]
-    out = [entry.numpy() for entry in found]
-    by_segments(statistics.segment_moments, rows, *arrays, *out)
-    return found[0], found[1]
+    sums, moments = (empty(tuple(centre.shape), centre.dtype) for _ in range(2))
+    segments = Segments(order.numpy(), starts.numpy())
+    by_segments(statistics.segment_moments, segments, *arrays, sums.numpy(), moments.numpy())
+    return sums, moments
 
 
 def normalised_rows(
@@ -147,13 +150,13 @@ def _affine(
     rows: list[Array], scales: list[Array], shift: Array, segment: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """Return the sum of one or two terms and the shift, in a dtype."""
-    if len(rows) == 1:
-        rows, scales = [rows[0], rows[0][:0]], [scales[0], scales[0]]
+    left, right = Term(rows[0], scales[0]), Term(rows[0][:0], scales[0])
+    if len(rows) > 1:
+        right = Term(rows[1], scales[1])
     segments = _NO_ROWS if segment is None else segment.numpy()
     # the kernel reads all of them as numbers of one dtype
-    assert {scales[0].dtype, scales[1].dtype, shift.dtype} == {computed_in(dtype)}
+    assert {left.scale.dtype, right.scale.dtype, shift.dtype} == {computed_in(dtype)}
     out = empty(rows[0].shape, torch.float32 if dtype == torch.float16 else dtype)
     least = rows_of(LEAST_VALUES, out.shape[1])
-    target = bits_or_numbers(out)
-    by_shares(affine, out.shape[0], least, *rows, *scales, shift, segments, target)
+    by_shares(affine, out.shape[0], least, left, right, shift, segments, bits_or_numbers(out))
     return converted(out, dtype)

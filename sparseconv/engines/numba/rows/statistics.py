@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
 from sparseconv.core.dtypes import Array
+from sparseconv.engines.numba.machine.arrays import Segments
 from sparseconv.engines.numba.machine.bits import emitter_of, loaded, number
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses
 
 WIDE = 4  # vectors of columns that are summed side by side
+
+
+class Statistics(NamedTuple):
+    """Statistics of sets of rows.
+
+    Attributes:
+        sums: ``[S, C]``.
+        squares: ``[S, C]``, the sums of the squares of what is off the mean.
+        counts: int64 ``[S]``, the numbers of rows.
+    """
+
+    sums: Array
+    squares: Array
+    counts: Array
 
 
 def _emit_sums(vectors: int, moments: bool) -> Callable[..., None]:
@@ -116,16 +131,17 @@ def _squares_wide(typing, like, x, s, o, c, out, first, last, end):
 
 @Loop
 def segment_statistics(
-    first: int, last: int, order: Array, starts: Array, values: Array, sums: Array, squares: Array
+    first: int, last: int, segments: Segments, values: Array, sums: Array, squares: Array
 ) -> None:
     """Write the sums of some segments, and those of the squares of what is off their own mean.
 
     Args:
-        values: ``[N, C]``, or bits of bfloat16.
-        order, starts: the rows of each segment.
         first, last: segments.
+        segments: of rows.
+        values: ``[N, C]``, or bits of bfloat16.
         sums, squares: ``[S, C]``, written here.
     """
+    order, starts = segments.order, segments.starts
     columns, size, wide = values.shape[1], values.itemsize, sums.itemsize
     lanes = VECTOR_BYTES // wide
     mean = np.empty(columns, sums.dtype)
@@ -172,22 +188,15 @@ def segment_statistics(
 
 @Loop
 def merge_statistics(
-    first: int,
-    last: int,
-    order: Array,
-    starts: Array,
-    sums: Array,
-    squares: Array,
-    counts: Array,
-    total: Array,
-    out: Array,
-    numbers: Array,
+    first: int, last: int, segments: Segments, parts: Statistics, merged: Statistics
 ) -> None:
-    """Write sums, squares off the mean, and numbers of rows of some segments of segments."""
+    """Write the ``merged`` statistics of some segments of ``parts``."""
+    order, starts = segments.order, segments.starts
+    sums, squares, counts = parts.sums, parts.squares, parts.counts
     mean = np.empty(sums.shape[1], sums.dtype)
     for segment in range(first, last):
         begin, end = starts[segment], starts[segment + 1]
-        sum_of_all, squares_of_all = total[segment], out[segment]
+        sum_of_all, squares_of_all = merged.sums[segment], merged.squares[segment]
         sum_of_all[:] = 0
         squares_of_all[:] = 0
         number = 0
@@ -196,13 +205,13 @@ def merge_statistics(
             part = sums[order[entry]]
             for column in range(len(mean)):
                 sum_of_all[column] += part[column]
-        numbers[segment] = number
+        merged.counts[segment] = number
         for column in range(len(mean)):
             mean[column] = sum_of_all[column] / max(number, 1)
         for entry in range(begin, end):
             part, squares_of_part = sums[order[entry]], squares[order[entry]]
-            count = out.dtype.type(counts[order[entry]])
-            share = 1 / max(count, out.dtype.type(1))
+            count = squares.dtype.type(counts[order[entry]])
+            share = 1 / max(count, squares.dtype.type(1))
             for column in range(len(mean)):
                 off = part[column] * share - mean[column]
                 squares_of_all[column] += squares_of_part[column] + count * off * off
@@ -212,8 +221,7 @@ def merge_statistics(
 def segment_moments(
     first: int,
     last: int,
-    order: Array,
-    starts: Array,
+    segments: Segments,
     left: Array,
     right: Array,
     centre: Array,
@@ -224,6 +232,7 @@ def segment_moments(
 
     ``left`` and ``right`` are ``[N, C]``, or bits of bfloat16, all others ``[S, C]``.
     """
+    order, starts = segments.order, segments.starts
     columns, size, wide = left.shape[1], left.itemsize, sums.itemsize
     lanes, stride = VECTOR_BYTES // wide, columns * size
     x, y, rows = left.ctypes.data, right.ctypes.data, order.ctypes.data

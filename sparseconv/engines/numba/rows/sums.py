@@ -13,6 +13,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from sparseconv.core.dtypes import Array
+from sparseconv.engines.numba.machine.arrays import Segments
 from sparseconv.engines.numba.machine.bits import number
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses, large
@@ -21,10 +22,9 @@ SUMS = 4  # vectors that are added up beside each other, so that none waits for 
 
 
 @Loop
-def segment_sums(
-    first: int, last: int, order: Array, starts: Array, values: Array, out: Array
-) -> None:
+def segment_sums(first: int, last: int, segments: Segments, values: Array, out: Array) -> None:
     """Write the sums of segments ``first`` to ``last`` to ``out`` ``[S, C]``."""
+    order, starts = segments.order, segments.starts
     for segment in range(first, last):
         total = out[segment]
         total[:] = 0
@@ -35,13 +35,12 @@ def segment_sums(
 
 
 @Loop
-def segment_argmaxes(
-    first: int, last: int, order: Array, starts: Array, values: Array, out: Array
-) -> None:
+def segment_argmaxes(first: int, last: int, segments: Segments, values: Array, out: Array) -> None:
     """Write the row of the first largest value of segments ``first`` to ``last`` to ``out``.
 
     NaN counts as larger than everything.
     """
+    order, starts = segments.order, segments.starts
     for segment in range(first, last):
         for column in range(values.shape[1]):
             best = order[starts[segment]]
