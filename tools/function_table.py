@@ -64,14 +64,16 @@ def names() -> dict[Callable[..., Any], str]:
 
 
 def modules(name: str) -> str:
-    """Return the modules of torch.nn that are called like a function: `BatchNorm1d` to `3d`."""
-    plain = name.rpartition(".")[2].replace("_", "")
+    """Return the modules that are called like a function, PyTorch's or ours."""
+    home, _, function = name.rpartition(".")
+    plain = function.replace("_", "")
+    known = dir(sc.nn) if home == "sparseconv.functional" else torch.nn.modules.__all__
     found = [
-        entry
-        for entry in sorted(torch.nn.modules.__all__)
-        if plain in (entry.lower(), re.sub(r"[123]d$", "", entry).lower())
+        f"`{entry}`"
+        for entry in sorted(known)
+        if entry[0].isupper() and plain in (entry.lower(), re.sub(r"[1-4]d$", "", entry).lower())
     ]
-    return ", ".join(f"`{entry}`" for entry in found)
+    return ", ".join(found)
 
 
 def section(function: Callable[..., Any], name: str) -> str:
