@@ -21,6 +21,7 @@ from sparseconv.core.dispatch import dispatch
 from sparseconv.core.dtypes import FLOATS
 from sparseconv.core.handles import DOORS
 from sparseconv.core.packing import Packing
+from sparseconv.core.transforms import outside_transforms
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
 from sparseconv.sites.sites import Sites
@@ -301,13 +302,20 @@ class SparseTensor(Methods):
             raise IndexError(f"sample {samples} is out of range for batch_size {len(self)}")
         chosen = range(len(self))[samples]
         numbers = [chosen] if isinstance(chosen, int) else list(chosen)
+        rows, sites = self._samples_alone(numbers)
+        return SparseTensor.on_sites(self.features[rows], sites)
+
+    @outside_transforms
+    def _samples_alone(self, numbers: list[int]) -> tuple[Tensor, Sites]:
+        """Return the rows of some samples, and their sites with the samples numbered anew."""
         renumbered = torch.full((max(len(self), 1),), -1, device=self.device)
         renumbered[numbers] = torch.arange(len(numbers), device=self.device)
         batch = renumbered[self.sites.shared_coords[:, 0].long()]
         rows = torch.nonzero(batch >= 0)[:, 0]
         coords = self.sites.shared_coords[rows]
         coords[:, 0] = batch[rows].to(coords.dtype)
-        return self._with_rows(rows, coords, len(numbers))
+        lower = self.sites.lower
+        return rows, sites_from_coords(coords, self.spatial_shape, len(numbers), lower)
 
     def _some_channels(
         self, samples: Any = slice(None), channels: Any = slice(None), *rest: Any
@@ -326,11 +334,6 @@ class SparseTensor(Methods):
         everyone = isinstance(samples, slice) and samples == slice(None)
         x = self if everyone else self[samples]
         return x.replace(x.features[:, channels])
-
-    def _with_rows(self, rows: Tensor, coords: Tensor, batch_size: int) -> SparseTensor:
-        """Return the given rows of this tensor at ``coords``, on a grid of the same extent."""
-        sites = sites_from_coords(coords, self.spatial_shape, batch_size, self.sites.lower)
-        return SparseTensor.on_sites(self.features[rows], sites)
 
     def __len__(self) -> int:
         """Return the number of samples."""
