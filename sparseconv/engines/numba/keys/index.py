@@ -1,4 +1,7 @@
-"""The index of the Numba engine: packed keys in order, look-ups, and the sites that are reached."""
+"""The index of the Numba engine: packed keys in order, look-ups, and the sites that are reached.
+
+Benchmark: sites sites, index, submanifold rulebook, unsorted
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Rows times scales plus a shift, as normalisation needs them, and its derivative."""
+"""Rows times scales plus a shift, as normalisation needs them, and its derivative.
+
+Benchmark: stream batch norm, eval, 64 channels
+"""
 
 from __future__ import annotations
 

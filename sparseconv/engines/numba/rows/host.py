@@ -1,4 +1,7 @@
-"""The functions of rows of the Numba engine: what they hand to the kernels of this room."""
+"""The functions of rows of the Numba engine: what they hand to the kernels of this room.
+
+Benchmark: stream batch norm, train (reads twice), 64 channels
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Kernels of the Numba engine for the statistics of segments of rows, and their derivatives."""
+"""Kernels of the Numba engine for the statistics of segments of rows, and their derivatives.
+
+Benchmark: stream batch norm, train (reads twice), 64 channels
+Benchmark: stream batch norm, train, backward, 64 channels
+"""
 
 from __future__ import annotations
 

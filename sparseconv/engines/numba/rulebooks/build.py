@@ -1,4 +1,7 @@
-"""The rulebooks of the Numba engine, and the order in which its products walk them."""
+"""The rulebooks of the Numba engine, and the order in which its products walk them.
+
+Benchmark: sites sites, index, submanifold rulebook, unsorted
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,9 @@ keys that is one addition per kernel cell, because keys leave a guard of free ce
 and it keeps the order, so that for one kernel cell the keys looked up for ascending coarse sites
 ascend too: one pass over both finds all pairs. What is stored is stored before it is known whether
 it is a pair, and overwritten where it is not: an unpredictable branch costs more than a store.
+
+Benchmark: sites sites, index, submanifold rulebook, unsorted
+Benchmark: sites sites and rulebook of stride 1, k=3
 """
 
 from __future__ import annotations

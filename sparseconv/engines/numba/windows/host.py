@@ -1,4 +1,7 @@
-"""The functions of windows of the Numba engine: what they hand to the kernels of this room."""
+"""The functions of windows of the Numba engine: what they hand to the kernels of this room.
+
+Benchmark: stream max pooling, k=2, stride 2, 64 channels
+"""
 
 from __future__ import annotations
 

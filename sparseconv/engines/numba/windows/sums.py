@@ -3,6 +3,8 @@
 An output row gathers its pairs one after the other, in the order of their kernel cells, and stays
 in registers until it is written, once. So a value depends on its own pairs alone. All kernels read
 a :class:`WindowRows`; rows are whole vectors long.
+
+Benchmark: stream average pooling, k=2, stride 2, 64 channels
 """
 
 from __future__ import annotations
