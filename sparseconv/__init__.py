@@ -8,8 +8,11 @@ from sparseconv import engines as engines
 from sparseconv import functional as functional
 from sparseconv import io as io
 from sparseconv import nn as nn
+from sparseconv.core.foreign_names import PACKAGE as _PACKAGE
+from sparseconv.core.foreign_names import no_attribute as _no_attribute
 from sparseconv.engines import engine as engine
 from sparseconv.engines import memory as memory
+from sparseconv.errors import SparseConvAttributeError as SparseConvAttributeError
 from sparseconv.errors import SparseConvError as SparseConvError
 from sparseconv.errors import SparseConvNotImplementedError as SparseConvNotImplementedError
 from sparseconv.errors import SparseConvTypeError as SparseConvTypeError
@@ -53,7 +56,7 @@ _LATER = {
 def __getattr__(name: str) -> _Any:
     """Load what is named by its first use."""
     if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise _no_attribute(__name__, name, _PACKAGE)
     module = _importlib.import_module(_LATER[name])
     value = module if _LATER[name].endswith(f".{name}") else getattr(module, name)
     globals()[name] = value

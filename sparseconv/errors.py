@@ -13,5 +13,9 @@ class SparseConvTypeError(SparseConvError, TypeError):
     """An argument has the wrong type, dtype or device."""
 
 
+class SparseConvAttributeError(SparseConvError, AttributeError):
+    """A name that is not here; another library's is answered with the one to use."""
+
+
 class SparseConvNotImplementedError(SparseConvError, NotImplementedError):
     """A PyTorch function has no meaning on a sparse tensor."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from sparseconv.autograd.segments import check_reduction, place_rows, reduce_groups
 from sparseconv.core.arguments import (
     Ints,
+    came,
     check_bools,
     check_device,
     check_floating,
@@ -19,6 +20,7 @@ from sparseconv.core.arguments import (
 )
 from sparseconv.core.dispatch import dispatch
 from sparseconv.core.dtypes import FLOATS
+from sparseconv.core.foreign_names import TENSOR, native_keywords, no_attribute
 from sparseconv.core.handles import DOORS
 from sparseconv.core.packing import Packing
 from sparseconv.core.transforms import outside_transforms
@@ -26,6 +28,16 @@ from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor_methods import Methods
+
+
+class _Features:
+    """Check features that are set; they are read as any attribute is, from the instance."""
+
+    def __set__(self, x: Any, features: Tensor) -> None:
+        """Set ``x.features``, which must have one row for each of its sites."""
+        _check_features(features)
+        _check_match(features, x._sites.num_sites, x._sites.device)
+        x.__dict__["features"] = features
 
 
 class SparseTensor(Methods):
@@ -56,9 +68,10 @@ class SparseTensor(Methods):
         tensor([1., 1., 1.])
     """
 
-    features: Tensor
+    features: Tensor = cast(Any, _Features())
     _sites: Any
 
+    @native_keywords
     def __init__(
         self,
         features: Tensor,
@@ -81,10 +94,9 @@ class SparseTensor(Methods):
     @classmethod
     def on_sites(cls, features: Tensor, sites: Sites) -> SparseTensor:
         """Return ``features`` ``[N, C]`` on existing sites, which stay shared."""
-        _check_features(features)
-        _check_match(features, sites.num_sites, sites.device)
         x = cls.__new__(cls)
-        x.features, x._sites = features, sites
+        x._sites = sites
+        x.features = features
         return x
 
     @classmethod
@@ -98,6 +110,11 @@ class SparseTensor(Methods):
                 those with any non-zero channel.
         """
         check_floating("t", t)
+        if t.layout is not torch.strided:
+            raise SparseConvTypeError(
+                f"t: must be dense, got {t.layout}; t.to_dense() is, and of a coalesced t, "
+                f"SparseTensor(t.values(), t.indices().T) takes the sites"
+            )
         if not 3 <= t.ndim <= 6:
             raise SparseConvValueError(
                 f"t: must have shape (B, C, *spatial) with 1 to 4 spatial axes, "
@@ -146,14 +163,14 @@ class SparseTensor(Methods):
 
     @property
     def density(self) -> float:
-        """Share of the dense grid's cells that are active; 0 for a grid without cells."""
-        cells = self.batch_size * math.prod(self.spatial_shape)
+        """Share of the grid's cells that are active; 0 for a grid without cells."""
+        cells = self.batch_size * math.prod(self.sites.extent)
         return self.num_sites / cells if cells else 0.0
 
     @property
     def shape(self) -> torch.Size:
-        """Shape of the dense tensor, ``(B, C, *spatial)``."""
-        return torch.Size((self.batch_size, self.channels, *self.spatial_shape))
+        """Shape of the dense tensor, ``(B, C, *spatial)``; negative cells count too."""
+        return torch.Size((self.batch_size, self.channels, *self.sites.extent))
 
     @property
     def ndim(self) -> int:
@@ -296,7 +313,7 @@ class SparseTensor(Methods):
             return self._some_channels(*samples)
         if not isinstance(samples, int) and not _is_slice(samples):
             raise SparseConvTypeError(
-                f"x[...]: takes the index of a sample or a slice of samples, got {samples!r}"
+                f"x[...]: takes the index of a sample or a slice of samples, got {_index(samples)}"
             )
         if isinstance(samples, int) and not -len(self) <= samples < len(self):
             raise IndexError(f"sample {samples} is out of range for batch_size {len(self)}")
@@ -401,6 +418,12 @@ class SparseTensor(Methods):
             f"density={self.density:.3g}, dtype={self.dtype}, device={self.device})"
         )
 
+    if not TYPE_CHECKING:  # what a class with this method has is not checked
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise with the name to use, where ``name`` is another library's."""
+            raise no_attribute("SparseTensor", name, TENSOR)
+
     def __reduce__(self) -> tuple[Callable[..., SparseTensor], tuple[Tensor, Sites]]:
         """Pickle features and sites; caches and the way back to parent sites stay behind."""
         return SparseTensor.on_sites, (self.features, self.sites)
@@ -420,6 +443,13 @@ class SparseTensor(Methods):
 def _call(function: Callable[..., Any], *args: Any) -> SparseTensor:
     result: SparseTensor = dispatch(function, args, None)
     return result
+
+
+def _index(value: Any) -> str:
+    """Return what an error says of an index: no dump of a tensor."""
+    if isinstance(value, Tensor | SparseTensor):
+        return f"{came(value)}; sparseconv.prune(x, keep) keeps some of the sites"
+    return repr(value) if isinstance(value, str | float | slice) else came(value)
 
 
 def _is_slice(value: Any) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.core.dispatch import HANDLERS, REFUSED, dispatch
+from sparseconv.core.foreign_names import TENSOR
 from sparseconv.errors import SparseConvNotImplementedError
 
 
@@ -178,5 +179,5 @@ class Methods:
 
 for _name in dir(Tensor):
     _is_new = not _name.startswith(("_", *_ASKED_FOR)) and not hasattr(Methods, _name)
-    if _is_new and callable(getattr(Tensor, _name)):
+    if _is_new and _name not in TENSOR and callable(getattr(Tensor, _name)):
         setattr(Methods, _name, _named(_name))

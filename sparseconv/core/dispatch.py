@@ -115,7 +115,4 @@ def _remedy(function: Callable[..., Any]) -> str:
     name = getattr(function, "__name__", "function")
     if name.endswith("_") and not name.endswith("__"):
         return f"use {name[:-1]}, which returns a new tensor, or {name} on x.features"
-    return (
-        f"use x.dense() to run it on the dense tensor, or x.replace({name}(x.features)) to run it "
-        f"on the rows of the active sites"
-    )
+    return "run it on the dense tensor, x.dense(), or on x.features, a row per active site"

@@ -46,6 +46,11 @@ class Geometry:
     output_padding: Ints
     kind: Kind
 
+    def __str__(self) -> str:
+        """Return the arguments of the layer that has this geometry."""
+        arguments = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        return f"{arguments}, dilation={self.dilation}"
+
     @property
     def dimensions(self) -> int:
         """Number of spatial axes."""

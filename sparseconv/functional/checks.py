@@ -68,7 +68,7 @@ def check_shapes(
     if len(weight) - 2 != axes or input_axes != axes:
         raise SparseConvValueError(
             f"input: has {input_axes} spatial axes and the weight {len(weight) - 2}, "
-            f"this convolution takes {axes}"
+            f"this convolution takes {axes}{_axes_hint(input_axes, axes)}"
         )
     if not 1 <= axes <= MAX_DIMENSIONS:
         raise SparseConvValueError(
@@ -92,6 +92,15 @@ def check_shapes(
             f"bias: must have shape ({out},), one entry per output channel, got {tuple(bias)}"
         )
     return count
+
+
+def _axes_hint(found: int, axes: int) -> str:
+    """Return the likely cause of a number of axes that does not fit, as the end of a message."""
+    if found == 0:
+        return "; points go through sparseconv.voxelize(points, voxel_size)"
+    if found == axes - 1:
+        return "; is the batch missing, column 0 of coords or the first axis of a dense tensor?"
+    return f"; a layer over {found} axes is named so, such as Conv{found}d"
 
 
 def check_same(name: str, parameter: Tensor, input: Input) -> None:

@@ -119,6 +119,18 @@ refuse(
     instead="use x.replace with a tensor like x.features",
 )
 
+refuse(
+    torch.Tensor.numpy,
+    torch.Tensor.__array__,
+    torch.Tensor.tolist,
+    instead="use x.features.numpy(), a row per active site, and x.coords.numpy()",
+)
+refuse(
+    torch.Tensor.to_sparse,
+    instead="use torch.sparse_coo_tensor(x.coords.T, x.features)",
+)
+refuse(torch.Tensor.to_dense, instead="use x.dense()")
+
 describe(
     torch.conv1d,
     torch.conv2d,

@@ -5,6 +5,10 @@ kernel cells. fused: with what follows, for inference. local: unshared weights. 
 four axes. ends: from dense to sparse and back.
 """
 
+from typing import Any as _Any
+
+from sparseconv.core.foreign_names import LAYERS as _LAYERS
+from sparseconv.core.foreign_names import no_attribute as _no_attribute
 from sparseconv.nn.conv import Conv4d as Conv4d
 from sparseconv.nn.conv import InverseConv1d as InverseConv1d
 from sparseconv.nn.conv import InverseConv2d as InverseConv2d
@@ -38,3 +42,8 @@ from sparseconv.nn.pool import AvgPool4d as AvgPool4d
 from sparseconv.nn.pool import GlobalAvgPool as GlobalAvgPool
 from sparseconv.nn.pool import GlobalMaxPool as GlobalMaxPool
 from sparseconv.nn.pool import MaxPool4d as MaxPool4d
+
+
+def __getattr__(name: str) -> _Any:
+    """Raise with the name to use, where ``name`` is another library's."""
+    raise _no_attribute(__name__, name, _LAYERS)

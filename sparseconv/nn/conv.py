@@ -9,6 +9,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from sparseconv import functional
 from sparseconv.core.arguments import Size, check_int, per_axis
+from sparseconv.core.foreign_names import native_keywords
 from sparseconv.core.geometry import Kind, make_geometry
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import AnyTensor, Input
@@ -21,6 +22,7 @@ class _Conv(_ConvNd):
     kind: ClassVar[Kind] = Kind.REGULAR
     transposed_weight: ClassVar[bool] = False
 
+    @native_keywords
     def __init__(
         self,
         in_channels: int,
@@ -62,6 +64,7 @@ class _Conv(_ConvNd):
 class _SubmConv(_Conv):
     kind = Kind.SUBMANIFOLD
 
+    @native_keywords
     def __init__(
         self,
         in_channels: int,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparseconv import io
 from sparseconv.autograd.segments import check_reduction, reduce_groups
 from sparseconv.core.arguments import Ints, check_device, check_floating, check_integers
 from sparseconv.core.dtypes import INT32
@@ -22,7 +23,7 @@ ARRAYS = (Tensor, np.ndarray)
 
 
 def voxelize(
-    xyz: Points | Sequence[Points],
+    xyz: Points | io.Points | Sequence[Points | io.Points],
     voxel_size: float | Sequence[float],
     features: Points | Sequence[Points] | None = None,
     batch: Points | None = None,
@@ -36,10 +37,12 @@ def voxelize(
     ``voxel_size``, so that shifting all points by whole voxels changes nothing.
 
     Args:
-        xyz: ``[N, D]`` points, metres, D from 1 to 4; or a list of them, one entry per sample
-            (a sample may be empty).
+        xyz: ``[N, D]`` points, metres, D from 1 to 4, or what :func:`sparseconv.io.read_points`
+            returned, whose features count where ``features`` is left out; or a list of either, one
+            entry per sample (a sample may be empty).
         voxel_size: metres, one number or one per axis.
-        features: floating point ``[N, C]``, or a list as ``xyz``; a column of ones where left out.
+        features: floating point ``[N, C]``, or a list as ``xyz``; a column of ones where left out
+            and where the file had none.
         batch: integer ``[N]``, the sample of each point; all in sample 0 where left out. Not with
             a list.
         bounds: ``(low, high)`` or ``(*low, *high)``, metres: points outside ``low <= xyz < high``
@@ -51,8 +54,8 @@ def voxelize(
         The SparseTensor, its sites sorted, and the :class:`PointMap`.
 
     Raises:
-        SparseConvError: NaN or infinite points, a voxel size that is not positive, shapes that do
-            not fit, voxel coordinates that cannot be packed.
+        SparseConvError: NaN or infinite points, NaN features, a voxel size that is not positive,
+            shapes that do not fit, voxel coordinates that cannot be packed.
 
     Example:
         >>> import torch, sparseconv as sc
@@ -63,6 +66,7 @@ def voxelize(
     """
     check_reduction(reduce)
     batch_size = None
+    xyz, features = _columns(xyz, features)
     if isinstance(xyz, list | tuple) and any(isinstance(entry, ARRAYS) for entry in xyz):
         xyz, features, batch, batch_size = _joined(xyz, features, batch)
     points = _tensor("xyz", xyz)
@@ -84,6 +88,27 @@ def voxelize(
         rows = torch.full((points.shape[0],), -1, device=points.device)
         rows[inside] = groups.site_of_row
     return x, PointMap(rows, sites, points, samples, origin, size, groups)
+
+
+def _columns(xyz: Any, features: Any) -> tuple[Any, Any]:
+    """Return positions and features where ``xyz`` is what a reader returned, or a list of that.
+
+    Raises:
+        SparseConvValueError: the files of a list have different features.
+    """
+    if isinstance(xyz, io.Points):
+        read = xyz.features if xyz.feature_names else None
+        return xyz.xyz, read if features is None else features
+    if not isinstance(xyz, list | tuple) or not all(isinstance(x, io.Points) for x in xyz):
+        return xyz, features
+    names = {x.feature_names for x in xyz}
+    if features is None and len(names) > 1:
+        raise SparseConvValueError(
+            f"features: must be the same in all samples, got {sorted(names)}; give features="
+        )
+    if features is None and names - {()}:
+        features = [x.features for x in xyz]
+    return [x.xyz for x in xyz], features
 
 
 def _joined(
@@ -224,6 +249,16 @@ def _point_features(features: Any, points: Tensor) -> Tensor:
             f"{tuple(values.shape)} for {points.shape[0]} points"
         )
     check_device("features", values, points.device, "points")
+    if not bool(
+        values.detach().sum(dtype=torch.float64).isnan()
+    ):  # much faster than a look at each
+        return values
+    wrong = values.detach().isnan().any(dim=1)
+    if bool(wrong.any()):
+        raise SparseConvValueError(
+            f"features: {int(wrong.sum())} of {points.shape[0]} points have NaN; keep those with "
+            f"~torch.isnan(features).any(dim=1), or replace NaN by torch.nan_to_num"
+        )
     return values
 
 

@@ -117,6 +117,13 @@ class Sites:
         return self._record.lower
 
     @property
+    def extent(self) -> Ints:
+        """Cells per axis: the dense extent, or of an axis that is open the box of the sites."""
+        box = self.index.packing
+        ends = zip(self.spatial_shape, self.lower, box.lower[1:], box.upper[1:], strict=True)
+        return tuple(size if own == 0 else high - low + 1 for size, own, low, high in ends)
+
+    @property
     def batch_size(self) -> int:
         """Number of samples, empty ones counted."""
         return self._record.batch_size

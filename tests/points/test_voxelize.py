@@ -239,3 +239,40 @@ def test_a_scan_of_a_street() -> None:
     assert_close(x.features, torch.as_tensor(np.array(means)))
     outside = len(points) - sum(map(len, expected.values()))
     assert int((to_points.rows < 0).sum()) == outside
+
+
+def scan(features: int) -> sc.io.Points:
+    """Return points as a reader does, with so many features."""
+    random = np.random.default_rng(0)
+    xyz, values = random.random((30, 3), np.float32), random.random((30, features), np.float32)
+    return sc.io.Points(xyz, values, tuple(f"feature_{i}" for i in range(features)))
+
+
+@pytest.mark.parametrize("features", [0, 1, 3])
+def test_what_a_reader_returns_is_taken_as_it_is(features: int) -> None:
+    """With its features, or a column of ones where the file has positions alone."""
+    points = scan(features)
+    values = points.features if features else None
+    two = None if values is None else [values] * 2
+    for read, xyz, rows in ((points, points.xyz, values), ([points] * 2, [points.xyz] * 2, two)):
+        expected, _ = sc.voxelize(xyz, 0.3, rows)
+        x, _ = sc.voxelize(read, 0.3)
+        assert x.channels == max(features, 1)
+        assert torch.equal(x.features, expected.features)
+        assert torch.equal(x.coords, expected.coords)
+    assert sc.voxelize(points, 0.3, torch.ones(30, 2))[0].channels == 2
+
+
+def test_scans_with_other_features_do_not_mix() -> None:
+    with pytest.raises(sc.SparseConvValueError, match=r"features: must be the same.*feature_0"):
+        sc.voxelize([scan(1), scan(2)], 0.3)
+
+
+def test_nan_features_are_named_and_infinite_ones_are_not() -> None:
+    xyz, features = torch.rand(5, 3), torch.rand(5, 2)
+    features[1, 0] = features[3, 1] = torch.nan
+    with pytest.raises(sc.SparseConvValueError, match="features: 2 of 5 points have NaN"):
+        sc.voxelize(xyz, 1.0, features)
+    features = torch.tensor([[torch.inf], [-torch.inf], [1.0], [2.0], [3.0]])
+    x, _ = sc.voxelize(xyz, 1e-6, features)
+    assert x.features.isinf().sum() == 2
