@@ -115,4 +115,4 @@ def _remedy(function: Callable[..., Any]) -> str:
     name = getattr(function, "__name__", "function")
     if name.endswith("_") and not name.endswith("__"):
         return f"use {name[:-1]}, which returns a new tensor, or {name} on x.features"
-    return "run it on the dense tensor, x.dense(), or on x.features, a row per active site"
+    return "use it on the dense tensor, x.dense(), or on x.features, a row per active site"

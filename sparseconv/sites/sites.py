@@ -358,6 +358,5 @@ def _nothing_to_invert(parent: Parent | None, geometry: Geometry) -> str:
         found = f"were made by a layer of {parent.geometry}"
     return (
         f"inverse: nothing to invert: these sites {found}; the inverse layer undoes {geometry}; "
-        f"give the same kernel_size, stride, padding and dilation as the strided layer, or name "
-        f"the sites with like="
+        f"give the arguments of the strided layer, or name the sites with like="
     )

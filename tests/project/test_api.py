@@ -26,10 +26,10 @@ def names(text: str) -> set[str]:
 
 PUBLIC = {
     sc: names("""
-        PointMap SparseConvError SparseConvNotImplementedError SparseConvTypeError
-        SparseConvValueError SparseTensor cat collate crop difference engine engines functional
-        interpolate intersect io memory models nn optimize prune receptive_field reference
-        submanifold summary tools union voxelize
+        PointMap SparseConvAttributeError SparseConvError SparseConvNotImplementedError
+        SparseConvTypeError SparseConvValueError SparseTensor cat collate crop difference engine
+        engines functional interpolate intersect io memory models nn optimize prune
+        receptive_field reference submanifold summary tools union voxelize
     """),
     sc.nn: names("""
         AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d
