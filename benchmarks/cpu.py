@@ -5,6 +5,7 @@
     python -m benchmarks.cpu --threads 1          # every scene on one thread: longer than that
     python -m benchmarks.cpu --scene scan.bin     # a real scan, at 5 cm, or some of the scenes
     python -m benchmarks.cpu --profile minkunet   # where a whole network's time goes
+    python -m benchmarks.cpu --pays products/narrow.py  # its rows with a kernel file and without
 
 A row's contenders take turns in one process, and the medians are compared. Floors: ``mm`` is
 ``torch.mm`` alone, one product per kernel cell, on contiguous operands that exist; ``copy`` moves
@@ -38,6 +39,7 @@ from benchmarks import (
     readme,
 )
 from benchmarks.nets import NETS
+from benchmarks.pays import pays
 from benchmarks.profile import profile
 from benchmarks.rows import Row, line, show
 from benchmarks.scenes import SCENES, load
@@ -93,6 +95,18 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
     torch.set_num_threads(before)
 
 
+def _instead(options: argparse.Namespace) -> None:
+    """Print a network's profile, or what a kernel file is worth."""
+    functions = {name: group for name, (group, _) in GROUPS.items()}
+    for scene in options.scene or ONE:
+        for count in options.threads or [torch.get_num_threads()]:
+            torch.set_num_threads(count)
+            if options.profile:
+                profile(options.profile, files.short(scene), load(scene))
+            else:
+                pays(options.pays, functions, files.short(scene), load(scene))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(
@@ -104,12 +118,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="one round of few cases, not written")
     parser.add_argument("--cpu-time", action="store_true", help="on a busy machine; not written")
     parser.add_argument("--profile", choices=NETS, metavar="NET", help="layer by layer instead")
+    parser.add_argument("--pays", metavar="FILE", help="what a kernel file is worth instead")
     options = parser.parse_args(arguments)
-    if options.profile:
-        for scene in options.scene or ONE:
-            for count in options.threads or [torch.get_num_threads()]:
-                torch.set_num_threads(count)
-                profile(options.profile, files.short(scene), load(scene))
+    if options.profile or options.pays:
+        _instead(options)
         return
     kept = not options.quick and not options.cpu_time
     known = files.read() if options.only or options.scene or options.threads else []

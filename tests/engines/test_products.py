@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from sparseconv import engines
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Epilogue
+from sparseconv.engines.numba.products import blocks as numba_blocks
 from sparseconv.engines.numba.products import convolve as numba_convolve
-from sparseconv.engines.numba.rulebooks.build import ORDER
+from sparseconv.engines.numba.products.tiles import Cut
+from sparseconv.engines.numba.rulebooks.tiles import ORDER, SPAN_TILES
 from sparseconv.engines.torch import engine as torch_engine
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 8e-3, torch.float16: 1e-3}
@@ -126,12 +128,14 @@ def test_the_same_bits_however_the_work_is_cut(
         relu=added,
     )
     found = []
-    for span, apart in itertools.product((1, 2, numba_convolve.SPAN), (False, True)):
+    for span, apart in itertools.product((1, 2, SPAN_TILES), (False, True)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                numba_convolve,
+                numba_blocks,
                 "_cut",
-                lambda tiles, blocks, size, span=span, apart=apart: (span, blocks if apart else 1),
+                lambda tiles, blocks, size, span=span, apart=apart: Cut(
+                    span, blocks if apart else 1
+                ),
             )
             packed = numba_convolve.pack_weight(weight)
             found.append(numba_convolve.gather_gemm_epilogue(x, packed, rulebook, epilogue))
@@ -145,7 +149,7 @@ def test_enough_tasks_for_all_threads(threads: int, size: int) -> None:
     torch.set_num_threads(threads)
     try:
         for tiles, blocks in itertools.product((0, 1, 3, 9, 700), (1, 2, 8)):
-            span, parts = numba_convolve._cut(tiles, blocks, size)
+            span, parts = numba_blocks._cut(tiles, blocks, size)
             assert parts in (1, blocks)
             most = tiles * blocks
             assert -(-tiles // span) * parts >= min(most, threads)

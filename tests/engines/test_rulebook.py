@@ -14,7 +14,7 @@ from hypothesis import given
 import sparseconv as sc
 from sparseconv.core.geometry import Geometry, Kind, make_geometry
 from sparseconv.core.rulebook import Rulebook
-from sparseconv.engines.numba.rulebooks.build import tiled_pairs
+from sparseconv.engines.numba.rulebooks.tiles import tiled_pairs
 from sparseconv.sites.sites import Sites
 
 pytestmark = pytest.mark.usefixtures("engine")

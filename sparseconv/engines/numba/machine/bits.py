@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import torch
 from numba import types
 from numba.extending import overload
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.arrays import array, contiguous
-from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value
+from sparseconv.engines.numba.machine.vectors import Emitter, Value
+from sparseconv.engines.numba.machine.widths import vector_bytes as vector_bytes
 
 
 def bits_or_numbers(x: Tensor) -> Array:
@@ -58,14 +58,12 @@ def _stored(value, out):  # type: ignore[no-untyped-def]
 
 def emitter_of(builder: Value, dtype: Any) -> Emitter:
     """Return what computes with values of an array's dtype: bits of bfloat16 count as float32."""
-    return Emitter(builder, types.float32 if dtype == types.uint16 else dtype)
+    return Emitter(builder, dtype)
 
 
 def loaded(emitter: Emitter, dtype: Any, address: Value, vectors: int) -> list[Value]:
     """Return vectors of numbers that lie side by side at ``address``, or their bits do."""
-    if dtype == types.uint16:
-        return [emitter.load_bfloat(address, vector) for vector in range(vectors)]
-    return [emitter.load(address, vector) for vector in range(vectors)]
+    return emitter.load_numbers(address, vectors)
 
 
 def kept(emitter: Emitter, dtype: Any, values: list[Value], address: Value, past: Value) -> None:
@@ -73,14 +71,4 @@ def kept(emitter: Emitter, dtype: Any, values: list[Value], address: Value, past
 
     Numbers go past it unless ``past`` is 0; bits fill half a cache line at a time.
     """
-    if dtype != types.uint16:
-        emitter.write(values, address, past)
-        return
-    for vector, value in enumerate(values):
-        emitter.store_bfloat(value, address, vector)
-
-
-@numba.njit(nogil=True)  # type: ignore[untyped-decorator]
-def vector_bytes(values: Array) -> int:
-    """Return how many bytes of an array make a vector of numbers; inside of kernels."""
-    return VECTOR_BYTES // 2 if values.itemsize == 2 else VECTOR_BYTES
+    emitter.store_numbers(values, address, past)

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import llvmlite.binding
-import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
 
+from sparseconv.engines.numba.machine.widths import CACHE_LINE_BYTES
+from sparseconv.engines.numba.machine.widths import VECTOR_BYTES as VECTOR_BYTES
+from sparseconv.engines.numba.machine.widths import large as large
+
+CACHE_LINE = CACHE_LINE_BYTES
+
 Value = Any  # an llvmlite value
 
-# AVX-512 has 32 registers of 64 bytes: 8 pairs by 2 vectors fill half of them with accumulators.
-# Elsewhere 32-byte vectors (one AVX2 register, two NEON ones) and 4 pairs keep within 16.
-_AVX512 = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
-VECTOR_BYTES = 64 if _AVX512 else 32
-CACHE_LINE = 64
-STREAMED_BYTES = 2**23  # results from here on have left the cache when they are read
-ROWS = 8 if _AVX512 else 4
-# Dot products of pairs of bfloat16 numbers, added to float32: AVX-512 BF16.
-BFLOAT_DOTS = _AVX512 and llvmlite.binding.get_host_cpu_features().get("avx512bf16", False)
+_INT16, _INT32, _INT64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+
+
+class _BFloat(ir.Type):  # type: ignore[misc]  # llvmlite has no types
+    """The 16-bit type that llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
 
 
 class Emitter:
-    """Shorthand for the instructions that the micro-kernels are made of."""
+    """Shorthand for the instructions that the micro-kernels are made of.
+
+    Args:
+        builder: emits them.
+        dtype: of the numbers in memory: float32, float64, or uint16 for the bits of bfloat16, which
+            are computed with in float32. uint32 stands for two numbers of bfloat16, whose products
+            with two others are added to a float32.
+    """
 
     def __init__(self, builder: Value, dtype: Any) -> None:
         self.builder = builder
@@ -34,20 +49,19 @@ class Emitter:
         self.scalar = ir.DoubleType() if dtype == types.float64 else ir.FloatType()
         self.lanes = VECTOR_BYTES // self.size
         self.vector = ir.VectorType(self.scalar, self.lanes)
-        self._integers = ir.VectorType(ir.IntType(32), self.lanes)
-        self._shorts = ir.VectorType(ir.IntType(16), self.lanes)
-        name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
-        signature = ir.FunctionType(self.vector, [self.vector] * 3)
-        known = builder.module.globals.get(name)
-        self._fma = known or ir.Function(builder.module, signature, name)
+        self.number_bytes = 2 if dtype == types.uint16 else self.size
+        self.vector_bytes = self.lanes * self.number_bytes  # of a vector of numbers in memory
+        self._dots = dtype == types.uint32
+        self._integers = ir.VectorType(_INT32, self.lanes)
+        self._shorts = ir.VectorType(_INT16, self.lanes)
 
     def const(self, value: int) -> Value:
         """Return a 64-bit constant."""
-        return ir.Constant(ir.IntType(64), value)
+        return _INT64(value)
 
-    def zeros(self, integers: bool = False) -> Value:
+    def zeros(self) -> Value:
         """Return a vector of zeros."""
-        return ir.Constant(self._integers if integers else self.vector, [0] * self.lanes)
+        return ir.Constant(self.vector, [0] * self.lanes)
 
     def plus(self, address: Value, count: Value | int, size: int = 1) -> Value:
         """Return ``address + count * size``."""
@@ -58,135 +72,127 @@ class Emitter:
     def load_row(self, rows: Value, entry: Value, base: Value, stride: Value) -> Value:
         """Return the address of row ``rows[entry]`` of a matrix; ``rows`` are int32."""
         builder = self.builder
-        pointer = builder.inttoptr(self.plus(rows, entry, 4), ir.IntType(32).as_pointer())
-        row = builder.sext(builder.load(pointer), ir.IntType(64))
-        return builder.add(base, builder.mul(row, stride))
+        row = builder.load(self._pointer(self.plus(rows, entry, 4), _INT32))
+        return builder.add(base, builder.mul(builder.sext(row, _INT64), stride))
 
     def load(self, address: Value, vector: int = 0) -> Value:
         """Return the ``vector``-th vector at ``address``."""
         place = self.plus(address, vector, VECTOR_BYTES)
-        pointer = self.builder.inttoptr(place, self.vector.as_pointer())
-        return self.builder.load(pointer, align=self.size)
-
-    def load_bfloat(self, address: Value, vector: int) -> Value:
-        """Return the ``vector``-th vector at ``address`` of bfloat16 numbers, as float32."""
-        builder = self.builder
-        place = self.plus(address, vector * self.lanes, 2)
-        bits = builder.load(builder.inttoptr(place, self._shorts.as_pointer()), align=2)
-        shift = ir.Constant(self._integers, [16] * self.lanes)
-        return builder.bitcast(builder.shl(builder.zext(bits, self._integers), shift), self.vector)
-
-    def store_bfloat(self, value: Value, address: Value, vector: int) -> None:
-        """Write the ``vector``-th vector at ``address`` as bfloat16 numbers, to nearest even."""
-        builder, lanes = self.builder, self.lanes
-
-        def everywhere(number: int) -> Value:
-            return ir.Constant(self._integers, [number] * lanes)
-
-        bits = builder.bitcast(value, self._integers)
-        odd = builder.and_(builder.lshr(bits, everywhere(16)), everywhere(1))
-        nearest = builder.add(builder.add(bits, everywhere(0x7FFF)), odd)
-        nan = builder.fcmp_unordered("uno", value, value)
-        word = builder.select(nan, everywhere(0x7FC0), builder.lshr(nearest, everywhere(16)))
-        place = self.plus(address, vector * lanes, 2)
-        pointer = builder.inttoptr(place, self._shorts.as_pointer())
-        builder.store(builder.trunc(word, self._shorts), pointer, align=2)
+        return self.builder.load(self._pointer(place, self.vector), align=self.size)
 
     def store(self, value: Value, address: Value, vector: int = 0) -> None:
         """Write the ``vector``-th vector at ``address``."""
         place = self.plus(address, vector, VECTOR_BYTES)
-        pointer = self.builder.inttoptr(place, self.vector.as_pointer())
-        self.builder.store(value, pointer, align=self.size)
+        self.builder.store(value, self._pointer(place, self.vector), align=self.size)
 
-    def write(self, values: list[Value], address: Value, past: Value) -> None:
-        """Write vectors side by side at ``address``, past the cache unless ``past`` is 0.
+    def load_numbers(self, address: Value, vectors: int) -> list[Value]:
+        """Return vectors of numbers that lie side by side at ``address``, in the dtype there."""
+        if self.number_bytes != 2:
+            return [self.load(address, vector) for vector in range(vectors)]
+        builder, shift = self.builder, self._everywhere(16)
+        bits = [self._load_shorts(address, vector) for vector in range(vectors)]
+        wide = [builder.shl(builder.zext(entry, self._integers), shift) for entry in bits]
+        return [builder.bitcast(entry, self.vector) for entry in wide]
 
-        A line that is written through the cache is read first, and pushes another out. Past it,
-        the address is a multiple of a vector, and other threads see what was written once the
-        thread has asked for its next part, in one locked addition. Vectors shorter than a cache
-        line go through it.
+    def store_numbers(self, values: list[Value], address: Value, nontemporal: Value) -> None:
+        """Write vectors of numbers side by side at ``address``, in the dtype there.
+
+        Bits fill half a cache line at a time, and go through the cache.
         """
-        self.write_rows([(values, address)], past)
-
-    def write_rows(self, rows: list[tuple[list[Value], Value]], past: Value) -> None:
-        """Write several rows, each as :meth:`write` does, and ask for the way only once."""
+        if self.number_bytes != 2:
+            self.store_vectors(values, address, nontemporal)
+            return
         builder = self.builder
-        places = [
+        for vector, value in enumerate(values):  # to nearest, ties to even; a NaN stays one
+            bits = builder.bitcast(value, self._integers)
+            odd = builder.and_(builder.lshr(bits, self._everywhere(16)), self._everywhere(1))
+            nearest = builder.add(builder.add(bits, self._everywhere(0x7FFF)), odd)
+            nan = builder.fcmp_unordered("uno", value, value)
+            word = builder.lshr(nearest, self._everywhere(16))
+            self.store_shorts(builder.select(nan, self._everywhere(0x7FC0), word), address, vector)
+
+    def store_vectors(self, values: list[Value], address: Value, nontemporal: Value) -> None:
+        """Write vectors side by side at ``address``, non-temporally unless that is 0.
+
+        A line that is written through the cache is read first, and pushes another out. A
+        non-temporal store needs an address that is a multiple of a vector, and other threads see
+        what was written once the thread has asked for its next part, in one locked addition.
+        Vectors shorter than a cache line go through it.
+        """
+        self.store_rows([(values, address)], nontemporal)
+
+    def store_rows(self, rows: list[tuple[list[Value], Value]], nontemporal: Value) -> None:
+        """Write several rows as :meth:`store_vectors` does, with one look at ``nontemporal``."""
+        builder = self.builder
+        stores = [
             (value, self.plus(address, vector, VECTOR_BYTES))
             for values, address in rows
             for vector, value in enumerate(values)
         ]
-        if VECTOR_BYTES < CACHE_LINE:
-            for value, place in places:
+        if VECTOR_BYTES < CACHE_LINE_BYTES:
+            for value, place in stores:
                 self.store(value, place)
             return
-        flag = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-        with builder.if_else(builder.icmp_signed("!=", past, self.const(0))) as (beside, through):
+        flag = builder.module.add_metadata([_INT32(1)])
+        past = builder.icmp_signed("!=", nontemporal, self.const(0))
+        with builder.if_else(past) as (beside, through):
             with beside:
-                for value, place in places:
-                    pointer = builder.inttoptr(place, self.vector.as_pointer())
+                for value, place in stores:
+                    pointer = self._pointer(place, self.vector)
                     written = builder.store(value, pointer, align=VECTOR_BYTES)
                     written.set_metadata("nontemporal", flag)
             with through:
-                for value, place in places:
+                for value, place in stores:
                     self.store(value, place)
 
-    def fetch(self, address: Value, near: bool = True) -> None:
+    def prefetch(self, address: Value, near: bool = True) -> None:
         """Ask for the cache line at ``address``, which any address may be, for a later read.
 
         Into the first-level cache, or where not ``near``, the second: a core waits for about 24
         lines of the first, and for more of the second.
         """
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        name = "llvm.prefetch.p0"
-        module = self.builder.module
-        function = module.globals.get(name) or ir.Function(module, kind, name)
-        place = self.builder.inttoptr(address, pointer)
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _INT32, _INT32, _INT32])
         flags = (0, 3 if near else 2, 1)  # to read, how near, of data
-        self.builder.call(function, [place, *(ir.Constant(number, flag) for flag in flags)])
+        place = self.builder.inttoptr(address, pointer)
+        self._call("llvm.prefetch.p0", kind, [place, *map(_INT32, flags)])
+
+    fetch, write = prefetch, store_vectors
 
     def load_shorts(self, address: Value, vector: int) -> Value:
         """Return as many int16 numbers as a vector has lanes, the ``vector``-th such lot."""
-        place = self.plus(address, vector * self.lanes, 2)
-        pointer = self.builder.inttoptr(place, self._shorts.as_pointer())
-        return self.builder.sext(self.builder.load(pointer, align=2), self._integers)
+        return self.builder.sext(self._load_shorts(address, vector), self._integers)
 
     def store_shorts(self, value: Value, address: Value, vector: int) -> None:
         """Write int32 lanes as int16 numbers."""
-        place = self.plus(address, vector * self.lanes, 2)
-        pointer = self.builder.inttoptr(place, self._shorts.as_pointer())
+        pointer = self._pointer(self.plus(address, vector * self.lanes, 2), self._shorts)
         self.builder.store(self.builder.trunc(value, self._shorts), pointer, align=2)
 
     def splat(self, rows: Value, entry: Value) -> Value:
         """Return the int32 ``rows[entry]`` in every lane."""
-        pointer = self.builder.inttoptr(self.plus(rows, entry, 4), ir.IntType(32).as_pointer())
-        return self._everywhere(self.builder.load(pointer), self._integers)
+        value = self.builder.load(self._pointer(self.plus(rows, entry, 4), _INT32))
+        return self._in_every_lane(value, self._integers)
 
     def broadcast(self, address: Value) -> Value:
         """Return the scalar at ``address`` in every lane."""
-        pointer = self.builder.inttoptr(address, self.scalar.as_pointer())
-        return self._everywhere(self.builder.load(pointer), self.vector)
+        value = self.builder.load(self._pointer(address, self.scalar))
+        return self._in_every_lane(value, self.vector)
 
-    def broadcasts(self, rows: list[Value], number: Value) -> list[Value]:
-        """Return the scalar ``number`` of each row, each in every lane of a vector."""
-        return [self.broadcast(self.plus(row, number, self.size)) for row in rows]
-
-    def within(self, value: Value, width: int, place: int) -> Value:
-        """Return, in every ``width`` lanes side by side, what ``place`` of them holds."""
-        chosen = [lane - lane % width + place for lane in range(self.lanes)]
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), chosen)
-        return self.builder.shuffle_vector(value, value, lanes)
-
-    def _everywhere(self, value: Value, kind: Any) -> Value:
-        empty = ir.Constant(kind, ir.Undefined)
-        single = self.builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0))
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(single, empty, lanes)
+    def broadcast_within(self, value: Value, width: int, channel: int) -> Value:
+        """Return, in every ``width`` lanes side by side, what lane ``channel`` of them holds."""
+        chosen = [lane - lane % width + channel for lane in range(self.lanes)]
+        return self.builder.shuffle_vector(value, value, ir.Constant(self._integers, chosen))
 
     def fma(self, left: Value, right: Value, total: Value) -> Value:
-        """Return ``left * right + total``, rounded once."""
-        return self.builder.call(self._fma, [left, right, total])
+        """Return ``left * right + total``, rounded once; of pairs both products are added."""
+        if not self._dots:
+            kind = ir.FunctionType(self.vector, [self.vector] * 3)
+            return self._call(f"llvm.fma.v{self.lanes}f{8 * self.size}", kind, [left, right, total])
+        pairs = ir.VectorType(_BFloat(), 2 * self.lanes)
+        kind = ir.FunctionType(self.vector, [self.vector, pairs, pairs])
+        numbers = [self.builder.bitcast(value, pairs) for value in (left, right)]
+        name = f"llvm.x86.avx512bf16.dpbf16ps.{8 * VECTOR_BYTES}"
+        return self._call(name, kind, [total, *numbers])
 
     def bounded(self, value: Value, relu: Value) -> Value:
         """Return the value, or where ``relu`` is not 0 and it is negative, 0; a NaN stays one."""
@@ -205,7 +211,7 @@ class Emitter:
         after = builder.append_basic_block("after")
         builder.branch(head)
         builder.position_at_end(head)
-        number = builder.phi(ir.IntType(64))
+        number = builder.phi(_INT64)
         number.add_incoming(start, before)
         values = [builder.phi(value.type) for value in carried]
         for phi, value in zip(values, carried, strict=True):
@@ -222,6 +228,44 @@ class Emitter:
         builder.position_at_end(after)
         state.values = list(values)
 
+    def blocks(self, count: Value, widest: int) -> Iterator[tuple[int, Value]]:
+        """Emit loops over ``count`` vectors: as many lots of ``widest`` as fit, then one by one.
+
+        Yields the vectors of a lot, and the number of its first.
+        """
+        first = self.const(0)
+        for vectors in sorted({widest, 1}, reverse=True):
+            with self.loop(first, count, vectors, []) as lots:
+                yield vectors, lots.number
+            first = lots.number
+
+    def cases(self, value: Value, options: Sequence[int]) -> Iterator[int]:
+        """Emit code for each of the options; the one that equals ``value`` runs."""
+        for option in options:
+            with self.builder.if_then(self.builder.icmp_signed("==", value, self.const(option))):
+                yield option
+
+    def _pointer(self, address: Value, kind: Any) -> Value:
+        return self.builder.inttoptr(address, kind.as_pointer())
+
+    def _load_shorts(self, address: Value, vector: int) -> Value:
+        pointer = self._pointer(self.plus(address, vector * self.lanes, 2), self._shorts)
+        return self.builder.load(pointer, align=2)
+
+    def _everywhere(self, number: int) -> Value:
+        return ir.Constant(self._integers, [number] * self.lanes)
+
+    def _in_every_lane(self, value: Value, kind: Any) -> Value:
+        empty = ir.Constant(kind, ir.Undefined)
+        single = self.builder.insert_element(empty, value, _INT32(0))
+        return self.builder.shuffle_vector(single, empty, self._everywhere(0))
+
+    def _call(self, name: str, kind: Any, arguments: list[Value]) -> Value:
+        """Call an intrinsic of LLVM, and declare it where it is not yet."""
+        module = self.builder.module
+        function = module.globals.get(name) or ir.Function(module, kind, name)
+        return self.builder.call(function, arguments)
+
 
 class Loop:
     """The counter of a loop and the values that it carries; ``values`` is replaced by the body."""
@@ -230,12 +274,34 @@ class Loop:
         self.number, self.values = number, values
 
 
-def sizes(vectors: int) -> Iterator[int]:
-    """Yield how many rows are taken at a time: what registers hold, then halves for the rest."""
-    size = ROWS * 2 // vectors
-    while size:
-        yield size
-        size //= 2
+def emitted(emit: Callable[..., None], like: Any, *operands: Any) -> Any:
+    """Return what an intrinsic must: its signature, and its code.
+
+    Args:
+        emit: takes an :class:`Emitter` and the operands, a tuple of numbers for a tuple.
+        like: the type of an array, for the dtype of its numbers.
+        operands: the types of what the intrinsic takes behind it: int64 numbers, or tuples of them.
+    """
+
+    def code(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> Value:
+        values = [
+            [builder.extract_value(value, entry) for entry in range(len(kind))]
+            if isinstance(kind, types.BaseTuple)
+            else value
+            for kind, value in zip(signature.args, args, strict=True)
+        ]
+        emit(Emitter(builder, signature.args[0].dtype), *values[1:])
+        return context.get_dummy_value()
+
+    kinds = [
+        types.UniTuple(types.int64, len(entry))
+        if isinstance(entry, types.BaseTuple) and len(entry) > 0
+        else entry
+        if isinstance(entry, types.BaseTuple)
+        else types.int64
+        for entry in operands
+    ]
+    return types.void(like, *kinds), code
 
 
 def addresses(emit: Callable[..., None], like: Any, places: tuple[Any, ...]) -> Any:
@@ -246,9 +312,3 @@ def addresses(emit: Callable[..., None], like: Any, places: tuple[Any, ...]) -> 
         return context.get_dummy_value()
 
     return types.void(like, *[types.int64] * len(places)), code
-
-
-@numba.njit(nogil=True)
-def large(out: np.ndarray[Any, Any]) -> int:
-    """Return 1 where a result is written past the cache, else 0; inside of kernels."""
-    return 1 if out.size * out.itemsize >= STREAMED_BYTES else 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,46 +19,17 @@ from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.keys import kernels as numba_sites
 from sparseconv.engines.numba.keys.index import box, table
-from sparseconv.engines.numba.keys.sort import sort_parts
 from sparseconv.engines.numba.machine.arrays import (
     CHUNK_ROWS,
     LEAST,
     SHARES,
-    by_chunks,
     by_shares,
 )
-from sparseconv.engines.numba.products import tiles as products
 from sparseconv.engines.numba.rulebooks import merge as kernels
-from sparseconv.engines.numba.windows.sums import AHEAD, WindowRows, order_tiles
+from sparseconv.engines.numba.rulebooks.tiles import ORDER
 from sparseconv.engines.torch import keys as plain
 
-TILE_ROWS = 128  # places of a tile
-SPAN = 4  # tiles that are taken together where there are enough of them
-ORDER = "numba order"  # under which a rulebook keeps the row at each place of its output
 MERGE_CELLS = 48  # kernel cells searched at once: bounds the scratch memory; a multiple of 3
-
-
-@dataclass(frozen=True, eq=False)
-class TiledPairs:
-    """Pairs in ascending order of their output places, and where each tile of places begins.
-
-    A place is a row, or where the sites are in no order, the place that the row would have in that
-    of their keys: so a tile's rows are near each other in space, and share the rows that they read.
-
-    Attributes:
-        in_rows, out_rows, out_places: int32 ``[P]``.
-        starts: int64 ``[K, T + 1]``.
-        order: int64 ``[n_out]``, the row at each place; without entries where that is the place.
-        unreached: int64, ascending: the rows of the output without a pair, where no row has more
-            than one; else None.
-    """
-
-    in_rows: Array
-    out_rows: Array
-    out_places: Array
-    starts: Array
-    order: Array
-    unreached: Array | None
 
 
 def build_rulebook(fine: Index, coarse: Index, geometry: Geometry) -> Rulebook:
@@ -206,71 +176,3 @@ class _Block:
         begins = np.array(starts, np.int64), np.array(mirrors, np.int64)
         sides = kernels.Sides(*orders), kernels.Sides(*rows)
         kernels.collect.run(2 * self.size, 1, self._pieces, self._chunk, *begins, *sides)
-
-
-def tiled_pairs(rulebook: Rulebook) -> TiledPairs:
-    """Return the pairs in tile order: derived once per direction and kept on the rulebook."""
-    layout: TiledPairs | None = rulebook.layouts.get("numba")
-    if layout is None:
-        layout = rulebook.layouts["numba"] = _tile(rulebook)
-    return layout
-
-
-def window_rows(rulebook: Rulebook) -> WindowRows:
-    """Return the pairs by output place: derived once per direction and kept on the rulebook."""
-    layout: WindowRows | None = rulebook.layouts.get("numba windows")
-    if layout is None:
-        tiled, pairs = tiled_pairs(rulebook), rulebook.num_pairs
-        rows = empty_array(pairs + AHEAD, np.int32)
-        rows[pairs:] = 0
-        cells, starts = empty_array(pairs, np.int32), np.zeros(rulebook.n_out + 1, np.int64)
-        source = tiled.in_rows, tiled.out_places, tiled.starts, TILE_ROWS
-        order_tiles.run(tiled.starts.shape[1] - 1, 1, *source, rows, cells, starts)
-        layout = rulebook.layouts["numba windows"] = WindowRows(rows, cells, starts, tiled.order)
-    return layout
-
-
-def _tile(rulebook: Rulebook) -> TiledPairs:
-    in_rows, out_rows = rulebook.in_rows.numpy(), rulebook.out_rows.numpy()
-    ranges = list(itertools.pairwise(rulebook.splits))
-    order = rulebook.layouts.get(ORDER)
-    if order is None:  # not of the function above
-        order = np.empty(0, np.int64)
-        if not all(numba_sites.ascends(out_rows, start, end) for start, end in ranges):
-            in_rows, out_rows = _by_output(in_rows, out_rows, ranges)
-    places = _places(out_rows, order) if order.size else out_rows
-    tiles = -(-rulebook.n_out // TILE_ROWS)
-    starts = np.empty((len(ranges), tiles + 1), np.int64)
-    cells = np.array(ranges, np.int64).reshape(-1, 2)
-    products.tile_starts.run(len(ranges), 1, places, cells, TILE_ROWS, starts)
-    return TiledPairs(
-        in_rows, out_rows, places, starts, order, _unreached(out_rows, rulebook.n_out)
-    )
-
-
-def _unreached(rows: Array, count: int) -> Array | None:
-    """Return which of ``count`` rows are not in ``rows``, where none occurs twice; else None."""
-    if rows.size > count:
-        return None
-    reached = np.zeros(count, bool)
-    reached[rows] = True
-    missing: Array = np.flatnonzero(~reached)
-    return missing if missing.size == count - rows.size else None
-
-
-def _places(rows: Array, order: Array) -> Array:
-    """Return the place of each row in ``order``."""
-    inverse, places = empty_array(order.size, np.int32), empty_array(rows.size, np.int32)
-    by_chunks(numba_sites.invert, order.size, order, inverse)
-    by_chunks(numba_sites.take, rows.size, inverse, rows, places)
-    return places
-
-
-def _by_output(
-    in_rows: Array, out_rows: Array, ranges: list[tuple[int, int]]
-) -> tuple[Array, Array]:
-    """Return the pairs of each cell in ascending order of their output rows."""
-    pairs = out_rows.astype(np.int64) << 32 | in_rows
-    bits = 32 + (int(out_rows.max()) if len(out_rows) else 0).bit_length()
-    sort_parts(pairs, np.array(ranges, np.int64), 32, bits)
-    return pairs.astype(np.int32), (pairs >> 32).astype(np.int32)

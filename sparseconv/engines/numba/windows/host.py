@@ -24,7 +24,7 @@ from sparseconv.engines.numba.machine.arrays import (
     without_padding,
 )
 from sparseconv.engines.numba.machine.bits import bits_or_numbers
-from sparseconv.engines.numba.rulebooks.build import window_rows
+from sparseconv.engines.numba.rulebooks.tiles import window_rows
 from sparseconv.engines.numba.windows import largest, sums
 from sparseconv.engines.torch import windows as plain
 

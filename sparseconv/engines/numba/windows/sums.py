@@ -10,11 +10,9 @@ Benchmark: stream average pooling, k=2, stride 2, 64 channels
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numba
-import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
@@ -28,74 +26,16 @@ from sparseconv.engines.numba.machine.vectors import (
     addresses,
     large,
 )
+from sparseconv.engines.numba.rulebooks.tiles import PREFETCH_PAIRS
 
 WIDE = 4  # vectors of the wide block
-AHEAD = 32  # pairs by which rows are fetched into the cache ahead of their use
-
-
-@dataclass(frozen=True, eq=False)
-class WindowRows:
-    """The pairs of a rulebook, those of one output row side by side in the order of their cells.
-
-    Output rows stand at the places of ``TiledPairs`` (``rulebooks/build.py``).
-
-    Attributes:
-        rows: int32 ``[P + AHEAD]``, the input row of each pair, and zeros to fetch ahead by.
-        cells: int32 ``[P]``, the kernel cell of each.
-        starts: int64 ``[n_out + 1]``, where the pairs of each place begin.
-        order: int64 ``[n_out]``, the row at each place; without entries where that is the place.
-    """
-
-    rows: Array
-    cells: Array
-    starts: Array
-    order: Array
-
-
-@Loop
-def order_tiles(
-    first: int,
-    last: int,
-    in_rows: Array,
-    out_places: Array,
-    tile_starts: Array,
-    tile_rows: int,
-    rows: Array,
-    cells: Array,
-    starts: Array,
-) -> None:
-    """Write the part of :class:`WindowRows` that belongs to some tiles of output places.
-
-    Args:
-        first, last: tiles.
-        in_rows, out_places, tile_starts: the tiled pairs of the products.
-        tile_rows: places per tile.
-        rows, cells, starts: of the window rows.
-    """
-    for tile in range(first, last):
-        begin, end = tile * tile_rows, min((tile + 1) * tile_rows, starts.shape[0] - 1)
-        place = np.zeros(end - begin + 1, np.int64)
-        for cell in range(tile_starts.shape[0]):
-            place[0] += tile_starts[cell, tile] - tile_starts[cell, 0]
-            for pair in range(tile_starts[cell, tile], tile_starts[cell, tile + 1]):
-                place[out_places[pair] - begin + 1] += 1
-        for row in range(end - begin):
-            place[row + 1] += place[row]
-            starts[begin + row] = place[row]
-        starts[end] = place[end - begin]  # the next tile writes the same
-        for cell in range(tile_starts.shape[0]):
-            for pair in range(tile_starts[cell, tile], tile_starts[cell, tile + 1]):
-                row = out_places[pair] - begin
-                rows[place[row]] = in_rows[pair]
-                cells[place[row]] = cell
-                place[row] += 1
 
 
 def row_ahead(
     emitter: Emitter, rows: Value, pair: Value, x: Value, stride: Value, lines: int = WIDE
 ) -> None:
     """Fetch the row of a later pair into the cache."""
-    place = emitter.load_row(rows, emitter.plus(pair, AHEAD), x, stride)
+    place = emitter.load_row(rows, emitter.plus(pair, PREFETCH_PAIRS), x, stride)
     for line in range(lines):
         emitter.fetch(emitter.plus(place, line, CACHE_LINE), near=False)
 
