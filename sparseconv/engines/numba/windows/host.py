@@ -24,6 +24,7 @@ from sparseconv.engines.numba.machine.arrays import (
     without_padding,
 )
 from sparseconv.engines.numba.machine.bits import bits_or_numbers
+from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.rulebooks.tiles import window_rows
 from sparseconv.engines.numba.windows import largest, sums
 from sparseconv.engines.torch import windows as plain
@@ -34,9 +35,8 @@ MOST_CELLS = 2**15  # of a window whose choice is an int16
 def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     """Return each window's largest value per column."""
     x, out = _rows_and_target(features, rulebook.n_out)
-    own, target = window_rows(rulebook), bits_or_numbers(out)
-    pairs = own.rows, own.starts, own.order
-    by_shares(largest.max_rows, rulebook.n_out, LEAST, x, *pairs, target)
+    arrays = x, window_rows(rulebook), bits_or_numbers(out)
+    by_shares(largest.max_rows, rulebook.n_out, LEAST, *arrays)
     return converted(without_padding(out, features.shape[1]), features.dtype)
 
 
@@ -46,9 +46,8 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
         return plain.window_argmax(features, rulebook)
     x, out = _rows_and_target(features, rulebook.n_out)
     chosen = empty(tuple(out.shape), torch.int16)
-    own, found = window_rows(rulebook), (bits_or_numbers(out), chosen.numpy())
-    pairs = own.rows, own.cells, own.starts, own.order
-    by_shares(largest.choose_rows, rulebook.n_out, LEAST, x, *pairs, *found)
+    arrays = x, window_rows(rulebook), bits_or_numbers(out), chosen.numpy()
+    by_shares(largest.choose_rows, rulebook.n_out, LEAST, *arrays)
     values = converted(without_padding(out, features.shape[1]), features.dtype)
     return values, without_padding(chosen, features.shape[1])
 
@@ -60,10 +59,9 @@ def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
         total = window_sum(converted(features, torch.float32), rulebook, divisor)
         return converted(total, features.dtype)
     x, out = _rows_and_target(features, rulebook.n_out)
-    own, target = window_rows(rulebook), bits_or_numbers(out)
     by = np.array([1 / divisor, 1] if exact else [1, divisor], computed_in(features.dtype))
-    pairs = own.rows, own.starts, own.order
-    by_shares(sums.sum_rows, rulebook.n_out, LEAST, x, *pairs, by, target)
+    arrays = x, window_rows(rulebook), by, bits_or_numbers(out)
+    by_shares(sums.sum_rows, rulebook.n_out, LEAST, *arrays)
     return converted(without_padding(out, features.shape[1]), features.dtype)
 
 
@@ -71,22 +69,21 @@ def window_scatter(values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor
     """Return the input rows that were chosen, with what the windows that chose them hand back."""
     if rulebook.num_cells > MOST_CELLS:
         return plain.window_scatter(values, chosen, rulebook)
-    return _hits(values, chosen, rulebook.transposed, of_pairs=True)
+    return _hits(largest.scatter_hits, values, chosen, rulebook.transposed)
 
 
 def window_pick(features: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
     """Return what each window chose, per column."""
     if rulebook.num_cells > MOST_CELLS:
         return plain.window_pick(features, chosen, rulebook)
-    return _hits(features, chosen, rulebook, of_pairs=False)
+    return _hits(largest.pick_hits, features, chosen, rulebook)
 
 
-def _hits(values: Tensor, chosen: Tensor, rulebook: Rulebook, of_pairs: bool) -> Tensor:
+def _hits(loop: Loop, values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
     x, out = _rows_and_target(values, rulebook.n_out)
     cells = padded(chosen.short(), x.shape[1]).contiguous().numpy()
-    own, target = window_rows(rulebook), bits_or_numbers(out)
-    pairs = own.rows, own.cells, own.starts, own.order, of_pairs
-    by_shares(largest.add_hits, rulebook.n_out, LEAST, x, cells, *pairs, target)
+    arrays = x, cells, window_rows(rulebook), bits_or_numbers(out)
+    by_shares(loop, rulebook.n_out, LEAST, *arrays)
     return converted(without_padding(out, values.shape[1]), values.dtype)
 
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba.machine.compile import Loop
 from sparseconv.engines.numba.machine.vectors import Value, addresses, large
+from sparseconv.engines.numba.rulebooks.tiles import WindowRows
 from sparseconv.engines.numba.windows.sums import WIDE, lines_of, row_ahead, row_at
 
 
@@ -121,15 +122,14 @@ def _hits_wide(typing, like, x, xs, r, o, p, c, h, hs, first, last):
 
 
 @Loop
-def max_rows(
-    begin: int, end: int, x: Array, rows: Array, starts: Array, order: Array, out: Array
-) -> None:
+def max_rows(begin: int, end: int, x: Array, windows: WindowRows, out: Array) -> None:
     """Write the rows at places ``begin`` to ``end`` of ``out`` ``[n_out, C]``: the largest values.
 
     0 where a window holds no row.
     """
+    starts, order = windows.starts, windows.order
     width = x.shape[1] * x.itemsize
-    a, y, r = x.ctypes.data, out.ctypes.data, rows.ctypes.data
+    a, y, r = x.ctypes.data, out.ctypes.data, windows.rows.ctypes.data
     past, step = large(out), vector_bytes(x)
     for place in range(begin, end):
         row, first, last = row_at(place, order), starts[place], starts[place + 1]
@@ -147,28 +147,16 @@ def max_rows(
 
 @Loop
 def choose_rows(
-    begin: int,
-    end: int,
-    x: Array,
-    rows: Array,
-    cells: Array,
-    starts: Array,
-    order: Array,
-    out: Array,
-    chosen: Array,
+    begin: int, end: int, x: Array, windows: WindowRows, out: Array, chosen: Array
 ) -> None:
     """Write the same, and which kernel cell holds each value: ``chosen`` int16 ``[n_out, C]``.
 
     Of equal values the first one's cell; 0 where a window holds no row.
     """
+    starts, order = windows.starts, windows.order
     width, half = x.shape[1] * x.itemsize, x.shape[1] * 2
-    a, y, h, r, c = (
-        x.ctypes.data,
-        out.ctypes.data,
-        chosen.ctypes.data,
-        rows.ctypes.data,
-        cells.ctypes.data,
-    )
+    a, y, h = x.ctypes.data, out.ctypes.data, chosen.ctypes.data
+    r, c = windows.rows.ctypes.data, windows.cells.ctypes.data
     past, step = large(out), vector_bytes(x)
     for place in range(begin, end):
         row, first, last = row_at(place, order), starts[place], starts[place + 1]
@@ -176,54 +164,63 @@ def choose_rows(
             out[row] = 0
             chosen[row] = 0
             continue
-        done, target, holder = 0, y + row * width, h + row * half
+        done, target = 0, y + row * width
         while done < width:
-            own, written = holder + done // x.itemsize * 2, target + done
+            holder, written = h + row * half + done // x.itemsize * 2, target + done
             if done + WIDE * step <= width:
-                _choose_wide(x, a + done, width, r, written, past, c, own, first, last)
+                _choose_wide(x, a + done, width, r, written, past, c, holder, first, last)
                 done += WIDE * step
             else:
-                _choose_one(x, a + done, width, r, written, past, c, own, first, last)
+                _choose_one(x, a + done, width, r, written, past, c, holder, first, last)
                 done += step
+
+
+@register_jitable
+def _add_hits(
+    values: Array, windows: WindowRows, place: int, target: int, held: int, stride: int, past: int
+) -> None:
+    """Write one row at ``target``: the sum of the rows at a place whose pair's cell was chosen.
+
+    What was chosen for the pair of input row ``i`` lies at ``held + i * stride``.
+    """
+    first, last = windows.starts[place], windows.starts[place + 1]
+    width, step, done = values.shape[1] * values.itemsize, vector_bytes(values), 0
+    a, r, c = values.ctypes.data, windows.rows.ctypes.data, windows.cells.ctypes.data
+    while done < width:
+        h, y = held + done // values.itemsize * 2, target + done
+        if done + WIDE * step <= width:
+            _hits_wide(values, a + done, width, r, y, past, c, h, stride, first, last)
+            done += WIDE * step
+        else:
+            _hits_one(values, a + done, width, r, y, past, c, h, stride, first, last)
+            done += step
 
 
 @Loop
-def add_hits(
-    begin: int,
-    end: int,
-    values: Array,
-    chosen: Array,
-    rows: Array,
-    cells: Array,
-    starts: Array,
-    order: Array,
-    of_pairs: bool,
-    out: Array,
+def scatter_hits(
+    begin: int, end: int, values: Array, chosen: Array, windows: WindowRows, out: Array
 ) -> None:
-    """Write the rows at places ``begin`` to ``end``: sums of rows whose pair's cell was chosen.
+    """Write the rows at places ``begin`` to ``end``: the sums of what windows hand back.
 
-    ``values`` ``[n_in, C]``, ``out`` ``[n_out, C]``. ``chosen`` has the rows of ``values`` with
-    ``of_pairs``: a row gets what the windows that chose it hand back, where the window rows are
-    those of the transposed rulebook. Else the rows of ``out``: a window gets what it chose.
+    ``values`` and ``chosen`` ``[n_in, C]`` are those of the windows, ``out`` ``[n_out, C]`` the
+    rows that they chose from; ``windows`` belong to the transposed rulebook.
     """
-    width, half = values.shape[1] * values.itemsize, values.shape[1] * 2
-    a, y, h, r, c = (
-        values.ctypes.data,
-        out.ctypes.data,
-        chosen.ctypes.data,
-        rows.ctypes.data,
-        cells.ctypes.data,
-    )
-    past, step, apart = large(out), vector_bytes(values), half if of_pairs else 0
+    width, half, past = values.shape[1] * values.itemsize, values.shape[1] * 2, large(out)
     for place in range(begin, end):
-        row, first, last = row_at(place, order), starts[place], starts[place + 1]
-        done, target = 0, y + row * width
-        own = h if of_pairs else h + row * half
-        while done < width:
-            held, written = own + done // values.itemsize * 2, target + done
-            if done + WIDE * step <= width:
-                _hits_wide(values, a + done, width, r, written, past, c, held, apart, first, last)
-                done += WIDE * step
-            else:
-                _hits_one(values, a + done, width, r, written, past, c, held, apart, first, last)
-                done += step
+        target = out.ctypes.data + row_at(place, windows.order) * width
+        _add_hits(values, windows, place, target, chosen.ctypes.data, half, past)
+
+
+@Loop
+def pick_hits(
+    begin: int, end: int, values: Array, chosen: Array, windows: WindowRows, out: Array
+) -> None:
+    """Write the rows at places ``begin`` to ``end``: what each window chose.
+
+    ``values`` ``[n_in, C]``, ``chosen`` and ``out`` ``[n_out, C]``.
+    """
+    width, half, past = values.shape[1] * values.itemsize, values.shape[1] * 2, large(out)
+    for place in range(begin, end):
+        row = row_at(place, windows.order)
+        held = chosen.ctypes.data + row * half
+        _add_hits(values, windows, place, out.ctypes.data + row * width, held, 0, past)

@@ -26,7 +26,7 @@ from sparseconv.engines.numba.machine.vectors import (
     addresses,
     large,
 )
-from sparseconv.engines.numba.rulebooks.tiles import PREFETCH_PAIRS
+from sparseconv.engines.numba.rulebooks.tiles import PREFETCH_PAIRS, WindowRows
 
 WIDE = 4  # vectors of the wide block
 
@@ -84,16 +84,15 @@ def row_at(place: int, order: Array) -> int:
 
 
 @Loop
-def sum_rows(
-    begin: int, end: int, x: Array, rows: Array, starts: Array, order: Array, by: Array, out: Array
-) -> None:
+def sum_rows(begin: int, end: int, x: Array, windows: WindowRows, by: Array, out: Array) -> None:
     """Write the rows at places ``begin`` to ``end`` of ``out`` ``[n_out, C]``: sums of input rows.
 
     Rows are numbers or bits of bfloat16. ``by`` ``[2]``: what the sums are multiplied by, and then
     divided by; a division takes as long as all the rest, and bits are not divided.
     """
+    starts, order = windows.starts, windows.order
     width, step = x.shape[1] * x.itemsize, vector_bytes(x)
-    a, y, r, f = x.ctypes.data, out.ctypes.data, rows.ctypes.data, by.ctypes.data
+    a, y, r, f = x.ctypes.data, out.ctypes.data, windows.rows.ctypes.data, by.ctypes.data
     past = large(out) if by[1] == 1 else 0  # what is divided is read again
     for place in range(begin, end):
         row, first, last = row_at(place, order), starts[place], starts[place + 1]
@@ -105,6 +104,6 @@ def sum_rows(
             _sum_one(x, a + done, width, r, f, target + done, past, first, last)
             done += step
         if by[1] != 1:
-            own = out[row]
-            for column in range(len(own)):
-                own[column] = own[column] / by[1]
+            total = out[row]
+            for column in range(len(total)):
+                total[column] = total[column] / by[1]
