@@ -1,4 +1,7 @@
-"""What the host side of the Numba engine shares: arrays to compute in, tasks over rows."""
+"""What the host side of the Numba engine shares: arrays to compute in, tasks over rows.
+
+Benchmark: layer submanifold 3x3x3, 64 to 64 channels, forward
+"""
 
 from __future__ import annotations
 

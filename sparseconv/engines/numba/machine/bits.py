@@ -1,4 +1,7 @@
-"""Numbers of kernels that take bfloat16 as its bits, which Numba has no type for."""
+"""Numbers of kernels that take bfloat16 as its bits, which Numba has no type for.
+
+Benchmark: net minkunet, forward, bfloat16
+"""
 
 from __future__ import annotations
 

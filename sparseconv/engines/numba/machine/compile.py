@@ -1,4 +1,7 @@
-"""Compiled loops: without the GIL, cached on disk, on one thread or on all of them."""
+"""Compiled loops: without the GIL, cached on disk, on one thread or on all of them.
+
+Benchmark: start first forward, cache
+"""
 
 from __future__ import annotations
 

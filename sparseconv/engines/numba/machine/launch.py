@@ -3,6 +3,8 @@
 Threads that begin in Python take its lock one after the other, and wait for it again with every
 part of the work; on sixteen threads that took milliseconds, longer than most layers. So the loop
 over the parts, and the call of the OpenMP library that brings the threads, are machine code.
+
+Benchmark: threads submanifold 3x3x3, 64 channels, and torch.mm in turns
 """
 
 from __future__ import annotations

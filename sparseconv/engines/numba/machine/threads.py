@@ -3,6 +3,8 @@
 PyTorch's functions run on the team of an OpenMP library, and its members spin for some milliseconds
 after each, waiting for the next. Threads of our own would share the processor with them, and would
 have to be woken up; the team's members are awake.
+
+Benchmark: threads submanifold 3x3x3, 64 channels, and torch.mm in turns
 """
 
 from __future__ import annotations

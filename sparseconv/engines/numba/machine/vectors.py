@@ -1,4 +1,7 @@
-"""What the micro-kernels of the Numba engine are made of: vectors, emitted as LLVM code."""
+"""What the micro-kernels of the Numba engine are made of: vectors, emitted as LLVM code.
+
+Benchmark: layer submanifold 3x3x3, 64 to 64 channels, forward
+"""
 
 from __future__ import annotations
 

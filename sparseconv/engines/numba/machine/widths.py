@@ -1,4 +1,7 @@
-"""How wide the vectors of the Numba engine's kernels are on this processor."""
+"""How wide the vectors of the Numba engine's kernels are on this processor.
+
+Benchmark: layer submanifold 3x3x3, 64 to 64 channels, forward
+"""
 
 from __future__ import annotations
 
