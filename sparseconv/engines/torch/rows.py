@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from sparseconv.core.dtypes import summable, wider
 from sparseconv.engines.protocol import running_affine
@@ -22,24 +23,27 @@ def column_sum(rows: Tensor) -> Tensor:
 
 
 def segment_sum(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
-    """Return the sum of each segment: the n-th rows of all segments are added in one step."""
-    lengths = starts.diff()
-    out = summable(values).new_zeros(lengths.numel(), values.shape[1])
-    for step in range(int(lengths.max()) if lengths.numel() else 0):
-        live = torch.nonzero(lengths > step)[:, 0]
-        rows = order[starts[live] + step]
-        out[live] += summable(values[rows])
-    return out.to(values.dtype)
+    """Return the sum of each segment, its rows added one after the other.
+
+    One operator, whatever the lengths: a bag of rows is a segment. PyTorch adds the rows of a bag
+    in their order on every device, in one thread a column, without atomics. (A bag of no row sums
+    to 0, but PyTorch makes none of a table without entries.)
+    """
+    if values.numel() == 0 or order.numel() == 0:
+        return values.new_zeros(starts.numel() - 1, values.shape[1])
+    rows = summable(values)
+    sums = embedding_bag(order, rows, starts, mode="sum", include_last_offset=True)
+    return sums.to(values.dtype)
 
 
 def segment_statistics(values: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Return each segment's sum, and the sum of squares off its mean."""
     x = values[order].to(wider(values.dtype))
-    own, lengths = torch.arange(order.numel(), device=order.device), starts.diff()
-    sums = segment_sum(x, own, starts)
-    means = sums / lengths.clamp(min=1)[:, None].to(x.dtype)
-    off = x - means[torch.repeat_interleave(lengths)]
-    return sums, segment_sum(off * off, own, starts)
+    in_order = torch.arange(order.numel(), device=order.device)
+    sums = segment_sum(x, in_order, starts)
+    means = sums / starts.diff().clamp(min=1)[:, None].to(x.dtype)
+    off = x - means[_segment_of_entry(order, starts)]
+    return sums, segment_sum(off * off, in_order, starts)
 
 
 def merge_statistics(
@@ -50,9 +54,9 @@ def merge_statistics(
     total = segment_sum(sums, order, starts)
     number = segment_sum(counts[:, None].double(), order, starts)
     means = total / number.clamp(min=1).to(sums.dtype)
-    own = torch.empty_like(sums)
-    own[order] = means[torch.repeat_interleave(starts.diff())]
-    off = sums / sizes.clamp(min=1) - own
+    mean_of_part = torch.empty_like(sums)
+    mean_of_part[order] = means[_segment_of_entry(order, starts)]
+    off = sums / sizes.clamp(min=1) - mean_of_part
     return total, segment_sum(squares + sizes * off * off, order, starts), number[:, 0].long()
 
 
@@ -60,10 +64,15 @@ def segment_moment(
     left: Tensor, right: Tensor, centre: Tensor, order: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return each segment's sum of ``right``, and of ``(left - centre) * right``."""
-    own = torch.arange(order.numel(), device=order.device)
+    in_order = torch.arange(order.numel(), device=order.device)
     values = right[order].to(centre.dtype)
-    off = left[order].to(centre.dtype) - centre[torch.repeat_interleave(starts.diff())]
-    return segment_sum(values, own, starts), segment_sum(off * values, own, starts)
+    off = left[order].to(centre.dtype) - centre[_segment_of_entry(order, starts)]
+    return segment_sum(values, in_order, starts), segment_sum(off * values, in_order, starts)
+
+
+def _segment_of_entry(order: Tensor, starts: Tensor) -> Tensor:
+    """Return the segment of each entry of ``order``; its size is told, or the host would wait."""
+    return torch.repeat_interleave(starts.diff(), output_size=order.numel())
 
 
 def normalised_rows(
