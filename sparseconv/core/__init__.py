@@ -4,5 +4,5 @@ arguments: checks, and the text of their errors. dtypes: which dtypes there are,
 geometry: the window of a layer. packing: one int64 key a site. index: keys in order, rows that
 share a site. rulebook: pairs and taps. dispatch: the table from functions to their sparse meaning.
 transforms: whether PyTorch's transforms of functions are at work. remember: how a cache is filled.
-handles: numbers of living sites, and the doors of graphs.
+handles: numbers of living sites, and the doors of graphs. private_torch: PyTorch's private names.
 """

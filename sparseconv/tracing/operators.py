@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
+from sparseconv.core.private_torch import dynamic_size
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.tracing.handles import decoded, handle_of, living
 
@@ -35,7 +36,7 @@ def parent_sites(handle: Tensor, rows: Tensor, geometry: list[int]) -> tuple[Ten
 def _unknown_number_of_sites(
     handle: Tensor, rows: Tensor, geometry: list[int]
 ) -> tuple[Tensor, Tensor]:
-    count = torch.library.get_ctx().new_dynamic_size()
+    count = dynamic_size()
     return torch.empty_like(handle), rows.new_empty(count, 0)
 
 
@@ -157,7 +158,7 @@ def united_sites(
 
 @united_sites.register_fake
 def _(rows, other_rows, handle, other):  # type: ignore[no-untyped-def]
-    count = torch.library.get_ctx().new_dynamic_size()
+    count = dynamic_size()
     places = [side.new_empty(side.shape[0], dtype=torch.int64) for side in (rows, other_rows)]
     return torch.empty_like(handle), rows.new_empty(count, 0), *places
 

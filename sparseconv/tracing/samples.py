@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.samples import sample_spread, sample_sum
+from sparseconv.core.private_torch import dynamic_size
 from sparseconv.sites.samples import Samples
 from sparseconv.tracing.handles import living
 
@@ -25,7 +26,7 @@ def sample_lanes(rows: Tensor, handle: Tensor) -> Tensor:
 
 @sample_lanes.register_fake
 def _(rows, handle):  # type: ignore[no-untyped-def]
-    return rows.new_empty(torch.library.get_ctx().new_dynamic_size(), 0)
+    return rows.new_empty(dynamic_size(), 0)
 
 
 @torch.library.custom_op("sparseconv::summed", mutates_args=())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
+from sparseconv.core.private_torch import dynamic_size
 from sparseconv.core.rulebook import Taps
 from sparseconv.tracing.handles import decoded, living
 
@@ -41,7 +42,7 @@ def tap_rows(
 @tap_rows.register_fake
 def _(cells, source, target, guides, geometry):  # type: ignore[no-untyped-def]
     groups, kernel, axes, count = cells.shape
-    samples = torch.library.get_ctx().new_dynamic_size()
+    samples = dynamic_size()
     rows = cells.new_empty(groups, kernel, 2**axes, count, dtype=torch.int32)
     return rows, cells.new_empty(samples, dtype=torch.int64)
 

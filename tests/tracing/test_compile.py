@@ -139,6 +139,29 @@ def test_one_graph_serves_every_scan(name: str, training: bool) -> None:
     assert graphs[0] == graphs[-1], "a later scan compiled again"
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_plain_compile_makes_one_graph(training: bool) -> None:
+    """Without an argument: one graph for the first scan, one more for all of other sizes."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        sc.nn.SubmConv3d(2, 4, 3),
+        torch.nn.BatchNorm3d(4),
+        torch.nn.ReLU(),
+        torch.nn.Conv3d(4, 4, 2, stride=2),
+        torch.nn.MaxPool3d(2),
+        sc.nn.GlobalAvgPool(),
+    ).train(training)
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(network, backend=counter)
+    graphs = []
+    for count, extent in ((200, 16), (400, 20), (600, 31), (300, 18)):
+        x, twin = _scan(count, extent), copy.deepcopy(network)
+        torch.testing.assert_close(compiled(x), twin(x), rtol=1e-4, atol=1e-5)
+        graphs.append(counter.frame_count)
+    assert graphs == [1, 2, 2, 2]
+
+
 def test_samples_of_a_batch_are_pooled_in_a_graph() -> None:
     torch._dynamo.reset()
     network = torch.nn.Sequential(
