@@ -352,8 +352,8 @@ MUTANTS = (
     ),
     Mutant(
         "caches-are-filled-under-a-transform",
-        "core/transforms.py",
-        "with torch._C._DisableFuncTorch():",
+        "core/private_torch.py",
+        "with _without_transforms():",
         "if True:",
         ("test_transforms", "autograd"),
         "numba",

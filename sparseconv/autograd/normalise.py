@@ -21,7 +21,7 @@ from sparseconv.autograd.samples import (
     sample_sum,
 )
 from sparseconv.core.dtypes import tree_sum, wider
-from sparseconv.core.transforms import transformed
+from sparseconv.core.private_torch import transformed
 from sparseconv.engines.protocol import running_affine
 from sparseconv.sites.samples import Samples
 

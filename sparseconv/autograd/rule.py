@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sparseconv.core.handles import DOORS
-from sparseconv.core.transforms import Arguments, Result, transformed
+from sparseconv.core.private_torch import Arguments, Result, transformed
 
 
 def traceable(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

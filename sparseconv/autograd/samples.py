@@ -13,7 +13,7 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.autograd.rule import Rule, traceable
 from sparseconv.autograd.segments import place_rows, segment_argmax
-from sparseconv.core.transforms import transformed
+from sparseconv.core.private_torch import transformed
 from sparseconv.engines import Engine
 from sparseconv.sites.samples import Samples
 

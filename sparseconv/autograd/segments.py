@@ -11,7 +11,7 @@ from sparseconv import engines
 from sparseconv.autograd.rule import Rule, not_a_view
 from sparseconv.core.dtypes import summable
 from sparseconv.core.index import Groups
-from sparseconv.core.transforms import transformed
+from sparseconv.core.private_torch import transformed
 from sparseconv.engines import Engine
 from sparseconv.errors import SparseConvValueError
 

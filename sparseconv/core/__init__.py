@@ -3,6 +3,6 @@
 arguments: checks, and the text of their errors. dtypes: which dtypes there are, and sums in them.
 geometry: the window of a layer. packing: one int64 key a site. index: keys in order, rows that
 share a site. rulebook: pairs and taps. dispatch: the table from functions to their sparse meaning.
-transforms: whether PyTorch's transforms of functions are at work. remember: how a cache is filled.
-handles: numbers of living sites, and the doors of graphs. private_torch: PyTorch's private names.
+remember: how a cache is filled. handles: numbers of living sites, and the doors of graphs.
+private_torch: PyTorch's private names. foreign_names: other libraries' names, and what to use.
 """

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from sparseconv.core.transforms import Arguments, Result, outside_transforms
+from sparseconv.core.private_torch import Arguments, Result, outside_transforms
 
 AUTOCAST_DEVICES = ("cpu", "cuda", "xpu")
 

@@ -17,7 +17,7 @@ from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
 from sparseconv.core.remember import remembered
 from sparseconv.core.rulebook import Rulebook
-from sparseconv.core.transforms import outside_transforms
+from sparseconv.core.private_torch import outside_transforms
 from sparseconv.sites.samples import Samples
 
 

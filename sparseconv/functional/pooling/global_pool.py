@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.core.dispatch import implements, refuse
-from sparseconv.core.transforms import outside_transforms
+from sparseconv.core.private_torch import outside_transforms
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.functional.checks import Input, check_axes
 from sparseconv.functional.precision import widened
