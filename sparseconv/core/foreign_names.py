@@ -6,12 +6,9 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
 
+from sparseconv.core.private_torch import Arguments, Result
 from sparseconv.errors import SparseConvAttributeError, SparseConvTypeError
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 
 _MAKE = "sparseconv.SparseTensor(features, coords, spatial_shape, batch_size)"
 _SHARED = "leave it out, layers of one geometry on the same sites share their rulebook"
@@ -122,12 +119,12 @@ def _family(name: str) -> str:
     return ""
 
 
-def native_keywords(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+def native_keywords(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Let ``function`` answer another library's keyword with what to do here."""
     known = set(inspect.signature(function).parameters)
 
     @functools.wraps(function)
-    def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+    def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         for name in kwargs:
             if name not in known and name in KEYWORDS:
                 raise SparseConvTypeError(f"{name}: not an argument here; {KEYWORDS[name]}")

@@ -15,9 +15,9 @@ from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.handles import next_number
 from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
+from sparseconv.core.private_torch import outside_transforms
 from sparseconv.core.remember import remembered
 from sparseconv.core.rulebook import Rulebook
-from sparseconv.core.private_torch import outside_transforms
 from sparseconv.sites.samples import Samples
 
 
