@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.files import RESULTS
 from benchmarks.peers import PEERS
-from benchmarks.rows import Row
+from benchmarks.rows import Row, figure
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- speed: made by python -m benchmarks.readme -->", "<!-- end of speed -->"
@@ -56,11 +56,6 @@ def _table(rows: list[Row], scenes: dict[str, int], cell: Any) -> str:
         if any(cells):
             lines.append([title, *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def figure(value: float) -> str:
-    """Return three significant digits as people write them: 0.123, 4.57, 1,040."""
-    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def _against_floor(rows: list[Row]) -> str:

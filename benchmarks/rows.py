@@ -80,18 +80,23 @@ def show(rows: list[Row]) -> None:
     Console(width=150).print(table)
 
 
+def figure(value: float) -> str:
+    """Return three significant digits as people write them: 0.123, 4.57, 1,040."""
+    return f"{float(f'{value:.3g}'):,.10g}"
+
+
 def line(row: Row) -> str:
     """Return a row as one line, for those who wait."""
     mark = {None: " ", True: "+", False: "-"}[row.met]
-    numbers = f"{row.value:.4g} {row.unit} / {row.reference:.4g} = {row.ratio:.2f}"
+    numbers = f"{figure(row.value)} {row.unit} / {figure(row.reference)} = {row.ratio:.2f}"
     return f"{mark} {row.scene}, {row.threads} threads: {row.what}: {numbers} ({row.against})"
 
 
 def _cells(row: Row) -> Iterator[str]:
     yield from (row.what, row.scene, str(row.threads))
-    yield f"{row.gflop:.3g}" if row.gflop else ""
-    yield f"{row.value:.4g} {row.unit}"
-    yield f"{row.against} {row.reference:.4g}"
+    yield figure(row.gflop) if row.gflop else ""
+    yield f"{figure(row.value)} {row.unit}"
+    yield f"{row.against} {figure(row.reference)}"
     colour = {None: "default", True: "green", False: "red"}[row.met]
     yield f"[{colour}]{row.ratio:.2f}[/]"
     yield "" if row.bar is None else f"{row.bar:.2f}"

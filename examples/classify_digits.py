@@ -217,8 +217,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="see that it runs; learns little")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seeds", type=int, help="number of splits")
-    parser.add_argument("--output", type=Path, default=Path("out"))
+    parser.add_argument("--output", type=Path, help="folder (default: out, --quick: out/quick)")
     arguments = parser.parse_args()
+    arguments.output = arguments.output or Path("out/quick" if arguments.quick else "out")
     settings = QUICK if arguments.quick else Settings()
     settings.epochs = arguments.epochs or settings.epochs
     settings.seeds = 1 if arguments.mnist else arguments.seeds or settings.seeds

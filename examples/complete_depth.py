@@ -218,14 +218,17 @@ def draw(results: list[tuple[Task, str, Errors]], path: Path) -> None:
 
 def main() -> None:
     """Compare the variants on both tasks."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--steps", type=int, help="of training (default 800, --quick 20)")
     parser.add_argument(
         "--scan", type=Path, nargs="+", default=[], help="scans to test on, such as a KITTI .bin"
     )
-    parser.add_argument("--output", type=Path, default=Path("out"))
+    parser.add_argument("--output", type=Path, help="folder (default: out, --quick: out/quick)")
     options = parser.parse_args()
+    options.output = options.output or Path("out/quick" if options.quick else "out")
     steps = options.steps or (20 if options.quick else 800)
     options.output.mkdir(parents=True, exist_ok=True)
     results = [

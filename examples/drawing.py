@@ -26,7 +26,8 @@ COLOURS = {
 CLASSES = tuple(COLOURS)
 POINT_SIZES = np.array([0.4, 1.0, 1.0, 4.0, 1.0, 4.0])  # thin things would not be found otherwise
 REACH = 50.0  # metres from the sensor shown from above; farther out points are few
-ROWS = 40  # of a range image; fewer than a usual sensor's beams, so that none stays empty
+ROWS = 40  # of a range image at most
+FEW = 0.1  # of the mean: a row of fewer points than that would be white in the picture
 
 Array = NDArray[Any]
 
@@ -64,21 +65,38 @@ def draw(path: Path, title: str, xyz: ArrayLike, pictures: Mapping[str, ArrayLik
 
 
 def range_image(xyz: Array, rgb: Array) -> Array:
-    """Return the colours ``[ROWS, columns, 3]`` that the sensor at the origin sees.
+    """Return the colours ``[rows, columns, 3]`` that the sensor at the origin sees.
 
     Args:
         xyz: ``[N, 3]``, metres.
         rgb: ``[N, 3]``, 0 to 1, the colour of each point.
     """
     reach = np.linalg.norm(xyz, axis=1)
-    azimuth = np.arctan2(xyz[:, 1], xyz[:, 0])
-    elevation = np.arcsin(xyz[:, 2] / np.maximum(reach, 1e-6))
+    azimuth, angles = np.arctan2(xyz[:, 1], xyz[:, 0]), elevation(xyz)
+    rows = rows_without_gaps(angles, ROWS)
     columns = int(np.clip(len(xyz) // 64, 90, 900))
-    row, column = _bins(-elevation, ROWS), _bins(-azimuth, columns)
-    image = np.ones((ROWS, columns, 3))
+    row, column = _bins(-angles, rows), _bins(-azimuth, columns)
+    image = np.ones((rows, columns, 3))
     far_first = np.argsort(-reach)  # of several points in one pixel the nearest shows
     image[row[far_first], column[far_first]] = rgb[far_first]
     return image
+
+
+def elevation(xyz: Array) -> Array:
+    """Return the angle ``[N]`` of points over the horizon of the sensor at the origin."""
+    return np.arcsin(xyz[:, 2] / np.maximum(np.linalg.norm(xyz, axis=1), 1e-6))
+
+
+def rows_without_gaps(angles: Array, most: int) -> int:
+    """Return the number of equal steps of elevation, up to ``most``, that all hold points.
+
+    A sensor's beams lie at fixed elevations: more steps than beams leave some without a point.
+    """
+    for rows in range(most, 1, -1):
+        counts = np.bincount(_bins(-angles, rows), minlength=rows)
+        if counts.min() > FEW * counts.mean():
+            return rows
+    return 1
 
 
 def _bins(values: Array, count: int) -> Array:

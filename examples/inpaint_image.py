@@ -224,7 +224,9 @@ def classics() -> dict[str, Method]:
 
 def main() -> None:
     """Train the networks, compare, print, draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument(
         "--targets",
@@ -236,8 +238,9 @@ def main() -> None:
         type=int,
         help=f"of each training (default {STEPS}, --quick {QUICK_STEPS}, --targets {TARGET_STEPS})",
     )
-    parser.add_argument("--output", type=Path, default=Path("out"))
+    parser.add_argument("--output", type=Path, help="folder (default: out, --quick: out/quick)")
     options = parser.parse_args()
+    options.output = options.output or Path("out/quick" if options.quick else "out")
     steps = QUICK_STEPS if options.quick else TARGET_STEPS if options.targets else STEPS
     steps = options.steps or steps
     shares = (0.1, 0.3, 0.6) if options.quick else SHARES

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from drawing import CLASSES
+from drawing import CLASSES, elevation, rows_without_gaps
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,6 +15,8 @@ import sparseconv as sc
 
 GROUND_CELL = 4.0  # metres; wide enough that most cells show some ground
 NO_LABEL = -1
+MOST_BEAMS = 64
+LIKE = 1.5  # a scan that differs by this factor is unlike the others
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,34 @@ def augmented(scan: Scan, generator: torch.Generator) -> Scan:
         intensity=(scan.intensity * gain).clamp(max=1),
         height=scan.height * scale + uniform(-0.2, 0.2),
     )
+
+
+def sizes_of(scan: Scan) -> dict[str, float]:
+    """Return what a network that was trained on other sizes may not transfer to."""
+    ends = torch.tensor([0.02, 0.98])
+    low, high = np.quantile(scan.xyz.numpy(), ends.numpy(), axis=0)
+    return {
+        "extent in metres": float(max(high[0] - low[0], high[1] - low[1])),
+        "height in metres": float(high[2] - low[2]),
+        "beams": float(rows_without_gaps(elevation(scan.xyz.numpy()), MOST_BEAMS)),
+        "mean intensity": float(scan.intensity.mean()),
+    }
+
+
+def spans(scans: list[Scan]) -> dict[str, list[float]]:
+    """Return the smallest and the largest of each size among ``scans``."""
+    sizes = [sizes_of(scan) for scan in scans]
+    return {name: [op(size[name] for size in sizes) for op in (min, max)] for name in sizes[0]}
+
+
+def unlike(scan: Scan, seen: dict[str, list[float]]) -> list[str]:
+    """Return how a scan differs from those that :func:`spans` describes, a sentence each."""
+    sizes = sizes_of(scan)
+    return [
+        f"{name} {sizes[name]:.2g}, they have {low:.2g} to {high:.2g}"
+        for name, (low, high) in seen.items()
+        if not low / LIKE <= sizes[name] <= high * LIKE
+    ]
 
 
 def voxels(scan: Scan, settings: Settings) -> tuple[sc.SparseTensor, sc.PointMap]:

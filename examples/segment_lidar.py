@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from drawing import CLASSES, draw
-from scans import Scan, Settings, augmented, load, majority, voxels
+from scans import Scan, Settings, augmented, load, majority, spans, unlike, voxels
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import update_bn
@@ -233,9 +233,12 @@ def train_and_judge(settings: Settings, out: Path) -> UNet:
     pictures = {"truth": scan.labels, "prediction": label(network, settings, scan)}
     title = f"{scan.name}, not seen in training (mean IoU on all such {metrics['mean_iou']:.2f})"
     draw(out / "segment_lidar.png", title, scan.xyz, pictures)
-    torch.save(
-        {"settings": asdict(settings), "weights": network.state_dict()}, out / "segment_lidar.pt"
-    )
+    saved = {
+        "settings": asdict(settings),
+        "weights": network.state_dict(),
+        "seen": spans(known),
+    }
+    torch.save(saved, out / "segment_lidar.pt")
     metrics |= {
         "training": training,
         "first_call_seconds": compiling,
@@ -272,7 +275,7 @@ def main() -> None:
     """Read the command line and do what it says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("scan", nargs="?", type=Path, help="a scan of your own to label")
-    parser.add_argument("--output", type=Path, help="folder for the results (default: out)")
+    parser.add_argument("--output", type=Path, help="folder (default: out, --quick: out/quick)")
     parser.add_argument("--kernel-size", type=int, choices=(1, 3, 5), help="1: see no neighbour")
     parser.add_argument("--voxel-size", type=float, help="metres")
     parser.add_argument("--steps", type=int, help="training steps, one scan each")
@@ -284,8 +287,9 @@ def main() -> None:
     settings = Settings(**{**(QUICK if quick else {}), **given})
     if settings.steps < 1 or not settings.voxel_size > 0:
         parser.error("--steps and --voxel-size must be positive")
-    single = settings.kernel_size == 1
-    out = out or (Path("out/kernel_size_1") if single else Path("out"))
+    if out is None:
+        out = Path("out/quick" if quick else "out")
+        out = out / "kernel_size_1" if settings.kernel_size == 1 else out
     out.mkdir(parents=True, exist_ok=True)
     if path is None:
         train_and_judge(settings, out)
@@ -297,13 +301,16 @@ def main() -> None:
     weights = out / "segment_lidar.pt"
     if not weights.exists():
         print(f"no weights in {out}/ yet, training first")
-        label_own(train_and_judge(settings, out), settings, own, out)
-        return
+        train_and_judge(settings, out)
     saved = torch.load(weights, weights_only=True)
     settings = Settings(**saved["settings"])
     network = network_for(settings)
     network.load_state_dict(saved["weights"])
     print(f"labelling with {weights}: {settings}")
+    if settings.steps < Settings.steps:
+        print(f"warning: weights of {settings.steps} steps only; train again without --steps")
+    for word in unlike(own, saved.get("seen", {})):
+        print(f"warning: {own.name} is unlike the training scans, labels may be wrong: {word}")
     label_own(network.eval(), settings, own, out)
 
 

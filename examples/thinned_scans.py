@@ -118,12 +118,15 @@ def draw(results: dict[str, np.ndarray], path: Path) -> None:
 
 def main() -> None:
     """Train both networks and test them at every density."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--steps", type=int, help="of training (default 150, --quick 4)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each (--quick 1)")
-    parser.add_argument("--output", type=Path, default=Path("out"))
+    parser.add_argument("--output", type=Path, help="folder (default: out, --quick: out/quick)")
     options = parser.parse_args()
+    options.output = options.output or Path("out/quick" if options.quick else "out")
     steps = options.steps or (4 if options.quick else 150)
     options.output.mkdir(parents=True, exist_ok=True)
     train, test = read("train"), read("test")

@@ -18,9 +18,11 @@ from sparseconv.version import __version__
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="sparseconv", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="sparseconv", description="Sparse convolution on point clouds and images."
+    )
     parser.add_argument("--version", action="version", version=f"sparseconv {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND")
     warmup = commands.add_parser(
         "warmup", help="compile the CPU kernels now, so that later processes start quickly"
     )
@@ -29,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about.set_defaults(run=_engines)
     add_inpaint(commands)
     options = parser.parse_args(arguments)
+    if "run" not in options:
+        parser.print_help()
+        return 0
     try:
         options.run(options)
     except (SparseConvError, OSError) as error:

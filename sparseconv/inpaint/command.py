@@ -26,23 +26,27 @@ def add_inpaint(commands: Any) -> None:
         "inpaint",
         help="fill the holes of an image",
         description="Fill the holes of an image with averages of their surroundings, and with "
-        "--fit or --weights with what a partial-convolution network adds to that.",
+        "--fit or --weights with what a partial-convolution network adds to that. Transparent "
+        "pixels are holes.",
+        epilog="example: sparseconv inpaint photo.jpg --mask scratches.png -o restored.jpg",
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE")
-    holes = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="what has holes")
+    holes = parser.add_mutually_exclusive_group()
     holes.add_argument("--mask", type=Path, help="image that is bright where IMAGE is missing")
     holes.add_argument(
         "--random-mask", type=float, metavar="SHARE", help="hide this share (0 to 1) by strokes"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="file to write"
+    )
     parser.add_argument("--truth", type=Path, help="the image without holes, to compare with")
     network = parser.add_mutually_exclusive_group()
     network.add_argument(
         "--fit", action="store_true", help="train on the valid pixels of IMAGE, and nothing else"
     )
     network.add_argument("--weights", type=Path, help="network from examples/inpaint_image.py")
-    parser.add_argument("--steps", type=int, default=300, help="of training (default 300)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=300, help="steps of training with --fit (300)")
+    parser.add_argument("--seed", type=int, default=0, help="of random numbers (0)")
     parser.set_defaults(run=run)
 
 
@@ -58,12 +62,9 @@ def run(options: argparse.Namespace) -> None:
         raise SparseConvValueError(
             f"image: --fit needs {SMALLEST} x {SMALLEST} pixels or more, got {size[0]} x {size[1]}"
         )
-    if options.mask is not None:
-        mask = images.read_mask(options.mask, size)
-        truth = None if options.truth is None else images.read_image(options.truth)
-    else:
-        mask = irregular_mask(*size, options.random_mask, generator)
-        truth = image if options.truth is None else images.read_image(options.truth)
+    mask = _mask(options, size, generator)
+    truth = image if options.random_mask is not None else None
+    truth = truth if options.truth is None else images.read_image(options.truth)
     if truth is not None and truth.shape != image.shape:
         raise SparseConvValueError(
             f"truth: has shape {tuple(truth.shape[1:])}, the image {tuple(image.shape[1:])}"
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     if not bool(mask.any()):
         raise SparseConvValueError("mask: nothing of the image is valid")
     filled = _filled(_network(options, image, mask, generator), image, mask)
-    images.write_image(options.output, filled)
+    images.write_image(options.output, filled, options.image)
     hole = ~mask
     sys.stdout.write(f"filled {100 * float(hole.float().mean()):.1f} % of {options.image.name}\n")
     if truth is not None and bool(hole.any()):
@@ -79,6 +80,22 @@ def run(options: argparse.Namespace) -> None:
         if min(size) >= images.SSIM_WINDOW:
             scores += f", SSIM {images.ssim(filled, truth, hole):.4f}"
         sys.stdout.write(f"inside the holes: {scores}\n")
+
+
+def _mask(options: argparse.Namespace, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Return bool ``[1, 1, H, W]``, False in the holes that the options or transparency say."""
+    opaque = images.read_alpha(options.image)
+    if options.mask is not None:
+        mask = images.read_mask(options.mask, size)
+    elif options.random_mask is not None:
+        mask = irregular_mask(*size, options.random_mask, generator)
+    elif opaque is None:
+        raise SparseConvValueError(
+            f"mask: give --mask or --random-mask, {options.image.name} has no transparent pixels"
+        )
+    else:
+        return opaque
+    return mask if opaque is None else mask & opaque
 
 
 def _filled(network: PartialUNet | None, image: Tensor, mask: Tensor) -> Tensor:

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from sparseconv.errors import SparseConvError, SparseConvValueError
 
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 SSIM_WINDOW = 7  # pixels: side of the windows that are compared
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
     """Return an image file as ``[1, C, H, W]`` from 0 to 1: one channel if it is grey, else three.
+
+    It is turned upright, as its EXIF orientation says; transparency is :func:`read_alpha`'s.
 
     Raises:
         SparseConvValueError: the file is no image; SparseConvError: Pillow is missing.
@@ -25,13 +28,22 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     """
     picture = _open(path)
     values: np.ndarray[Any, Any]
-    grey = picture.mode in ("1", "L", "I", "I;16", "F")
+    grey = picture.mode in ("1", "L", "LA", "I", "I;16", "F")
     if picture.mode in ("I", "I;16", "F"):
         values = np.asarray(picture, dtype=np.float32)
         values = values / max(float(values.max()), 1.0)
     else:
         values = np.asarray(picture.convert("L" if grey else "RGB"), dtype=np.float32) / 255
     return as_tensor(values)
+
+
+def read_alpha(path: str | os.PathLike[str]) -> Tensor | None:
+    """Return bool ``[1, 1, H, W]``, True where an image is opaque; None where it cannot say."""
+    picture = _open(path)
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return None
+    values = np.asarray(picture.convert("RGBA").getchannel("A"))
+    return torch.from_numpy(values >= 128)[None, None]
 
 
 def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> Tensor:
@@ -68,15 +80,33 @@ def check_output(path: str | os.PathLike[str]) -> None:
         raise SparseConvValueError(f"output: there is no folder {path.parent}")
 
 
-def write_image(path: str | os.PathLike[str], image: Tensor) -> None:
+def write_image(
+    path: str | os.PathLike[str], image: Tensor, source: str | os.PathLike[str] | None = None
+) -> None:
     """Write ``[1, C, H, W]`` from 0 to 1; the format follows from the suffix.
+
+    Args:
+        path: of the file to write.
+        image: what to write.
+        source: the file that it was made from: a JPEG is written with the quality of this one.
 
     Raises:
         SparseConvValueError: what :func:`check_output` raises.
     """
     check_output(path)
-    values = as_array(image.clamp(0, 1))
-    needed("PIL.Image", "pillow").fromarray(np.round(values * 255).astype(np.uint8)).save(path)
+    values = np.round(as_array(image.clamp(0, 1)) * 255).astype(np.uint8)
+    options = _quality_of(source) if Path(path).suffix.lower() in JPEG else {}
+    needed("PIL.Image", "pillow").fromarray(values).save(path, **options)
+
+
+def _quality_of(source: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """Return the options that write a JPEG as ``source`` was, or a good one where it is none."""
+    if source is not None:
+        with needed("PIL.Image", "pillow").open(source) as picture:
+            if picture.format == "JPEG":
+                sampling = needed("PIL.JpegImagePlugin", "pillow").get_sampling(picture)
+                return {"qtables": picture.quantization, "subsampling": sampling}
+    return {"quality": 95}
 
 
 def as_tensor(values: np.ndarray[Any, Any]) -> Tensor:
@@ -135,7 +165,7 @@ def needed(module: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise SparseConvError(
-            f"this needs {package}, which is not installed: pip install 'sparseconv[images]'"
+            f"this needs {package}, which is not installed: pip install pillow scikit-image tqdm"
         ) from error
 
 
@@ -146,4 +176,4 @@ def _open(path: str | os.PathLike[str]) -> Any:
         picture.load()
     except library.UnidentifiedImageError as error:
         raise SparseConvValueError(f"image: {Path(path).name} is not an image file") from error
-    return picture
+    return needed("PIL.ImageOps", "pillow").exif_transpose(picture)

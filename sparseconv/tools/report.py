@@ -266,7 +266,7 @@ def _share(part: int, whole: int) -> str:
 def _short(count: int) -> str:
     value = float(count)
     for unit in ("", "k", "M", "G", "T"):
-        if value < 1000 or unit == "T":
+        if value < 999.5 or unit == "T":
             break
         value /= 1000
     return f"{value:.0f}{unit}" if unit == "" else f"{value:.3g}{unit}"
@@ -275,7 +275,7 @@ def _short(count: int) -> str:
 def _bytes(count: int) -> str:
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
+        if value < 999.5 or unit == "GiB":
             break
         value /= 1024
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"

@@ -74,6 +74,7 @@ def test_a_kitti_scan_is_labelled_with_the_trained_weights(trained, scan, tmp_pa
     done = run(path, "--output", out)
     assert "training" not in done.stderr
     assert "3 points are NaN" in done.stdout
+    assert "warning: weights of 12 steps only" in done.stdout
     labels = np.load(out / "mine_labels.npy")
     assert labels.shape == (len(table),)
     assert (labels[:3] == -1).all()
@@ -115,3 +116,47 @@ def test_a_file_that_is_none_is_refused_before_any_training(tmp_path):
     done = run(path, "--output", tmp_path, status=2)
     assert "scan.txt2" in done.stderr.splitlines()[-1]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_quick_run_leaves_the_weights_of_a_long_one_alone():
+    """It has a folder of its own, which is where labelling with --quick looks too."""
+    done = run("--help")
+    assert "out/quick" in done.stdout
+    for name in (
+        "classify_digits",
+        "complete_depth",
+        "deformable",
+        "inpaint_image",
+        "thinned_scans",
+    ):
+        text = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+        assert '"out/quick" if' in text, name
+
+
+def test_a_scan_unlike_the_others_is_named(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    scans = importlib.import_module("scans")
+    known = [scans.load(path) for path in sorted((ROOT / "data" / "train").glob("*.npz"))[:3]]
+    seen = scans.spans(known)
+    unseen = scans.load(ROOT / "data" / "test" / "street_15.npz")
+    assert scans.unlike(unseen, seen) == []
+    room = scans.replace(unseen, xyz=unseen.xyz / 10, intensity=0 * unseen.intensity)
+    words = scans.unlike(room, seen)
+    assert [word.split(" 0")[0].split(" in ")[0] for word in words] == [
+        "extent", "height", "mean intensity"
+    ]  # fmt: skip
+
+
+def test_a_range_picture_has_a_point_in_every_row(monkeypatch):
+    """Of a sensor with fewer beams than the picture could have rows, too."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    drawing = importlib.import_module("drawing")
+    for beams in (16, 32, 64):
+        angles = np.repeat(np.radians(np.linspace(-25, 5, beams)), 500)
+        azimuth = np.tile(np.linspace(-np.pi, np.pi, 500, endpoint=False), beams)
+        xyz = 20 * np.stack(
+            [np.cos(angles) * np.cos(azimuth), np.cos(angles) * np.sin(azimuth), np.sin(angles)], 1
+        )
+        image = drawing.range_image(xyz, np.zeros((len(xyz), 3)))
+        assert min(beams, drawing.ROWS) / 2 < len(image) <= min(beams, drawing.ROWS)
+        assert (image.min(axis=(1, 2)) < 1).all()

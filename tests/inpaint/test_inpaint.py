@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from sparseconv.models import PartialUNet
 
 pytest.importorskip("PIL.Image")
 pytest.importorskip("skimage.metrics")
+from PIL import Image
+
 from sparseconv.inpaint import images  # it is of no use without them
 
 HEIGHT, WIDTH = 40, 48
@@ -171,8 +174,8 @@ def test_the_package_runs_as_a_module() -> None:
     assert done.stdout == f"sparseconv {sc.__version__}\n"
 
 
-def test_a_missing_library_names_the_extra() -> None:
-    with pytest.raises(sc.SparseConvError, match=r"pip install 'sparseconv\[images\]'"):
+def test_a_missing_library_is_named_with_what_installs_it() -> None:
+    with pytest.raises(sc.SparseConvError, match="pip install pillow scikit-image tqdm"):
         images.needed("no_such_module", "nothing")
 
 
@@ -263,3 +266,45 @@ def test_the_figure_of_mask_growth(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [int(word) for word in lines[1].split()[1:]] == [1, 9, 25, 49, 81]
     assert [int(word) for word in lines[3].split()[1:]] == [1, 1, 1, 1, 1]
     assert (tmp_path / "mask_growth.png").stat().st_size > 0
+
+
+def test_a_photograph_that_lies_on_its_side_is_turned_upright(tmp_path: Path) -> None:
+    values = np.arange(24 * 16, dtype=np.uint8).reshape(24, 16)
+    exif = Image.Exif()
+    exif[274] = 6  # the first row is the right side
+    Image.fromarray(values).save(tmp_path / "side.png", exif=exif)
+    image = images.read_image(tmp_path / "side.png")
+    assert torch.equal((255 * image[0, 0]).round(), torch.from_numpy(values).rot90(-1).float())
+    command = ["inpaint", str(tmp_path / "side.png"), "--random-mask", "0.1"]
+    assert main([*command, "-o", str(tmp_path / "filled.png")]) == 0
+    with Image.open(tmp_path / "filled.png") as filled:
+        assert filled.size == (24, 16)
+        assert 274 not in filled.getexif()
+
+
+def test_transparent_pixels_are_holes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = np.full((20, 20, 4), 200, np.uint8)
+    values[5:9, 5:10] = (0, 255, 0, 0)
+    Image.fromarray(values).save(tmp_path / "logo.png")
+    assert main(["inpaint", str(tmp_path / "logo.png"), "-o", str(tmp_path / "filled.png")]) == 0
+    assert "filled 5.0 %" in capsys.readouterr().out
+    filled = images.read_image(tmp_path / "filled.png")
+    assert torch.equal(filled, torch.full((1, 3, 20, 20), 200 / 255))
+    Image.fromarray(values[..., :3]).save(tmp_path / "opaque.png")
+    assert main(["inpaint", str(tmp_path / "opaque.png"), "-o", str(tmp_path / "out.png")]) == 1
+    assert "give --mask or --random-mask, opaque.png has no transparent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quality", [60, 98])
+def test_a_jpeg_is_written_with_the_quality_that_it_had(tmp_path: Path, quality: int) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    source, output = tmp_path / "photo.jpg", tmp_path / "filled.jpg"
+    Image.fromarray(values).save(source, quality=quality)
+    assert main(["inpaint", str(source), "--random-mask", "0.1", "-o", str(output)]) == 0
+    with Image.open(source) as before, Image.open(output) as after:
+        assert after.quantization == before.quantization
+
+
+def test_the_command_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "inpaint" in capsys.readouterr().out

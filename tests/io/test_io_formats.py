@@ -156,7 +156,7 @@ def test_a_missing_library_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, missing, None)
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"")
-    message = rf"'a{suffix}' needs {missing}, which is not installed: pip install 'sparseconv\[las"
+    message = rf"'a{suffix}' needs {missing}, which is not installed: pip install 'laspy\[lazrs"
     with pytest.raises(SparseConvError, match=message):
         read_points(path)
     with pytest.raises(SparseConvError, match=message):

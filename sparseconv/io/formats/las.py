@@ -140,6 +140,6 @@ def _library(path: Path) -> Any:
             importlib.import_module(name)
         except ImportError as error:
             raise SparseConvError(
-                f"{path.name!r} needs {name}, which is not installed: pip install 'sparseconv[las]'"
+                f"{path.name!r} needs {name}, which is not installed: pip install 'laspy[lazrs]'"
             ) from error
     return importlib.import_module("laspy")
