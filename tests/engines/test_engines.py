@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import torch
@@ -36,17 +34,6 @@ def test_an_engine_is_a_module_with_the_functions_of_the_protocol(name: str) -> 
         expected = [(entry.name, entry.kind, entry.default) for entry in parameters]
         given = inspect.signature(getattr(module, function)).parameters.values()
         assert [(entry.name, entry.kind, entry.default) for entry in given] == expected, function
-
-
-@pytest.mark.parametrize("name", engines.ENGINES)
-def test_engines_do_not_import_upward(name: str) -> None:
-    """An engine knows geometry, packing, rulebooks and errors; nothing that is built on engines."""
-    path = Path(engines.get(name).__file__)
-    below = {"engines", "geometry", "packing", "rulebook", "memory", "errors"}
-    for file in path.parent.glob(f"{name}_*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparseconv"):
-                assert node.module.split(".")[1] in below, f"{file.name}: {node.module}"
 
 
 @pytest.mark.parametrize("name", engines.ENGINES)

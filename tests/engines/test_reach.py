@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import sparseconv as sc
 from sparseconv.core.geometry import Kind, make_geometry
 from sparseconv.engines.numba.keys import index as numba_index
-from sparseconv.engines.numba.keys.kernels import EXACT, quotient
+from sparseconv.engines.numba.keys.kernels import MAX_EXACT_KEY, quotient
 
 KINDS = {"conv": Kind.REGULAR, "transposed": Kind.TRANSPOSED}
 
@@ -63,5 +63,5 @@ def test_every_kind_of_layer_on_many_sites(name: str) -> None:
     divisor=st.one_of(st.integers(1, 50), st.integers(1, 2**26)),
 )
 def test_a_quotient_by_an_inverse_is_exact(whole: int, off: int, divisor: int) -> None:
-    number = min(max(whole * divisor + off, -EXACT), EXACT)
+    number = min(max(whole * divisor + off, -MAX_EXACT_KEY), MAX_EXACT_KEY)
     assert quotient(np.int64(number), np.int64(divisor), 1 / divisor) == number // divisor

@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from sparseconv.engines.numba.machine import threads as numba_threads
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 
 Array = np.ndarray[Any, Any]
 THREADS = 3
@@ -67,7 +67,7 @@ def team(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     torch.set_num_threads(before)
 
 
-@Loop
+@ParallelKernel
 def _mark(first: int, last: int, rows: Array) -> None:
     """Count how often each row is done."""
     for row in range(first, last):
@@ -85,7 +85,7 @@ def _now(typing, address):
     return types.int64(address), emit
 
 
-@Loop
+@ParallelKernel
 def _meet(first: int, last: int, arrived: Array, met: Array) -> None:
     """Say that the row is here, and wait for the others, though not for ever."""
     for row in range(first, last):
@@ -99,7 +99,7 @@ def _meet(first: int, last: int, arrived: Array, met: Array) -> None:
                 break
 
 
-@Loop
+@ParallelKernel
 def _take(first: int, last: int, sizes: Array, out: Array) -> None:
     """Take memory, more than there is where a row wants so much."""
     for row in range(first, last):
@@ -129,7 +129,7 @@ def test_memory_that_is_not_there_is_an_error(wrong: int) -> None:
     test_parts_run_at_once()  # the team is whole again
 
 
-@Loop
+@ParallelKernel
 def _number(first: int, last: int, table: Array) -> None:
     """Write the number of its place to each entry of some rows."""
     for row in range(first, last):
@@ -155,7 +155,7 @@ class _Tables(NamedTuple):
     twice: bool
 
 
-@Loop
+@ParallelKernel
 def _copy_tables(first: int, last: int, tables: _Tables) -> None:
     """Write some rows of the source, once or twice as large, to the target."""
     for row in range(first, last):

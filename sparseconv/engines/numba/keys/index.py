@@ -18,7 +18,13 @@ from sparseconv.core.packing import Packing
 from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.keys import kernels, reach
 from sparseconv.engines.numba.keys.sort import sort_by
-from sparseconv.engines.numba.machine.arrays import CHUNK_ROWS, LEAST, SHARES, by_chunks, by_shares
+from sparseconv.engines.numba.machine.arrays import (
+    CHUNK_ROWS,
+    MIN_ROWS_PER_TASK,
+    TASKS_PER_THREAD,
+    by_chunks,
+    by_shares,
+)
 from sparseconv.engines.torch import keys as plain
 
 MIN_SITES_PER_MERGE = 8192  # sites that one task merges
@@ -122,12 +128,14 @@ def _reached_on_axis(
     step = math.prod(radix[axis + 1 :])
     inputs = reach.Inputs(*(empty_array(keys.size, np.int64) for _ in range(3)))
     one_axis = reach.Axis(step, radix[axis], packing.radix[axis], origin, divisor)
-    by_shares(reach.take_axis, keys.size, LEAST, keys, one_axis, inputs)
+    by_shares(reach.take_axis, keys.size, MIN_ROWS_PER_TASK, keys, one_axis, inputs)
     if factor > 1:
         np.multiply(inputs.places, factor, out=inputs.places)
     shifts, fits = np.ascontiguousarray(shifts, np.int64), np.ascontiguousarray(fits)
     moves = reach.Moves(shifts, fits, step, packing.extent[axis])
-    parts = max(1, min(SHARES * torch.get_num_threads(), keys.size // MIN_SITES_PER_MERGE))
+    parts = max(
+        1, min(TASKS_PER_THREAD * torch.get_num_threads(), keys.size // MIN_SITES_PER_MERGE)
+    )
     starts = np.zeros((parts + 1, cells), np.int64)
     starts[-1] = keys.size
     entries = np.arange(1, parts) * keys.size // parts

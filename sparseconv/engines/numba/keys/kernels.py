@@ -15,14 +15,16 @@ import numpy as np
 from numba.extending import register_jitable
 
 from sparseconv.core.dtypes import Array
-from sparseconv.engines.numba.machine.compile import Kernel, Loop
+from sparseconv.engines.numba.machine.compile import Kernel, ParallelKernel
 
-EXACT = 2**52  # what is below stays whole as a float64, and one more bit is left for rounding
+MAX_EXACT_KEY = (
+    2**52
+)  # what is below stays whole as a float64, and one more bit is left for rounding
 
 
 @register_jitable
 def quotient(number: Any, divisor: Any, inverse: Any) -> Any:
-    """Return ``number // divisor`` of numbers within ``EXACT``; ``inverse`` is ``1 / divisor``.
+    """Return ``number // divisor`` within ``MAX_EXACT_KEY``; ``inverse`` is ``1 / divisor``.
 
     Multiplied by the inverse it is off by one at most, and found for a vector of numbers at once,
     where a processor divides 64-bit integers one by one.
@@ -48,7 +50,7 @@ def first_from(values: Array, least: int) -> int:
     return low
 
 
-@Loop
+@ParallelKernel
 def extremes(start: int, end: int, coords: Array, chunk: int, found: Array) -> None:
     """Write the smallest and the largest value per column of chunks to ``found`` [chunks, 2, C].
 
@@ -65,7 +67,7 @@ def extremes(start: int, end: int, coords: Array, chunk: int, found: Array) -> N
         own[1, column] = high
 
 
-@Loop
+@ParallelKernel
 def pack(start: int, end: int, coords: Array, lower: Array, weights: Array, keys: Array) -> None:
     """Write the keys of ``coords[start:end]``."""
     for row in range(start, end):
@@ -93,14 +95,14 @@ def strictly_ascends(values: Array) -> bool:
     return True
 
 
-@Loop
+@ParallelKernel
 def number(start: int, end: int, keys: Array, bits: int) -> None:
     """Put the row number into the low ``bits`` of each key."""
     for row in range(start, end):
         keys[row] = (keys[row] << bits) | row
 
 
-@Loop
+@ParallelKernel
 def split(start: int, end: int, keys: Array, bits: int, order: Array) -> None:
     """Take row numbers out of numbered keys again."""
     for row in range(start, end):
@@ -108,14 +110,14 @@ def split(start: int, end: int, keys: Array, bits: int, order: Array) -> None:
         keys[row] >>= bits
 
 
-@Loop
+@ParallelKernel
 def invert(start: int, end: int, order: Array, places: Array) -> None:
     """Write the places that ``order[start:end]`` names."""
     for place in range(start, end):
         places[order[place]] = place
 
 
-@Loop
+@ParallelKernel
 def take(start: int, end: int, values: Array, rows: Array, out: Array) -> None:
     """Write ``values`` at ``rows[start:end]``."""
     for entry in range(start, end):
@@ -136,7 +138,7 @@ def fill_table(keys: Array, table_keys: Array, table_rows: Array) -> None:
         table_rows[slot] = row
 
 
-@Loop
+@ParallelKernel
 def probe_table(
     start: int, end: int, keys: Array, table_keys: Array, table_rows: Array, rows: Array
 ) -> None:
@@ -156,7 +158,7 @@ def probe_table(
             slot = (slot + np.uint64(1)) & mask
 
 
-@Loop
+@ParallelKernel
 def project(
     start: int, end: int, keys: Array, radix: Array, weights: Array, constant: int, out: Array
 ) -> None:
@@ -164,7 +166,7 @@ def project(
 
     A place is a coordinate minus its lower bound.
     """
-    if keys[-1] < EXACT:
+    if keys[-1] < MAX_EXACT_KEY:
         a, b, c, d = radix[1], radix[2], radix[3], radix[4]
         by_a, by_b, by_c, by_d = 1 / a, 1 / b, 1 / c, 1 / d
         on_sample, on_a, on_b = weights[0], weights[1], weights[2]

@@ -15,8 +15,8 @@ import numpy as np
 from numba.extending import register_jitable
 
 from sparseconv.core.dtypes import Array
-from sparseconv.engines.numba.keys.kernels import EXACT, quotient
-from sparseconv.engines.numba.machine.compile import Kernel, Loop
+from sparseconv.engines.numba.keys.kernels import MAX_EXACT_KEY, quotient
+from sparseconv.engines.numba.machine.compile import Kernel, ParallelKernel
 
 NO_KEY = 2**63 - 1  # larger than any key
 
@@ -68,7 +68,7 @@ class Moves(NamedTuple):
     extent: int
 
 
-@Loop
+@ParallelKernel
 def take_axis(start: int, end: int, keys: Array, axis: Axis, inputs: Inputs) -> None:
     """Take one axis out of the keys ``start`` to ``end``, and write their ``inputs``."""
     step, radix, new_step = axis.step, axis.radix, axis.new_radix * axis.step
@@ -76,7 +76,7 @@ def take_axis(start: int, end: int, keys: Array, axis: Axis, inputs: Inputs) -> 
     # a loop from 0 over slices becomes vector instructions
     part, base = keys[start:end], inputs.bases[start:end]
     whole, phase = inputs.places[start:end], inputs.phases[start:end]
-    if keys[-1] < EXACT and abs(origin) + radix < EXACT:
+    if keys[-1] < MAX_EXACT_KEY and abs(origin) + radix < MAX_EXACT_KEY:
         by_step, by_radix, by_stride = 1 / step, 1 / radix, 1 / stride
         for entry in range(len(part)):
             rest = quotient(part[entry], step, by_step)
@@ -144,7 +144,7 @@ def split_axis(inputs: Inputs, moves: Moves, span: int, entries: Array, starts: 
             starts[part, cell] = first
 
 
-@Loop
+@ParallelKernel
 def merge_axis(
     first: int,
     last: int,

@@ -13,13 +13,13 @@ import numpy as np
 
 from sparseconv.core.dtypes import Array
 from sparseconv.engines.memory import empty_array
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 
 DIGIT_BITS = 8  # the ends of so many runs of output stay in the first-level cache
 MIN_KEYS = 4096  # below, counting the digits takes longer than comparing
 
 
-@Loop
+@ParallelKernel
 def _passes(
     first: int,
     last: int,

@@ -13,28 +13,28 @@ from torch import Tensor
 
 from sparseconv.core.dtypes import Array, wider
 from sparseconv.engines.memory import empty, empty_array
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES
 
 CHUNK_ROWS = 16384  # sites or segments that one task takes
 # What a task takes at least where rows are shared out by the number of threads: to begin on
 # another thread and wait for the last takes about ten microseconds.
-LEAST = 1024  # rows of windows or segments
-LEAST_VALUES = 2**16  # values that are copied, added, scaled
-SHARES = 8  # tasks of each thread then: fewer would leave some waiting for the last
+MIN_ROWS_PER_TASK = 1024  # rows of windows or segments
+MIN_VALUES_PER_TASK = 2**16  # values that are copied, added, scaled
+TASKS_PER_THREAD = 8  # tasks of each thread then: fewer would leave some waiting for the last
 
 
-def by_chunks(loop: Loop, count: int, *args: Any) -> None:
+def by_chunks(loop: ParallelKernel, count: int, *args: Any) -> None:
     """Run a loop over ``count`` rows in chunks of ``CHUNK_ROWS``, in parallel."""
     loop.run(count, CHUNK_ROWS, *args)
 
 
-def by_shares(loop: Loop, count: int, least: int, *args: Any) -> None:
+def by_shares(loop: ParallelKernel, count: int, least: int, *args: Any) -> None:
     """Run a loop over ``count`` rows or tiles, in parallel, a few tasks a thread.
 
     A task takes ``least`` at least.
     """
-    tasks = max(1, min(count // max(least, 1), SHARES * torch.get_num_threads()))
+    tasks = max(1, min(count // max(least, 1), TASKS_PER_THREAD * torch.get_num_threads()))
     loop.run(count, max(1, -(-count // tasks)), *args)
 
 
@@ -55,17 +55,17 @@ class Segments(NamedTuple):
     starts: Array
 
 
-def by_segments(loop: Loop, segments: Segments, *args: Any) -> None:
+def by_segments(loop: ParallelKernel, segments: Segments, *args: Any) -> None:
     """Run a loop over segments, in parallel.
 
-    A task takes at least as many segments as hold ``LEAST`` rows on average.
+    A task takes at least as many segments as hold ``MIN_ROWS_PER_TASK`` rows on average.
 
     Args:
         loop: takes ``args`` behind the ``segments``.
         segments: of rows.
     """
     count = len(segments.starts) - 1
-    least = LEAST * count // max(len(segments.order), count, 1)
+    least = MIN_ROWS_PER_TASK * count // max(len(segments.order), count, 1)
     by_shares(loop, count, least, segments, *args)
 
 
@@ -87,7 +87,7 @@ def computed_in(dtype: torch.dtype) -> np.dtype[Any]:
 
 def contiguous(x: Array) -> Array:
     """Return the array, or a contiguous copy."""
-    if x.flags.c_contiguous or x.size < LEAST_VALUES:
+    if x.flags.c_contiguous or x.size < MIN_VALUES_PER_TASK:
         return np.ascontiguousarray(x)
     out = empty_array(x.shape, x.dtype)
     _copy(x, out)

@@ -67,7 +67,7 @@ class Kernel(_Compiled):
         return self._dispatcher(*args)
 
 
-class Loop(_Compiled):
+class ParallelKernel(_Compiled):
     """A compiled function that does a part of some work: of rows, tiles or whatever it counts.
 
     Its first two parameters are the first of them and the one behind the last. It returns nothing,

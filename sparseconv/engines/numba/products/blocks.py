@@ -15,7 +15,7 @@ from sparseconv.core.dtypes import Array, wider
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty
 from sparseconv.engines.numba.machine.arrays import (
-    SHARES,
+    TASKS_PER_THREAD,
     array,
     by_shares,
     columns_of,
@@ -110,7 +110,7 @@ def _cut(tiles: int, blocks: int, weight_bytes: int) -> Cut:
     than all columns of a few where the weight is large; a small one stays in the cache anyway.
     """
     threads = torch.get_num_threads()
-    tasks = SHARES * threads if threads > 1 else 1
+    tasks = TASKS_PER_THREAD * threads if threads > 1 else 1
     ways = [Cut(span, parts) for parts in (1, blocks) for span in (SPAN_TILES, SPAN_TILES // 2, 1)]
     if weight_bytes > LARGE_WEIGHT_BYTES:
         ways = [Cut(SPAN_TILES, 1), *ways[3:]]

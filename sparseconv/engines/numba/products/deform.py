@@ -17,7 +17,7 @@ import numba
 import numpy as np
 
 from sparseconv.core.dtypes import Array
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.widths import VECTOR_BYTES
 from sparseconv.engines.numba.products.gradient import outer_add
 from sparseconv.engines.numba.products.multiply import multiply_add
@@ -80,7 +80,7 @@ def _add(target: Array, source: Array, share: float) -> None:
         target[channel] += share * source[channel]
 
 
-@Loop
+@ParallelKernel
 def sample_tiles(
     begin_tile: int, end_tile: int, source: Samples, weight: Array, out: Array
 ) -> None:
@@ -122,7 +122,7 @@ def sample_tiles(
                     multiply_add(features, vectors, x, y, w, (0, count))
 
 
-@Loop
+@ParallelKernel
 def sample_gradients(
     begin: int,
     stop: int,

@@ -21,8 +21,8 @@ from numba.extending import intrinsic
 from sparseconv.core.dtypes import Array
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty_array
-from sparseconv.engines.numba.machine.arrays import LEAST_VALUES, by_shares, ranges
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.arrays import MIN_VALUES_PER_TASK, by_shares, ranges
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import Emitter, Value, emitted
 from sparseconv.engines.numba.machine.widths import VECTOR_BYTES, sizes
 from sparseconv.engines.numba.rulebooks.tiles import SPAN_TILES, TiledPairs, tiled_pairs
@@ -52,7 +52,12 @@ class Tasks(NamedTuple):
 
 
 def reduced(
-    loop: Loop, x: Array, grad: Array, rulebook: Rulebook, shape: tuple[int, ...], dtype: Any
+    loop: ParallelKernel,
+    x: Array,
+    grad: Array,
+    rulebook: Rulebook,
+    shape: tuple[int, ...],
+    dtype: Any,
 ) -> Array:
     """Return ``[K, *shape]``: what a loop sums over some tiles and cells, added up in order.
 
@@ -69,7 +74,7 @@ def reduced(
     loop.run(len(tasks.lots) * len(tasks.cells), 1, x, grad, tiled, tasks, partial)
     sums = partial.reshape(len(partial), -1)
     total = empty_array(sums.shape[1], dtype)
-    by_shares(_add_parts, total.size, LEAST_VALUES // max(len(sums), 1), sums, total)
+    by_shares(_add_parts, total.size, MIN_VALUES_PER_TASK // max(len(sums), 1), sums, total)
     return total.reshape(shape)
 
 
@@ -86,7 +91,7 @@ def _tasks(tiled: TiledPairs, size: int) -> Tasks:
     return Tasks(ranges(lots, parts), ranges(cells, min(cells, -(-tasks // parts))))
 
 
-@Loop
+@ParallelKernel
 def _add_parts(first: int, last: int, parts: Array, total: Array) -> None:
     """Write the sums of columns ``first`` to ``last`` of ``parts`` ``[P, n]``, row after row."""
     sums = total[first:last]
@@ -195,7 +200,7 @@ def _emit_prefetch(
     emitter.prefetch(emitter.plus(row, channel, emitter.size))
 
 
-@Loop
+@ParallelKernel
 def reduce_tiles(
     begin: int, stop: int, features: Array, grad: Array, tiled: TiledPairs, tasks: Tasks, out: Array
 ) -> None:
@@ -257,7 +262,7 @@ def _lay_pairs(rows: Array, values: Array, first: int, last: int, out: Array) ->
                     out[group, block, entry, column] = above | below
 
 
-@Loop
+@ParallelKernel
 def reduce_bfloat_tiles(
     begin: int, stop: int, features: Array, grad: Array, tiled: TiledPairs, tasks: Tasks, out: Array
 ) -> None:

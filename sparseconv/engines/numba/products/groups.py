@@ -17,8 +17,8 @@ from sparseconv.core.dtypes import Array, wider
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty, empty_array
 from sparseconv.engines.numba.machine.arrays import (
-    LEAST,
-    LEAST_VALUES,
+    MIN_ROWS_PER_TASK,
+    MIN_VALUES_PER_TASK,
     array,
     by_shares,
     computed_in,
@@ -109,7 +109,7 @@ class Lanes:
         if self.width in (1, self.c_out):
             return without_padding(rows, self.channels)
         out = empty((len(rows), self.groups * self.c_out), rows.dtype)
-        least = rows_of(LEAST_VALUES, self.columns)
+        least = rows_of(MIN_VALUES_PER_TASK, self.columns)
         widths = self.width, self.c_out
         source, target = bits_or_numbers(rows), bits_or_numbers(out)
         by_shares(kernels.regroup, len(source), least, source, *widths, target)
@@ -148,7 +148,7 @@ class LaneWeight:
         bias = self._bias(epilogue.bias if inside else None)
         ending = bias, inside and epilogue.relu, bits_or_numbers(out)
         arrays = x, self.vectors, window_rows(rulebook), *ending
-        by_shares(kernels.scale_rows, rulebook.n_out, LEAST, *arrays)
+        by_shares(kernels.scale_rows, rulebook.n_out, MIN_ROWS_PER_TASK, *arrays)
         result = lanes.result(out)
         if summed:
             parts: tuple[Tensor, ...] = result.unflatten(1, (lanes.groups, lanes.c_in)).unbind(2)
@@ -179,12 +179,12 @@ def reduce_by_lanes(features: Tensor, grad: Tensor, rulebook: Rulebook, lanes: L
 def _repeated(x: Array, times: int, columns: int) -> Array:
     """Return each channel so many times over, side by side, and zeros up to ``columns``."""
     out = empty_array((len(x), columns), x.dtype)
-    by_shares(kernels.repeat_columns, len(x), rows_of(LEAST_VALUES, columns), x, times, out)
+    by_shares(kernels.repeat_columns, len(x), rows_of(MIN_VALUES_PER_TASK, columns), x, times, out)
     return out
 
 
 def _regrouped(x: Array, width: int, new: int, columns: int) -> Array:
     """Return groups of ``width`` columns as groups of ``new``, and zeros up to ``columns``."""
     out = empty_array((len(x), columns), x.dtype)
-    by_shares(kernels.regroup, len(x), rows_of(LEAST_VALUES, columns), x, width, new, out)
+    by_shares(kernels.regroup, len(x), rows_of(MIN_VALUES_PER_TASK, columns), x, width, new, out)
     return out

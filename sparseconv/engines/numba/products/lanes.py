@@ -17,7 +17,7 @@ import numpy as np
 from numba.extending import intrinsic
 
 from sparseconv.core.dtypes import Array
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import Emitter, Value, emitted
 from sparseconv.engines.numba.machine.widths import VECTOR_BYTES, large, vector_bytes
 from sparseconv.engines.numba.products.gradient import Tasks, pairs_of, steps_of
@@ -139,7 +139,7 @@ def _add_products(
     return emitted(emit, like, shape, source, target, weight, pairs)
 
 
-@Loop
+@ParallelKernel
 def scale_rows(
     begin: int,
     end: int,
@@ -171,7 +171,7 @@ def scale_rows(
         _write_scaled(x, shape, source, factors, added, target, pairs)
 
 
-@Loop
+@ParallelKernel
 def dot_tiles(
     begin: int, stop: int, x: Array, grad: Array, tiled: TiledPairs, tasks: Tasks, out: Array
 ) -> None:
@@ -199,7 +199,7 @@ def dot_tiles(
                 _add_products(x, shape, source, target, sums[cell].ctypes.data, (first, last))
 
 
-@Loop
+@ParallelKernel
 def repeat_columns(first: int, last: int, x: Array, times: int, out: Array) -> None:
     """Write each value of rows ``first`` to ``last`` so many times over, and zeros behind them."""
     count, columns = np.uint64(times), np.uint64(x.shape[1])
@@ -211,7 +211,7 @@ def repeat_columns(first: int, last: int, x: Array, times: int, out: Array) -> N
         target[columns * count :] = 0
 
 
-@Loop
+@ParallelKernel
 def regroup(first: int, last: int, x: Array, width: int, new: int, out: Array) -> None:
     """Write groups of ``width`` columns as groups of ``new``, cut off or with zeros behind.
 

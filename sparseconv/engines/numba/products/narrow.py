@@ -21,7 +21,7 @@ from sparseconv.core.dtypes import Array, wider
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty
 from sparseconv.engines.numba.machine.arrays import (
-    LEAST,
+    MIN_ROWS_PER_TASK,
     array,
     by_shares,
     computed_in,
@@ -29,7 +29,7 @@ from sparseconv.engines.numba.machine.arrays import (
     padded,
     without_padding,
 )
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import Emitter, Value, emitted
 from sparseconv.engines.numba.machine.widths import VECTOR_BYTES
 from sparseconv.engines.numba.products.blocks import by_dots
@@ -83,7 +83,7 @@ class NarrowWeight:
         out = empty((rulebook.n_out, columns), wider(features.dtype))
         ending = epilogue_arrays(epilogue, (1, self.c_out), columns, out.dtype)
         arrays = x, self.vectors, window_rows(rulebook), ending, out.numpy()
-        by_shares(narrow_rows, rulebook.n_out, LEAST, *arrays)
+        by_shares(narrow_rows, rulebook.n_out, MIN_ROWS_PER_TASK, *arrays)
         return converted(without_padding(out, self.c_out), features.dtype)
 
 
@@ -158,7 +158,7 @@ def _emit_sums(
     return pair.values
 
 
-@Loop
+@ParallelKernel
 def narrow_rows(
     begin: int,
     end: int,

@@ -26,7 +26,7 @@ from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.keys.kernels import first_from
 from sparseconv.engines.numba.machine.bits import number as number_in
 from sparseconv.engines.numba.machine.bits import stored
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import Emitter, Value, emitted
 from sparseconv.engines.numba.machine.widths import PAIRS_PER_STEP, VECTOR_BYTES, large
 from sparseconv.engines.numba.products.epilogue import EpilogueArrays
@@ -104,7 +104,7 @@ def _typed_sums_of(sums, place, result):
     return lambda sums, place, result: sums[place] if sums.shape[0] > 0 else result
 
 
-@Loop
+@ParallelKernel
 def scatter_tiles(
     begin_task: int,
     end_task: int,
@@ -183,7 +183,7 @@ def scatter_tiles(
                 result[column] = stored(value, out)
 
 
-@Loop
+@ParallelKernel
 def single_tiles(
     begin_task: int,
     end_task: int,

@@ -20,7 +20,7 @@ from sparseconv.engines.numba.machine.bits import (
     stored,
     vector_bytes,
 )
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Value, addresses, large
 
 # mypy: disable-error-code="no-untyped-def"
@@ -89,7 +89,7 @@ def _short_rows(
             out[row, column] = stored(value, out)
 
 
-@Loop
+@ParallelKernel
 def affine(
     first: int, last: int, left: Term, right: Term, shift: Array, segment: Array, out: Array
 ) -> None:

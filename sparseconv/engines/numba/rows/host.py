@@ -14,8 +14,8 @@ from torch import Tensor
 from sparseconv.core.dtypes import Array, wider
 from sparseconv.engines.memory import empty
 from sparseconv.engines.numba.machine.arrays import (
-    LEAST,
-    LEAST_VALUES,
+    MIN_ROWS_PER_TASK,
+    MIN_VALUES_PER_TASK,
     Segments,
     array,
     by_segments,
@@ -48,7 +48,7 @@ def scaled_rows(rows: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     count = -(-len(x) // SUM_ROWS)
     parts = np.zeros((count, columns), x.dtype)
     arguments = x, scale, SUM_ROWS, target, parts
-    by_shares(sums.scale_and_sum, count, LEAST // SUM_ROWS, *arguments)
+    by_shares(sums.scale_and_sum, count, MIN_ROWS_PER_TASK // SUM_ROWS, *arguments)
     total = torch.from_numpy(parts.sum(axis=0, dtype=np.float64)).to(rows.dtype)
     return without_padding(out, channels), total[:channels]
 
@@ -58,7 +58,7 @@ def column_sum(rows: Tensor) -> Tensor:
     x = bits_or_numbers(rows)
     count = -(-len(x) // SUM_ROWS)
     parts = np.zeros((count, x.shape[1]), np.float64 if x.itemsize == 8 else np.float32)
-    by_shares(sums.chunk_sums, count, LEAST // SUM_ROWS, x, SUM_ROWS, parts)
+    by_shares(sums.chunk_sums, count, MIN_ROWS_PER_TASK // SUM_ROWS, x, SUM_ROWS, parts)
     return torch.from_numpy(parts.sum(axis=0, dtype=np.float64)).to(rows.dtype)
 
 
@@ -160,6 +160,6 @@ def _affine(
     # the kernel reads all of them as numbers of one dtype
     assert {left.scale.dtype, right.scale.dtype, shift.dtype} == {computed_in(dtype)}
     out = empty(rows[0].shape, torch.float32 if dtype == torch.float16 else dtype)
-    least = rows_of(LEAST_VALUES, out.shape[1])
+    least = rows_of(MIN_VALUES_PER_TASK, out.shape[1])
     by_shares(affine, out.shape[0], least, left, right, shift, segments, bits_or_numbers(out))
     return converted(out, dtype)

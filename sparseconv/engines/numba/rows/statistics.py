@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.arrays import Segments
 from sparseconv.engines.numba.machine.bits import emitter_of, loaded, number
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses
 
 WIDE = 4  # vectors of columns that are summed side by side
@@ -133,7 +133,7 @@ def _squares_wide(typing, like, x, s, o, c, out, first, last, end):
     return addresses(_emit_squares(WIDE), like, (x, s, o, c, out, first, last, end))
 
 
-@Loop
+@ParallelKernel
 def segment_statistics(
     first: int, last: int, segments: Segments, values: Array, sums: Array, squares: Array
 ) -> None:
@@ -190,7 +190,7 @@ def segment_statistics(
                 squares[segment, column] += off * off
 
 
-@Loop
+@ParallelKernel
 def merge_statistics(
     first: int, last: int, segments: Segments, parts: Statistics, merged: Statistics
 ) -> None:
@@ -221,7 +221,7 @@ def merge_statistics(
                 squares_of_all[column] += squares_of_part[column] + count * off * off
 
 
-@Loop
+@ParallelKernel
 def segment_moments(
     first: int,
     last: int,

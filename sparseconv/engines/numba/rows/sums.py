@@ -17,13 +17,13 @@ from numba.extending import intrinsic
 from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.arrays import Segments
 from sparseconv.engines.numba.machine.bits import number
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses, large
 
 SUMS = 4  # vectors that are added up beside each other, so that none waits for the one before
 
 
-@Loop
+@ParallelKernel
 def segment_sums(first: int, last: int, segments: Segments, values: Array, out: Array) -> None:
     """Write the sums of segments ``first`` to ``last`` to ``out`` ``[S, C]``."""
     order, starts = segments.order, segments.starts
@@ -36,7 +36,7 @@ def segment_sums(first: int, last: int, segments: Segments, values: Array, out: 
                 total[column] += row[column]
 
 
-@Loop
+@ParallelKernel
 def segment_argmaxes(first: int, last: int, segments: Segments, values: Array, out: Array) -> None:
     """Write the row of the first largest value of segments ``first`` to ``last`` to ``out``.
 
@@ -53,7 +53,7 @@ def segment_argmaxes(first: int, last: int, segments: Segments, values: Array, o
             out[segment, column] = best
 
 
-@Loop
+@ParallelKernel
 def chunk_sums(first: int, last: int, values: Array, chunk: int, sums: Array) -> None:
     """Write the sums of chunks ``first`` to ``last`` of rows to ``sums`` ``[chunks, C]``.
 
@@ -109,7 +109,7 @@ def _four(typing, like, x, stride, factor, out, past, total, first, last):
     return addresses(_scale_and_sum(4), like, (x, stride, factor, out, past, total, first, last))
 
 
-@Loop
+@ParallelKernel
 def scale_and_sum(
     first: int, last: int, values: Array, factor: Array, chunk: int, out: Array, sums: Array
 ) -> None:

@@ -21,8 +21,8 @@ from sparseconv.engines.numba.keys import kernels as numba_sites
 from sparseconv.engines.numba.keys.index import box, table
 from sparseconv.engines.numba.machine.arrays import (
     CHUNK_ROWS,
-    LEAST,
-    SHARES,
+    MIN_ROWS_PER_TASK,
+    TASKS_PER_THREAD,
     by_shares,
 )
 from sparseconv.engines.numba.rulebooks import merge as kernels
@@ -135,7 +135,7 @@ def _project(index: Index, weights: Sequence[int], constant: int, out: Array) ->
     keys, (_, _, radix) = index.keys.numpy(), box(index.packing)
     wrapped = np.array([_wrapped(weight) for weight in weights], np.int64)
     start = _wrapped(constant)
-    by_shares(numba_sites.project, keys.size, LEAST, keys, radix, wrapped, start, out)
+    by_shares(numba_sites.project, keys.size, MIN_ROWS_PER_TASK, keys, radix, wrapped, start, out)
 
 
 def _wrapped(value: int) -> int:
@@ -148,8 +148,8 @@ class _Block:
 
     def __init__(self, keys: Array, bases: Array, shifts: Array, geometry: Geometry) -> None:
         self.size = len(shifts)
-        shares = SHARES * torch.get_num_threads()
-        self._chunk = max(1, min(CHUNK_ROWS, max(LEAST, -(-bases.size // shares))))
+        shares = TASKS_PER_THREAD * torch.get_num_threads()
+        self._chunk = max(1, min(CHUNK_ROWS, max(MIN_ROWS_PER_TASK, -(-bases.size // shares))))
         fine, coarse = empty_array((2, self.size, bases.size), np.int32)
         counts = np.zeros((self.size, -(-bases.size // self._chunk)), np.int64)
         self._pieces = kernels.Pieces(fine, coarse, counts)

@@ -18,7 +18,7 @@ import numpy as np
 
 from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.keys.kernels import first_from
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 
 SENTINELS = 4  # keys that the merge looks ahead
 
@@ -60,7 +60,7 @@ class Sides(NamedTuple):
     coarse: Array
 
 
-@Loop
+@ParallelKernel
 def merge_runs(begin: int, stop: int, search: Search, pieces: Pieces) -> None:
     """Find the pairs of columns of three kernel cells whose fine keys follow each other.
 
@@ -105,7 +105,7 @@ def merge_runs(begin: int, stop: int, search: Search, pieces: Pieces) -> None:
         counts[3 * column + 2, piece] = np.int64(c - start)
 
 
-@Loop
+@ParallelKernel
 def merge_cells(begin: int, stop: int, search: Search, pieces: Pieces) -> None:
     """Find the pairs of kernel cells, each by itself: as :func:`merge_runs`, a shift per cell."""
     keys, bases, shifts = search.keys, search.bases, search.shifts
@@ -128,7 +128,7 @@ def merge_cells(begin: int, stop: int, search: Search, pieces: Pieces) -> None:
         counts[cell, piece] = np.int64(a - start)
 
 
-@Loop
+@ParallelKernel
 def collect(
     begin: int,
     stop: int,

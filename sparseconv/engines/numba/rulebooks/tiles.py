@@ -16,7 +16,7 @@ from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.keys.kernels import ascends, invert, take
 from sparseconv.engines.numba.keys.sort import sort_parts
 from sparseconv.engines.numba.machine.arrays import by_chunks
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 
 TILE_ROWS = 128  # places of a tile
 SPAN_TILES = 4  # tiles that are taken together where there are enough of them
@@ -133,7 +133,7 @@ def _by_output(
     return pairs.astype(np.int32), (pairs >> 32).astype(np.int32)
 
 
-@Loop
+@ParallelKernel
 def tile_starts(begin: int, stop: int, out_places: Array, ranges: Array, starts: Array) -> None:
     """Write where each tile of output places begins among the pairs of some cells.
 
@@ -151,7 +151,7 @@ def tile_starts(begin: int, stop: int, out_places: Array, ranges: Array, starts:
             starts[cell, number] = pair
 
 
-@Loop
+@ParallelKernel
 def order_tiles(first: int, last: int, tiled: TiledPairs, windows: WindowRows) -> None:
     """Write the rows, cells and starts of the window rows that belong to some tiles.
 

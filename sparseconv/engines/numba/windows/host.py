@@ -15,7 +15,7 @@ from sparseconv.core.dtypes import Array
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty
 from sparseconv.engines.numba.machine.arrays import (
-    LEAST,
+    MIN_ROWS_PER_TASK,
     by_shares,
     columns_of,
     computed_in,
@@ -24,7 +24,7 @@ from sparseconv.engines.numba.machine.arrays import (
     without_padding,
 )
 from sparseconv.engines.numba.machine.bits import bits_or_numbers
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.rulebooks.tiles import window_rows
 from sparseconv.engines.numba.windows import largest, sums
 from sparseconv.engines.torch import windows as plain
@@ -36,7 +36,7 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     """Return each window's largest value per column."""
     x, out = _rows_and_target(features, rulebook.n_out)
     arrays = x, window_rows(rulebook), bits_or_numbers(out)
-    by_shares(largest.max_rows, rulebook.n_out, LEAST, *arrays)
+    by_shares(largest.max_rows, rulebook.n_out, MIN_ROWS_PER_TASK, *arrays)
     return converted(without_padding(out, features.shape[1]), features.dtype)
 
 
@@ -47,7 +47,7 @@ def window_argmax(features: Tensor, rulebook: Rulebook) -> tuple[Tensor, Tensor]
     x, out = _rows_and_target(features, rulebook.n_out)
     chosen = empty(tuple(out.shape), torch.int16)
     arrays = x, window_rows(rulebook), bits_or_numbers(out), chosen.numpy()
-    by_shares(largest.choose_rows, rulebook.n_out, LEAST, *arrays)
+    by_shares(largest.choose_rows, rulebook.n_out, MIN_ROWS_PER_TASK, *arrays)
     values = converted(without_padding(out, features.shape[1]), features.dtype)
     return values, without_padding(chosen, features.shape[1])
 
@@ -61,7 +61,7 @@ def window_sum(features: Tensor, rulebook: Rulebook, divisor: float) -> Tensor:
     x, out = _rows_and_target(features, rulebook.n_out)
     by = np.array([1 / divisor, 1] if exact else [1, divisor], computed_in(features.dtype))
     arrays = x, window_rows(rulebook), by, bits_or_numbers(out)
-    by_shares(sums.sum_rows, rulebook.n_out, LEAST, *arrays)
+    by_shares(sums.sum_rows, rulebook.n_out, MIN_ROWS_PER_TASK, *arrays)
     return converted(without_padding(out, features.shape[1]), features.dtype)
 
 
@@ -79,11 +79,11 @@ def window_pick(features: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
     return _hits(largest.pick_hits, features, chosen, rulebook)
 
 
-def _hits(loop: Loop, values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
+def _hits(loop: ParallelKernel, values: Tensor, chosen: Tensor, rulebook: Rulebook) -> Tensor:
     x, out = _rows_and_target(values, rulebook.n_out)
     cells = padded(chosen.short(), x.shape[1]).contiguous().numpy()
     arrays = x, cells, window_rows(rulebook), bits_or_numbers(out)
-    by_shares(loop, rulebook.n_out, LEAST, *arrays)
+    by_shares(loop, rulebook.n_out, MIN_ROWS_PER_TASK, *arrays)
     return converted(without_padding(out, values.shape[1]), values.dtype)
 
 

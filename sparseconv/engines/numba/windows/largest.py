@@ -16,7 +16,7 @@ from numba.extending import intrinsic, register_jitable
 
 from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.bits import emitter_of, kept, loaded, vector_bytes
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import Value, addresses, large
 from sparseconv.engines.numba.rulebooks.tiles import WindowRows
 from sparseconv.engines.numba.windows.sums import WIDE, lines_of, row_ahead, row_at
@@ -121,7 +121,7 @@ def _hits_wide(typing, like, x, xs, r, o, p, c, h, hs, first, last):
     return addresses(_emit_hits(WIDE), like, (x, xs, r, o, p, c, h, hs, first, last))
 
 
-@Loop
+@ParallelKernel
 def max_rows(begin: int, end: int, x: Array, windows: WindowRows, out: Array) -> None:
     """Write the rows at places ``begin`` to ``end`` of ``out`` ``[n_out, C]``: the largest values.
 
@@ -145,7 +145,7 @@ def max_rows(begin: int, end: int, x: Array, windows: WindowRows, out: Array) ->
             done += step
 
 
-@Loop
+@ParallelKernel
 def choose_rows(
     begin: int, end: int, x: Array, windows: WindowRows, out: Array, chosen: Array
 ) -> None:
@@ -196,7 +196,7 @@ def _add_hits(
             done += step
 
 
-@Loop
+@ParallelKernel
 def scatter_hits(
     begin: int, end: int, values: Array, chosen: Array, windows: WindowRows, out: Array
 ) -> None:
@@ -211,7 +211,7 @@ def scatter_hits(
         _add_hits(values, windows, place, target, chosen.ctypes.data, half, past)
 
 
-@Loop
+@ParallelKernel
 def pick_hits(
     begin: int, end: int, values: Array, chosen: Array, windows: WindowRows, out: Array
 ) -> None:

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.bits import emitter_of, kept, loaded, vector_bytes
-from sparseconv.engines.numba.machine.compile import Loop
+from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import (
     CACHE_LINE,
     Emitter,
@@ -83,7 +83,7 @@ def row_at(place: int, order: Array) -> int:
     return order[place] if order.shape[0] > 0 else place
 
 
-@Loop
+@ParallelKernel
 def sum_rows(begin: int, end: int, x: Array, windows: WindowRows, by: Array, out: Array) -> None:
     """Write the rows at places ``begin`` to ``end`` of ``out`` ``[n_out, C]``: sums of input rows.
 
