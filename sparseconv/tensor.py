@@ -18,7 +18,7 @@ from sparseconv.core.arguments import (
     check_floating,
     check_integers,
 )
-from sparseconv.core.dispatch import dispatch
+from sparseconv.core.dispatch import HANDLERS, handler_of
 from sparseconv.core.dtypes import FLOATS
 from sparseconv.core.foreign_names import TENSOR, native_keywords, no_attribute
 from sparseconv.core.handles import DOORS
@@ -97,6 +97,14 @@ class SparseTensor(Methods):
         x = cls.__new__(cls)
         x._sites = sites
         x.features = features
+        return x
+
+    @classmethod
+    def unchecked(cls, features: Tensor, sites: Sites) -> SparseTensor:
+        """Return the same of what a layer made: a row per site, on its device."""
+        x = cls.__new__(cls)
+        x._sites = sites
+        x.__dict__["features"] = features
         return x
 
     @classmethod
@@ -200,7 +208,7 @@ class SparseTensor(Methods):
 
     def dim(self) -> int:
         """Return the number of axes of the dense tensor."""
-        return self.ndim
+        return 2 + self.sites.dimensions
 
     def is_floating_point(self) -> bool:
         """Return True: features always are."""
@@ -262,6 +270,14 @@ class SparseTensor(Methods):
 
     def replace(self, features: Tensor) -> SparseTensor:
         """Return other ``features`` ``[N, C']`` on the same sites."""
+        rows = self.features
+        if (
+            isinstance(features, Tensor)
+            and features.ndim == 2
+            and (features.shape[0], features.dtype, features.device)
+            == (rows.shape[0], rows.dtype, rows.device)
+        ):  # what nearly every layer hands over
+            return SparseTensor.unchecked(features, self.sites)
         return SparseTensor.on_sites(features, self.sites)
 
     def to(self, *args: Any, **kwargs: Any) -> SparseTensor:
@@ -366,9 +382,8 @@ class SparseTensor(Methods):
         """Return the samples, each a batch of one; given sizes and ``dim=1``, parts of channels."""
         if split_size_or_sections is None:
             return [self[sample] for sample in range(len(self))]
-        parts: Sequence[SparseTensor] = dispatch(
-            torch.split, (self, split_size_or_sections, dim), None
-        )
+        split = handler_of(torch.split)
+        parts: Sequence[SparseTensor] = split(self, split_size_or_sections, dim)
         return parts
 
     def type_as(self, other: Tensor | SparseTensor) -> SparseTensor:
@@ -437,11 +452,12 @@ class SparseTensor(Methods):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run the sparse meaning of one of PyTorch's functions (or of ours)."""
-        return dispatch(function, args, kwargs)
+        handler = HANDLERS.get(function) or handler_of(function)
+        return handler(*args, **(kwargs or {}))
 
 
 def _call(function: Callable[..., Any], *args: Any) -> SparseTensor:
-    result: SparseTensor = dispatch(function, args, None)
+    result: SparseTensor = handler_of(function)(*args)
     return result
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.core.dispatch import HANDLERS, REFUSED, dispatch
+from sparseconv.core.dispatch import HANDLERS, REFUSED, handler_of
 from sparseconv.core.foreign_names import TENSOR
 from sparseconv.errors import SparseConvNotImplementedError
 
@@ -19,7 +19,7 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method that runs the sparse meaning of ``function``."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return dispatch(function, (self, *args), kwargs)
+        return handler_of(function)(self, *args, **kwargs)
 
     method.__doc__ = (
         f"Return ``torch.{function.__name__}`` of this tensor; arguments as of torch's."
@@ -46,7 +46,7 @@ def _named(name: str) -> Callable[..., Any]:
     """Return the method ``name`` of a dense tensor, whichever function PyTorch has for it."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return dispatch(_function_of(name), (self, *args), kwargs)
+        return handler_of(_function_of(name))(self, *args, **kwargs)
 
     method.__name__ = name
     method.__doc__ = f"Return what ``torch.Tensor.{name}`` is on the active sites, or refuse it."

@@ -69,7 +69,7 @@ class _Elementwise(Rule):
 class _Sum(_Elementwise):
     @staticmethod
     def forward(left: Tensor, right: Tensor) -> Tensor:
-        return torch.add(left, right, out=_like(left))
+        return torch.add(left, right, out=empty(tuple(left.shape), left.dtype))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -79,7 +79,8 @@ class _Sum(_Elementwise):
 class _Relu(_Elementwise):
     @staticmethod
     def forward(features: Tensor) -> Tensor:
-        return torch.threshold(features, 0, 0, out=_like(features))  # NaN stays NaN
+        out = empty(tuple(features.shape), features.dtype)
+        return torch.threshold(features, 0, 0, out=out)  # NaN stays NaN
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -90,7 +91,7 @@ class _Relu(_Elementwise):
         (result,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of this derivative is wanted
             return (torch.where(result > 0, grads[0], 0),)
-        out = _like(result)
+        out = empty(tuple(result.shape), result.dtype)
         torch.ops.aten.threshold_backward(grads[0], result, 0, grad_input=out)
         return (out,)
 
@@ -110,19 +111,16 @@ class _Joined(_Elementwise):
         parts = torch.split(grads[0], ctx.widths, dim=1)
         if torch.is_grad_enabled():
             return parts
-        return tuple(_like(entry).copy_(entry) for entry in parts)
-
-
-def _like(x: Tensor) -> Tensor:
-    """Return memory of the pool for a result of the shape and dtype of ``x``."""
-    return empty(tuple(x.shape), x.dtype)
+        return tuple(empty(tuple(entry.shape), entry.dtype).copy_(entry) for entry in parts)
 
 
 def _is_much(tensors: Sequence[Tensor]) -> bool:
     """Return whether the result should lie in the pool: plain CPU tensors of one dtype."""
-    first = tensors[0]
-    if first.device.type != "cpu":
+    first, values = tensors[0], 0
+    if first.device.type != "cpu" or first.dtype not in _DTYPES:
         return False
-    if not all(entry.dtype == first.dtype and entry.device == first.device for entry in tensors):
-        return False
-    return first.dtype in _DTYPES and sum(entry.numel() for entry in tensors) >= MUCH
+    for entry in tensors:
+        if entry.dtype != first.dtype or entry.device != first.device:
+            return False
+        values += entry.numel()
+    return values >= MUCH

@@ -36,28 +36,25 @@ class Rule(torch.autograd.Function):
 
     @classmethod
     def call(cls, *args: Any) -> Tensor:
-        """Return the forward result, on autograd's tape where a derivative can follow."""
-        result: Tensor = cls.results(*args)
-        return result
-
-    @classmethod
-    def results(cls, *args: Any) -> Any:
-        """Return the same of a rule with several results."""
+        """Return the forward result (or several), on autograd's tape if a derivative can follow."""
+        run: Callable[..., Tensor] = cls.forward
         if transformed():
-            return cls.apply(*args)  # type: ignore[no-untyped-call]  # torch leaves it so
-        if derived(*args):
-            # the same without PyTorch's look at the signature, which takes longer than all else
-            return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
-        return cls.forward(*args)
+            run = cls.apply
+        elif derived(*args):
+            # without PyTorch's look at the signature, which takes longer than all else
+            run = super(torch.autograd.Function, cls).apply  # type: ignore[misc]
+        return run(*args)
 
 
 def derived(*args: Any) -> bool:
     """Return whether a derivative by one of the arguments can follow, of whatever kind."""
     if forward_ad._current_level >= 0 or transformed():
         return True
-    if not torch.is_grad_enabled():
-        return False
-    return any(isinstance(entry, Tensor) and entry.requires_grad for entry in args)
+    if torch.is_grad_enabled():
+        for entry in args:  # a generator would take longer than all of this
+            if isinstance(entry, Tensor) and entry.requires_grad:
+                return True
+    return False
 
 
 def not_a_view(result: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class _SampleGemm(Rule):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        parts = _SampleGemmGrads.results(*ctx.saved_tensors, grads[0], ctx.taps, ctx.engine)
+        parts = _SampleGemmGrads.call(*ctx.saved_tensors, grads[0], ctx.taps, ctx.engine)
         return *parts, None, None
 
 
@@ -68,7 +68,7 @@ class _SampleGemmGrads(Rule):
                 continue
             moved = [*factors[:place], direction, *factors[place + 1 :]]
             parts = [
-                *_SampleGemmGrads.results(*moved, grad, ctx.taps, ctx.engine),
+                *_SampleGemmGrads.call(*moved, grad, ctx.taps, ctx.engine),
                 _SampleGemm.call(*moved, ctx.taps, ctx.engine),
             ]
             for other, part in enumerate(parts):

@@ -107,5 +107,5 @@ def window_max(features: Tensor, rulebook: Rulebook) -> Tensor:
     engine = engines.for_tensor(features)
     if not derived(features):
         return not_a_view(engine.window_max(features, rulebook))
-    values: Tensor = _WindowMax.results(features, rulebook, engine)[0]
+    values: Tensor = _WindowMax.call(features, rulebook, engine)[0]
     return values

@@ -94,8 +94,8 @@ def dispatched(
     return cast(Dispatched[Options], wrapper)
 
 
-def dispatch(function: Callable[..., Any], args: Any, kwargs: dict[str, Any] | None) -> Any:
-    """Call the sparse meaning of ``function``.
+def handler_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the sparse meaning of ``function``.
 
     Raises:
         SparseConvNotImplementedError: it has none.
@@ -106,7 +106,7 @@ def dispatch(function: Callable[..., Any], args: Any, kwargs: dict[str, Any] | N
         raise SparseConvNotImplementedError(
             f"{name} has no sparse meaning here; {_remedy(function)}"
         )
-    return handler(*args, **(kwargs or {}))
+    return handler
 
 
 def _remedy(function: Callable[..., Any]) -> str:

@@ -66,19 +66,27 @@ class Geometry:
         """Kernel cells, last axis fastest: the order of ``weight.flatten(2)``."""
         return list(itertools.product(*(range(size) for size in self.kernel_size)))
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """The hash of the numbers, worked out once: every layer asks for it at every call.
+
+        That of an enumeration's member differs from process to process, and pickles keep this one.
+        """
+        window = (self.kernel_size, self.stride, self.padding, self.padding_end, self.dilation)
+        return hash((*window, self.output_padding))
+
     @property
     def is_pointwise(self) -> bool:
-        """Whether every output site reads one input site, the one at its coordinates."""
-        ones = (1,) * self.dimensions
-        zeros = (0,) * self.dimensions
-        return (
-            self.kernel_size == ones
-            and self.stride == ones
-            and self.padding == self.padding_end == self.output_padding == zeros
-        )
+        """Whether every output site reads the one input site in its own place."""
+        pads = (*self.padding, *self.padding_end, *self.output_padding)
+        return max(self.kernel_size) == max(self.stride) == 1 and not any(pads)
 
+    @cached_property
     def as_submanifold(self) -> Geometry:
-        """Return the same window under the submanifold site law."""
+        """The same window under the submanifold site law."""
         return replace(self, kind=Kind.SUBMANIFOLD)
 
     def output_shape(self, spatial_shape: Ints) -> Ints:

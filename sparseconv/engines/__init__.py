@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from sparseconv.core.index import Index as Index
@@ -72,21 +73,27 @@ def chosen(x: Tensor) -> str:
     Raises:
         SparseConvTypeError: the engine that was asked for cannot, or none can; with the reason.
     """
-    forced = _forced.get() or os.environ.get("SPARSECONV_ENGINE")
-    if forced:
-        reason = get(_checked(forced)).why_not(x.device, x.dtype)
-        if reason is not None:
-            raise SparseConvTypeError(f"engine: {forced!r} was asked for, but {reason}")
-        return forced
-    for name in ENGINES:
-        if get(name).why_not(x.device, x.dtype) is None:
-            return name
-    raise SparseConvTypeError(f"engine: none can run this tensor: {explain(x)}")
+    return _choice(_forced.get(), x.device, x.dtype)
 
 
 def for_tensor(x: Tensor) -> Engine:
     """Return the engine that runs on tensors like ``x``."""
-    return get(chosen(x))
+    return _module(ENGINES[_choice(_forced.get(), x.device, x.dtype)])
+
+
+@functools.cache  # every layer asks, and the answer stays
+def _choice(forced: str | None, device: torch.device, dtype: torch.dtype) -> str:
+    """Return the name of the engine that runs on tensors of a kind."""
+    forced = forced or os.environ.get("SPARSECONV_ENGINE")
+    if forced:
+        reason = get(forced).why_not(device, dtype)
+        if reason is not None:
+            raise SparseConvTypeError(f"engine: {forced!r} was asked for, but {reason}")
+        return forced
+    for name in ENGINES:
+        if get(name).why_not(device, dtype) is None:
+            return name
+    raise SparseConvTypeError(f"engine: none can run this tensor: {_explained(device, dtype)}")
 
 
 def explain(x: Tensor) -> dict[str, str]:
@@ -97,8 +104,11 @@ def explain(x: Tensor) -> dict[str, str]:
         >>> sc.engines.explain(torch.zeros(1))["torch"]
         'can run'
     """
-    reasons = {name: get(name).why_not(x.device, x.dtype) for name in ENGINES}
-    return {name: "can run" if reason is None else reason for name, reason in reasons.items()}
+    return _explained(x.device, x.dtype)
+
+
+def _explained(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    return {name: get(name).why_not(device, dtype) or "can run" for name in ENGINES}
 
 
 def _checked(name: str) -> str:

@@ -64,6 +64,7 @@ class Sites:
         self._moved: weakref.WeakValueDictionary[torch.device, Sites] = (
             weakref.WeakValueDictionary()
         )
+        self.dimensions = len(record.spatial_shape)
         LIVING[record.number] = self
 
     @property
@@ -100,11 +101,6 @@ class Sites:
     def number(self) -> int:
         """The number by which a graph finds these sites while they live."""
         return self._record.number
-
-    @property
-    def dimensions(self) -> int:
-        """Number of spatial axes D."""
-        return len(self._record.spatial_shape)
 
     @property
     def spatial_shape(self) -> Ints:
@@ -307,7 +303,7 @@ class Sites:
     def _build(self, geometry: Geometry) -> Layer:
         """Return the layer of ``geometry`` after putting it into the cache."""
         if geometry.is_pointwise:
-            geometry = geometry.as_submanifold()
+            geometry = geometry.as_submanifold
             if geometry in self._layers:
                 return self._layers[geometry]
         shape = self._record.shape_under(geometry)

@@ -124,7 +124,7 @@ def _sparse_deform_conv(
     taps = input.sites.taps(cells, geometry, sites, guides)
     out = _product(x, part, modulation, parameters, groups, taps)
     back = None if order is None else torch.argsort(order)
-    return SparseTensor.on_sites(_rows(out, back), sites)
+    return SparseTensor.unchecked(_rows(out, back), sites)
 
 
 def _checked(

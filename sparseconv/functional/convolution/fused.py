@@ -106,7 +106,7 @@ def _sparse_fused_conv(
     out = engine.gather_gemm_epilogue(
         features, packed.get(weight, ordered), plan.rulebook, epilogue
     )
-    y = SparseTensor.on_sites(out, plan.sites)
+    y = SparseTensor.unchecked(out, plan.sites)
     if at_once:
         return y
     return _added(y, other, relu)

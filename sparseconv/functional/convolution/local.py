@@ -91,7 +91,7 @@ def _sparse_locally_connected(
     windows = rows.new_zeros(sites.batch_size * int(count), rows.shape[1])
     windows = place_rows(rows, positions, windows).unflatten(0, (sites.batch_size, int(count)))
     out = _products(windows, weight, bias, geometry).flatten(0, 1)
-    return SparseTensor.on_sites(out[positions], sites)
+    return SparseTensor.unchecked(out[positions], sites)
 
 
 def _products(rows: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

@@ -239,7 +239,7 @@ def _meaning(line: Convolution) -> Callable[..., Any]:
         out = scaled_gather_gemm_scatter(features, weight, factor, bias, plan.rulebook)
         if like is not None:  # the bias does not go to where no input is
             out = masks.hidden(out, factor > 0)
-        return SparseTensor.on_sites(out, plan.sites)
+        return SparseTensor.unchecked(out, plan.sites)
 
     return convolve
 
@@ -255,7 +255,7 @@ def _masked(
     factor, reached = masks.per_channel(coverage, channels)
     weight = lowered(plan.weight)
     out = scaled_gather_gemm_scatter(features, weight, factor, bias, plan.rulebook)
-    y = SparseTensor.on_sites(masks.hidden(out, reached), plan.sites)
+    y = SparseTensor.unchecked(masks.hidden(out, reached), plan.sites)
     return y, masks.out_mask(reached, mask, channels)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -48,7 +48,10 @@ def meaning(convolution: Convolution) -> Callable[..., SparseTensor]:
         like: SparseTensor | None = None,
         **options: Any,
     ) -> SparseTensor:
-        bound = convolution.bind(args, options)
+        if options or len(args) > len(convolution.arguments):
+            bound = convolution.bind(args, options)
+        else:
+            bound = dict(zip(convolution.arguments, args, strict=False))
         plan = planned(convolution, input, weight, bias, bound, like)
         return convolved(input, bias, plan)
 
@@ -71,13 +74,14 @@ def planned(
         bound: the arguments behind them, by name.
         like: a tensor on the output sites, None for those of the site law.
     """
-    geometry, groups = checked(convolution, input, weight, bias, bound)
-    target = None
+    if not isinstance(input, SparseTensor):
+        check_tensors(input, weight, bias)
+    sites, target = input.sites, None
+    geometry, groups = _checked(convolution, input.features, sites.dimensions, weight, bias, bound)
     if like is not None:
         check_kind("like", like, SparseTensor, "a SparseTensor")
         check_device("like", like, input.device)
         target = like.sites
-    sites = input.sites
     found = (sites.inverse if convolution.inverse else sites.convolve)(geometry, target)
     return Plan(*found, cells_first(weight, groups, convolution.transposed), geometry)
 
@@ -99,6 +103,20 @@ def checked(
         rows, axes = input.features, input.sites.dimensions
     else:
         rows, axes = input, input.ndim - 2
+    return _checked(convolution, rows, axes, weight, bias, bound)
+
+
+def _checked(
+    convolution: Convolution,
+    rows: Tensor,
+    axes: int,
+    weight: Tensor,
+    bias: Tensor | None,
+    bound: dict[str, Any],
+) -> tuple[Geometry, int]:
+    """Return the same for an input of so many axes, or its rows; checks what may be wrong alone."""
+    if not (isinstance(weight, Tensor) and isinstance(bias, _TENSOR_OR_NONE)):
+        check_tensors(rows, weight, bias)
     shapes = (
         axes,
         rows.shape[1] if rows.ndim > 1 else 0,
@@ -106,11 +124,13 @@ def checked(
         None if bias is None else bias.shape,
     )
     values = tuple(bound.items())
-    exact = all(map(_is_exact, bound.values()))
-    found = (_remembered if exact else _fitting)(convolution, *shapes, values)
-    check_same("weight", weight, rows)
-    if bias is not None:
-        check_same("bias", bias, rows)
+    fitting = _remembered if _are_exact(bound.values()) else _fitting
+    found = fitting(convolution, *shapes, values)
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and (
+            parameter.dtype != rows.dtype or parameter.device != rows.device
+        ):
+            check_same(name, parameter, rows)
     return found
 
 
@@ -125,12 +145,17 @@ def check_extent(geometry: Geometry, input: Tensor, like: Input | None) -> Ints:
     return shape
 
 
-def _is_exact(value: Any) -> bool:
-    """Return whether what equals the value is the same in a call, as True and 1.0 are not to 1."""
-    return type(value) in _EXACT or (type(value) is tuple and _EXACT.issuperset(map(type, value)))
+def _are_exact(values: Iterable[Any]) -> bool:
+    """Return whether equal values are the same in a call, as True and 1.0 are not the same as 1."""
+    for value in values:
+        entries = value if type(value) is tuple else (value,)
+        if not _EXACT.issuperset(map(type, entries)):
+            return False
+    return True
 
 
 _EXACT = frozenset((int, str))
+_TENSOR_OR_NONE = (Tensor, type(None))
 
 
 def _fitting(
@@ -164,7 +189,7 @@ def convolved(input: SparseTensor, bias: Tensor | None, plan: Plan) -> SparseTen
         out = gather_gemm_scatter(features, weight, plan.rulebook)
     else:
         out = scaled_gather_gemm_scatter(features, weight, None, bias, plan.rulebook)
-    return SparseTensor.on_sites(out, plan.sites)
+    return SparseTensor.unchecked(out, plan.sites)
 
 
 def cells_first(weight: Tensor, groups: int, transposed: bool = False) -> Tensor:

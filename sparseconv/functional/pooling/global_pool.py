@@ -67,7 +67,7 @@ def _adaptive(
             )
         input = widened(input, name)
         samples, sites = _site_per_sample(input.sites)
-        return SparseTensor.on_sites(pool(input)[samples], sites)
+        return SparseTensor.unchecked(pool(input)[samples], sites)
 
     return adaptive_pool
 

@@ -74,10 +74,10 @@ def _sparse_partial_max_pool(
     masks.check_row_mask(mask, input)
     sites, rulebook = input.sites.convolve(geometry)
     if mask is None:
-        return SparseTensor.on_sites(window_max(input.features, rulebook), sites)
+        return SparseTensor.unchecked(window_max(input.features, rulebook), sites)
     y = window_max(masks.hidden(input.features, mask, -torch.inf), rulebook)
     reached = window_sum(mask.to(torch.float32), rulebook) > 0
-    return SparseTensor.on_sites(masks.hidden(y, reached), sites), reached
+    return SparseTensor.unchecked(masks.hidden(y, reached), sites), reached
 
 
 @dispatched
@@ -128,12 +128,12 @@ def _sparse_partial_avg_pool(
     if mask is None:
         factor = masks.row_factor(sites, rulebook, geometry, "mean", input.dtype)
         total = window_sum(input.features, rulebook)
-        return SparseTensor.on_sites(masks.normalised(total, factor, None), sites)
+        return SparseTensor.unchecked(masks.normalised(total, factor, None), sites)
     total = window_sum(masks.hidden(input.features, mask), rulebook)
     window = (sites, rulebook, geometry)
     coverage = masks.row_coverage(mask, *window, input.channels, "mean", input.dtype)
     y = masks.normalised(total, coverage.factor, None)
-    return SparseTensor.on_sites(y, sites), coverage.reached
+    return SparseTensor.unchecked(y, sites), coverage.reached
 
 
 def _geometry(

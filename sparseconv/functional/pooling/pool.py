@@ -124,7 +124,7 @@ def _sparse_max_pool(dimensions: int) -> Callable[..., SparseTensor]:
         )
         sites, rulebook = input.sites.convolve(geometry)
         features = widened(input, f"max_pool{dimensions}d").features
-        return SparseTensor.on_sites(window_max(features, rulebook), sites)
+        return SparseTensor.unchecked(window_max(features, rulebook), sites)
 
     return max_pool
 
@@ -160,7 +160,7 @@ def _sparse_avg_pool(dimensions: int) -> Callable[..., SparseTensor]:
             else:
                 cells = window_sum(total.new_ones(x.shape[0], 1), rulebook)
             average = (total / cells).to(x.dtype)
-        return SparseTensor.on_sites(average, sites)
+        return SparseTensor.unchecked(average, sites)
 
     return avg_pool
 

@@ -65,7 +65,7 @@ def _sparse_batch_norm(
     features, samples = input.features, input.sites.whole_batch
     normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
     _learn(running_mean, running_var, mean, variance, samples, momentum)
-    return input.replace(normal)
+    return SparseTensor.unchecked(normal, input.sites)
 
 
 @implements(
@@ -177,7 +177,9 @@ def _by_running(
             "running_mean: in evaluation running_mean and running_var are needed, got None"
         )
     statistics = running_mean, running_var, weight, bias
-    return input.replace(by_statistics(input.features, *statistics, eps, input.sites.whole_batch))
+    sites = input.sites
+    normal = by_statistics(input.features, *statistics, eps, sites.whole_batch)
+    return SparseTensor.unchecked(normal, sites)
 
 
 def _learn(
@@ -223,15 +225,17 @@ def _scaled(
 
 
 def _check_channels(input: SparseTensor, **parameters: Tensor | None) -> None:
+    features = input.features
     for name, value in parameters.items():
         if value is None:
             continue
-        if tuple(value.shape) != (input.channels,):
+        if value.shape != features.shape[1:]:
             raise SparseConvValueError(
                 f"{name}: the layer normalises {value.shape[0]} channels, the input has "
                 f"{input.channels}"
             )
-        check_device(name, value, input.device)
+        if value.device != features.device:
+            check_device(name, value, features.device)
 
 
 def _check_normalized_shape(input: SparseTensor, normalized_shape: Sequence[int]) -> None:

@@ -160,7 +160,7 @@ def pairwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]:
 
 def _relu(input: SparseTensor, inplace: bool = False) -> SparseTensor:
     features = torch.relu_(input.features) if inplace else elementwise.relu(input.features)
-    return input.replace(features)
+    return SparseTensor.unchecked(features, input.sites)
 
 
 for _function in ACTIVATIONS + UNARY:

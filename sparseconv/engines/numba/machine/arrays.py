@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseconv.core.dtypes import Array, wider
+from sparseconv.core.dtypes import HALVES, Array, wider
 from sparseconv.engines.memory import empty, empty_array
 from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES
@@ -71,6 +71,9 @@ def by_segments(loop: ParallelKernel, segments: Segments, *args: Any) -> None:
 
 def array(x: Tensor) -> Array:
     """Return a contiguous array in a dtype to compute in: halves become float32."""
+    if x.dtype not in HALVES:  # of nearly all calls
+        numbers: Array = x.detach().numpy()
+        return numbers if numbers.flags.c_contiguous else contiguous(numbers)
     return contiguous(converted(x, wider(x.dtype)).numpy())
 
 

@@ -59,7 +59,7 @@ class Kernel(_Compiled):
 
     def __call__(self, *args: Any) -> Any:
         """Run the compiled function."""
-        kinds = tuple([_kind(entry) for entry in args])
+        kinds = _kinds(args)
         if kinds not in self._ready:
             with _alone(self._dispatcher):
                 self._dispatcher.compile(tuple(map(numba.typeof, args)))
@@ -90,7 +90,7 @@ class ParallelKernel(_Compiled):
         """
         if count <= 0:
             return
-        kinds = tuple([_kind(entry) for entry in args])
+        kinds = _kinds(args)
         begin = self._ready.get(kinds)
         if begin is None:
             begin = self._ready[kinds] = self._compiled(args)
@@ -124,13 +124,19 @@ def _misses(dispatcher: Any) -> int:
     return int(sum(dispatcher.stats.cache_misses.values()))
 
 
-def _kind(entry: Any) -> Any:
-    """Return what an argument's Numba type depends on: of arrays the order in memory, too."""
-    if isinstance(entry, np.ndarray):
-        return entry.dtype, entry.ndim, entry.flags.num
-    if isinstance(entry, tuple):
-        return type(entry), *map(_kind, entry)
-    return type(entry)
+def _kinds(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what the arguments' Numba types depend on: of arrays the order in memory, too."""
+    kinds: list[Any] = []
+    entries = list(args)
+    for entry in entries:  # grows by the entries of the groups in it
+        if isinstance(entry, np.ndarray):
+            kinds += entry.dtype, entry.ndim, entry.flags.num
+        elif isinstance(entry, tuple):
+            kinds += type(entry), len(entry)
+            entries += entry
+        else:
+            kinds.append(type(entry))
+    return tuple(kinds)
 
 
 def _unnamed(kind: Any) -> Any:

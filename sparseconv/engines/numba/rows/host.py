@@ -129,14 +129,16 @@ def normalised_rows(
     PyTorch when a product has emptied the cache.
     """
     dtype = wider(rows.dtype)
+    # .to() takes no time where it does nothing, which is nearly always
+    centre, spread = mean.detach().to(dtype).numpy(), variance.detach().to(dtype).numpy()
     with np.errstate(all="ignore"):  # PyTorch returns inf and NaN without a word
         # of Python's own type: one of NumPy's would make all of it float64
-        scale = 1 / np.sqrt(converted(variance, dtype).numpy() + float(eps))
+        scale = 1 / np.sqrt(spread + float(eps))
         if weight is not None:
-            scale *= converted(weight, dtype).numpy()
-        shift = converted(mean, dtype).numpy() * -scale
+            scale *= weight.detach().to(dtype).numpy()
+        shift = centre * -scale
         if bias is not None:
-            shift += converted(bias, dtype).numpy()
+            shift += bias.detach().to(dtype).numpy()
     return _affine([bits_or_numbers(rows)], [scale[None]], shift[None], None, rows.dtype)
 
 
