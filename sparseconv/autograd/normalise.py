@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, derived, traceable
+from sparseconv.autograd.rule import Rule, traceable
 from sparseconv.autograd.samples import (
     sample_moment,
     sample_spread,
@@ -21,7 +21,7 @@ from sparseconv.autograd.samples import (
     sample_sum,
 )
 from sparseconv.core.dtypes import tree_sum, wider
-from sparseconv.core.private_torch import transformed
+from sparseconv.core.private_torch import derived, transformed
 from sparseconv.engines.protocol import running_affine
 from sparseconv.sites.samples import Samples
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, not_a_view, traceable
+from sparseconv.autograd.rule import Rule, traceable
+from sparseconv.core.private_torch import not_a_view
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Engine, Epilogue
 

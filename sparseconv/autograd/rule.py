@@ -1,4 +1,4 @@
-"""What every autograd rule shares: its call, its door into graphs, whether it is derived."""
+"""What every autograd rule shares: its call and its door into graphs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from sparseconv.core.handles import DOORS
-from sparseconv.core.private_torch import Arguments, Result, transformed
+from sparseconv.core.private_torch import Arguments, Result, derived, transformed
 
 
 def traceable(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
@@ -44,19 +43,3 @@ class Rule(torch.autograd.Function):
             # without PyTorch's look at the signature, which takes longer than all else
             run = super(torch.autograd.Function, cls).apply  # type: ignore[misc]
         return run(*args)
-
-
-def derived(*args: Any) -> bool:
-    """Return whether a derivative by one of the arguments can follow, of whatever kind."""
-    if forward_ad._current_level >= 0 or transformed():
-        return True
-    if torch.is_grad_enabled():
-        for entry in args:  # a generator would take longer than all of this
-            if isinstance(entry, Tensor) and entry.requires_grad:
-                return True
-    return False
-
-
-def not_a_view(result: Tensor) -> Tensor:
-    """Return the result in its own memory: autograd lets no view of a rule be changed in place."""
-    return result.clone() if result._is_view() else result

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, not_a_view
+from sparseconv.autograd.rule import Rule
 from sparseconv.core.dtypes import summable
 from sparseconv.core.index import Groups
-from sparseconv.core.private_torch import transformed
+from sparseconv.core.private_torch import not_a_view, transformed
 from sparseconv.engines import Engine
 from sparseconv.errors import SparseConvValueError
 

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, derived, not_a_view, traceable
+from sparseconv.autograd.rule import Rule, traceable
+from sparseconv.core.private_torch import derived, not_a_view
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Engine
 

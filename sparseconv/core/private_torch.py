@@ -1,4 +1,8 @@
-"""PyTorch's private names, looked up at start-up: what lacks one is named with its version."""
+"""PyTorch's private names, checked when the package is loaded.
+
+Other files take them from here, so that a version of PyTorch which lacks one is named in an error
+and mended in one place. A test sees to it.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +11,88 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+
+__all__ = [
+    "Arguments",
+    "BatchNorm",
+    "ConvNd",
+    "DisableTorchFunctionSubclass",
+    "Result",
+    "derived",
+    "dynamic_size",
+    "has_hooks",
+    "not_a_view",
+    "outside_transforms",
+    "transformed",
+    "tree_leaves",
+    "tree_map",
+    "version",
+]
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
+_ATTRIBUTES = (
+    (Tensor, "_is_view"),
+    (Tensor, "_version"),
+    (forward_ad, "_current_level"),
+    (Function.__mro__[1], "apply"),
+)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
-def _private(holder: Any, name: str) -> Any:
-    """Return a private name of PyTorch's.
+
+def check(attributes: tuple[tuple[Any, str], ...] = _ATTRIBUTES) -> None:
+    """Raise unless PyTorch has each of the attributes.
 
     Raises:
-        ImportError: this version of PyTorch lacks it.
+        ImportError: this version lacks one.
     """
-    try:
-        return getattr(holder, name)
-    except AttributeError:
-        raise ImportError(
-            f"torch: version {torch.__version__} has no {holder.__name__}.{name}, which sparseconv "
-            f"needs; use a version that the documentation lists"
-        ) from None
+    for holder, name in attributes:
+        if not hasattr(holder, name):
+            raise ImportError(f"{holder.__name__} has no {name}")
 
 
-# whether one of PyTorch's transforms of functions (``torch.func.grad`` and its like) is at work
-transformed: Callable[[], bool] = _private(torch._C, "_are_functorch_transforms_active")
-_without_transforms: Callable[[], Any] = _private(torch._C, "_DisableFuncTorch")
+try:
+    check()
+    from torch._C import DisableTorchFunctionSubclass
+    from torch._C import _are_functorch_transforms_active as transformed
+    from torch._C import _DisableFuncTorch as _without_transforms
+    from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+    from torch.nn.modules.conv import _ConvNd as ConvNd
+    from torch.utils._pytree import tree_leaves, tree_map
+except ImportError as missing:
+    raise ImportError(
+        f"torch: version {torch.__version__} lacks what sparseconv takes from it ({missing}); use "
+        f"a version that the documentation lists"
+    ) from missing
+
+
+def derived(*args: Any) -> bool:
+    """Return whether a derivative by one of the arguments can follow, of whatever kind."""
+    if forward_ad._current_level >= 0 or transformed():
+        return True
+    if torch.is_grad_enabled():
+        for entry in args:  # a generator would take longer than all of this
+            if isinstance(entry, Tensor) and entry.requires_grad:
+                return True
+    return False
+
+
+def not_a_view(result: Tensor) -> Tensor:
+    """Return the result in its own memory: autograd lets no view of a rule be changed in place."""
+    return result.clone() if result._is_view() else result
+
+
+def version(t: Tensor) -> int:
+    """Return how often a tensor has been written to; 0 for one of inference mode."""
+    return 0 if t.is_inference() else t._version
+
+
+def has_hooks(module: torch.nn.Module) -> bool:
+    """Return whether somebody watches the calls of a module."""
+    return any(getattr(module, kind) for kind in _HOOKS)
 
 
 def outside_transforms(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch.nn.modules.conv import _ConvNd
 
 from sparseconv import functional
 from sparseconv.core.arguments import Size, check_int, per_axis
 from sparseconv.core.foreign_names import native_keywords
 from sparseconv.core.geometry import Kind, make_geometry
+from sparseconv.core.private_torch import ConvNd
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import AnyTensor, Input
 
 
-class _Conv(_ConvNd):
+class _Conv(ConvNd):
     """What the modules below share: torch's own base class, which holds and initialises weights."""
 
     dimensions: ClassVar[int]

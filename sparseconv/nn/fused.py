@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 from sparseconv import functional
+from sparseconv.core.private_torch import ConvNd
 from sparseconv.errors import SparseConvTypeError
 from sparseconv.functional.convolution.fused import PackedWeight, fused_conv
 from sparseconv.functional.convolution.table import line_of
@@ -113,7 +113,7 @@ class FusedConvolution(nn.Module):
 
 def can_fuse(module: nn.Module) -> bool:
     """Return whether :class:`FusedConvolution` can stand in for ``module``."""
-    return type(module) in CALLS and isinstance(module, _ConvNd) and module.padding_mode == "zeros"
+    return type(module) in CALLS and isinstance(module, ConvNd) and module.padding_mode == "zeros"
 
 
 def _fold(layer: Any, norm: Any) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
+from sparseconv.core.private_torch import BatchNorm
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import Input
 
 
-class BatchNorm4d(_BatchNorm):
+class BatchNorm4d(BatchNorm):
     """Batch normalisation over four spatial axes; arguments and state as of ``BatchNorm3d``.
 
     Takes a SparseTensor (statistics over active sites) or a dense tensor ``[B, C, T, X, Y, Z]``.

@@ -6,10 +6,10 @@ import copy
 from typing import TypeVar
 
 import torch
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 from sparseconv.core.arguments import check_kind
+from sparseconv.core.private_torch import ConvNd
 from sparseconv.nn import SubmConv1d, SubmConv2d, SubmConv3d
 
 Model = TypeVar("Model", bound=torch.nn.Module)
@@ -75,7 +75,7 @@ def _tensors(model: torch.nn.Module) -> dict[int, torch.Tensor]:
 def _is_same(module: torch.nn.Module) -> bool:
     """Return whether this is a convolution that a submanifold one can stand in for."""
     kind = parametrize.type_before_parametrizations(module)
-    if kind not in _SUBMANIFOLD or not isinstance(module, _ConvNd):
+    if kind not in _SUBMANIFOLD or not isinstance(module, ConvNd):
         return False
     if module.padding_mode != "zeros":
         return False

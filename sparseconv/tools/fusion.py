@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from sparseconv.core.arguments import check_kind
+from sparseconv.core.private_torch import has_hooks
 from sparseconv.nn.fused import FusedConvolution, can_fuse
 from sparseconv.nn.norm import BatchNorm4d
 
@@ -66,7 +67,7 @@ def optimize(model: nn.Module) -> nn.Module:
 
 def _optimized(module: nn.Module) -> nn.Module:
     """Return the module, or what stands in for it; changes the module's own children."""
-    if _hooked(module) or _is_leaf(module):
+    if has_hooks(module) or _is_leaf(module):
         return FusedConvolution(module) if _is_convolution(module) else _by_children(module)
     graph = _trace(module)
     return _by_children(module) if graph is None else _joined(fx.GraphModule(module, graph))
@@ -78,17 +79,6 @@ def _by_children(module: nn.Module) -> nn.Module:
     return module
 
 
-def _hooked(module: nn.Module) -> bool:
-    """Return whether the module has hooks: they would see other calls after the change."""
-    kinds = (
-        "_forward_hooks",
-        "_forward_pre_hooks",
-        "_backward_hooks",
-        "_backward_pre_hooks",
-    )
-    return any(getattr(module, kind) for kind in kinds)
-
-
 def _is_leaf(module: nn.Module) -> bool:
     """Return whether the module is a layer, not a container of layers."""
     from_library = module.__module__.startswith(("torch.nn", "torch.ao.nn", "sparseconv.nn"))
@@ -96,7 +86,7 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 def _is_convolution(module: nn.Module) -> bool:
-    return can_fuse(module) and not _hooked(module)
+    return can_fuse(module) and not has_hooks(module)
 
 
 class _Tracer(fx.Tracer):
@@ -104,7 +94,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether ``m`` is called as a whole."""
-        return _is_leaf(m) or _hooked(m) or not _is_plain(m)
+        return _is_leaf(m) or has_hooks(m) or not _is_plain(m)
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -200,7 +190,7 @@ def _is_norm(traced: fx.GraphModule, node: fx.Node) -> bool:
     if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return False
     module = traced.get_submodule(str(node.target))
-    return type(module) in _NORMS and not _hooked(module) and module.running_mean is not None
+    return type(module) in _NORMS and not has_hooks(module) and module.running_mean is not None
 
 
 def _is_sum(node: fx.Node, operand: fx.Node) -> bool:
@@ -217,7 +207,7 @@ def _is_sum(node: fx.Node, operand: fx.Node) -> bool:
 def _is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         module = traced.get_submodule(str(node.target))
-        return type(module) is nn.ReLU and not _hooked(module)
+        return type(module) is nn.ReLU and not has_hooks(module)
     return node.op in ("call_function", "call_method") and node.target in _RELUS
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparseconv import engines
 from sparseconv.core.dispatch import dispatched, implements
+from sparseconv.core.private_torch import version
 from sparseconv.engines import Epilogue
 from sparseconv.functional.convolution.products import planned
 from sparseconv.functional.convolution.table import line_of
@@ -40,8 +41,7 @@ class PackedWeight:
             weight: ``[K, G, c_in, c_out]``, made of it.
         """
         name = engines.chosen(weight)
-        version = 0 if source.is_inference() else source._version
-        state = (name, weight.dtype, weight.device, source.data_ptr(), version)
+        state = (name, weight.dtype, weight.device, source.data_ptr(), version(source))
         if source is not self._source or state != self._state:
             self._packed = engines.get(name).pack_weight(weight)
             self._source, self._state = source, state

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
+from sparseconv.core.private_torch import DisableTorchFunctionSubclass, tree_leaves, tree_map
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.tools.fields.intervals import Field
 
@@ -127,14 +127,14 @@ class StandIn(torch.Tensor):
         if written in UNCHANGED:
             return inputs[0]
         plain_args, plain_kwargs = _plain((args, kwargs))
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             result = _run(written, function, plain_args, plain_kwargs)
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if not results or written in CONSTANT or written.startswith("new_"):
             return result
 
         def repeat(t: Tensor) -> Any:
-            with torch._C.DisableTorchFunctionSubclass():
+            with DisableTorchFunctionSubclass():
                 return function(t, *plain_args[1:], **plain_kwargs)
 
         call = Call(_spoken(written), args, kwargs, inputs, results, repeat)
@@ -155,7 +155,7 @@ def _plain(tree: Any) -> Any:
     def plain(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        with torch._C.DisableTorchFunctionSubclass():
+        with DisableTorchFunctionSubclass():
             return leaf.detach().as_subclass(torch.Tensor).to("meta")
 
     return tree_map(plain, tree)
