@@ -14,6 +14,7 @@ from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 
 Ints: TypeAlias = tuple[int, ...]
 Size: TypeAlias = int | Sequence[int]
+_INT = frozenset((int,))
 LARGEST = 2**31 - 1  # larger strides and the like could overflow 64-bit coordinates
 
 
@@ -110,10 +111,14 @@ def per_axis(name: str, value: Any, axes: int, least: int = 1) -> Ints:
     >>> per_axis("stride", 2, 3), per_axis("padding", [0, 1], 2, least=0)
     ((2, 2, 2), (0, 1))
     """
-    if type(value) is int and least <= value <= LARGEST:  # the common case, at every call
+    # the common cases, at every call
+    if type(value) is int and least <= value <= LARGEST:
         return (value,) * axes
-    values = numbers_per_axis(name, value, axes)
-    if not all(map(is_int, values)):
+    if type(value) is tuple and len(value) == axes and _INT.issuperset(map(type, value)):
+        values: tuple[Any, ...] = value
+    else:
+        values = numbers_per_axis(name, value, axes)
+    if not _INT.issuperset(map(type, values)) and not all(map(is_int, values)):
         raise SparseConvTypeError(f"{name}: must be integers, got {values}")
     if max(values, default=least) > LARGEST:
         raise SparseConvValueError(f"{name}: must be at most {LARGEST}, got {values}")

@@ -115,6 +115,8 @@ class Sites:
     @property
     def extent(self) -> Ints:
         """Cells per axis: the dense extent, or of an axis that is open the box of the sites."""
+        if not any(self.lower):
+            return self.spatial_shape
         box = self.index.packing
         ends = zip(self.spatial_shape, self.lower, box.lower[1:], box.upper[1:], strict=True)
         return tuple(size if own == 0 else high - low + 1 for size, own, low, high in ends)

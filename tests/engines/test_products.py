@@ -145,16 +145,11 @@ def test_the_same_bits_however_the_work_is_cut(
 @pytest.mark.parametrize("threads", [1, 2, 16])
 @pytest.mark.parametrize("size", [2**10, 2**24])
 def test_enough_tasks_for_all_threads(threads: int, size: int) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for tiles, blocks in itertools.product((0, 1, 3, 9, 700), (1, 2, 8)):
-            span, parts = numba_blocks._cut(tiles, blocks, size)
-            assert parts in (1, blocks)
-            most = tiles * blocks
-            assert -(-tiles // span) * parts >= min(most, threads)
-    finally:
-        torch.set_num_threads(before)
+    for tiles, blocks in itertools.product((0, 1, 3, 9, 700), (1, 2, 8)):
+        span, parts = numba_blocks._cut(tiles, blocks, size, threads)
+        assert parts in (1, blocks)
+        most = tiles * blocks
+        assert -(-tiles // span) * parts >= min(most, threads)
 
 
 GROUPS = [(2, 8, 8), (4, 3, 3), (3, 5, 7), (4, 4, 4), (8, 2, 2), (3, 16, 2), (6, 2, 5), (2, 17, 16)]

@@ -25,6 +25,7 @@ class Convolution:
         kind: the site law of its geometry.
         axes: number of spatial axes; None where the weight tells it.
         inverse: whether it undoes the layer of its geometry.
+        transposed: whether the weight is ``[C_in, C_out / groups, *kernel]``.
     """
 
     name: str
@@ -32,11 +33,7 @@ class Convolution:
     kind: Kind = Kind.REGULAR
     axes: int | None = None
     inverse: bool = False
-
-    @property
-    def transposed(self) -> bool:
-        """Whether the weight is ``[C_in, C_out / groups, *kernel]``."""
-        return self.inverse or self.kind is Kind.TRANSPOSED
+    transposed: bool = False
 
     def bind(self, args: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments behind the bias by their names.
@@ -64,17 +61,23 @@ def _table() -> dict[str, Convolution]:
     """Return the convolutions by name."""
     found = [
         Convolution("conv", _REGULAR),
-        Convolution("conv_transpose", _TRANSPOSED, Kind.TRANSPOSED),
+        Convolution("conv_transpose", _TRANSPOSED, Kind.TRANSPOSED, transposed=True),
         Convolution("subm_conv", _SUBMANIFOLD, Kind.SUBMANIFOLD),
-        Convolution("inverse_conv", _REGULAR, inverse=True),
+        Convolution("inverse_conv", _REGULAR, inverse=True, transposed=True),
         Convolution("conv4d", _REGULAR, axes=4),
         Convolution("partial_conv", (*_REGULAR, *_PARTIAL)),
         Convolution("subm_partial_conv", (*_SUBMANIFOLD, *_PARTIAL), Kind.SUBMANIFOLD),
-        Convolution("partial_conv_transpose", (*_TRANSPOSED, *_PARTIAL), Kind.TRANSPOSED),
+        Convolution(
+            "partial_conv_transpose", (*_TRANSPOSED, *_PARTIAL), Kind.TRANSPOSED, transposed=True
+        ),
     ]
     for axes in (1, 2, 3):  # PyTorch's own
         found.append(Convolution(f"conv{axes}d", _REGULAR, axes=axes))
-        found.append(Convolution(f"conv_transpose{axes}d", _TRANSPOSED, Kind.TRANSPOSED, axes=axes))
+        found.append(
+            Convolution(
+                f"conv_transpose{axes}d", _TRANSPOSED, Kind.TRANSPOSED, axes, transposed=True
+            )
+        )
     return {convolution.name: convolution for convolution in found}
 
 

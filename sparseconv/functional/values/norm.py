@@ -62,10 +62,11 @@ def _sparse_batch_norm(
         return input.replace(normal.to(input.dtype))
     if not training:
         return _by_running(input, running_mean, running_var, weight, bias, eps)
-    features, samples = input.features, input.sites.whole_batch
-    normal, mean, variance = normalise(features, weight, bias, samples, max(input.channels, 1), eps)
+    features, sites = input.features, input.sites
+    samples, channels = sites.whole_batch, max(features.shape[1], 1)
+    normal, mean, variance = normalise(features, weight, bias, samples, channels, eps)
     _learn(running_mean, running_var, mean, variance, samples, momentum)
-    return SparseTensor.unchecked(normal, input.sites)
+    return SparseTensor.unchecked(normal, sites)
 
 
 @implements(
@@ -196,15 +197,13 @@ def _learn(
     if samples.learnt_from is None:
         return
     enough, unbiased = samples.learnt_from
+    mean, variance = mean.detach(), variance.detach()
+    if enough is not None:
+        mean, variance = mean[enough], variance[enough]
     if running_mean is not None:
-        _move(running_mean, _rows_at(mean.detach(), enough), momentum)
+        _move(running_mean, mean, momentum)
     if running_var is not None:
-        variance = _rows_at(variance.detach(), enough)
         _move(running_var, variance * unbiased.to(variance.dtype), momentum)
-
-
-def _rows_at(values: Tensor, rows: Tensor | None) -> Tensor:
-    return values if rows is None else values[rows]
 
 
 def _move(running: Tensor, values: Tensor, momentum: float) -> None:

@@ -72,7 +72,7 @@ def by_segments(loop: ParallelKernel, segments: Segments, *args: Any) -> None:
 def array(x: Tensor) -> Array:
     """Return a contiguous array in a dtype to compute in: halves become float32."""
     if x.dtype not in HALVES:  # of nearly all calls
-        numbers: Array = x.detach().numpy()
+        numbers: Array = (x.detach() if x.requires_grad else x).numpy()
         return numbers if numbers.flags.c_contiguous else contiguous(numbers)
     return contiguous(converted(x, wider(x.dtype)).numpy())
 

@@ -94,7 +94,7 @@ class ParallelKernel(_Compiled):
         begin = self._ready.get(kinds)
         if begin is None:
             begin = self._ready[kinds] = self._compiled(args)
-        on_all_threads(lambda *team: begin(*team, count, step, args), -(-count // step))
+        on_all_threads(begin, -(-count // step), count, step, args)
 
     def _compiled(self, args: tuple[Any, ...]) -> Callable[..., int]:
         """Return what calls the function for all parts: both are compiled for these arguments."""
@@ -129,13 +129,13 @@ def _kinds(args: tuple[Any, ...]) -> tuple[Any, ...]:
     kinds: list[Any] = []
     entries = list(args)
     for entry in entries:  # grows by the entries of the groups in it
-        if isinstance(entry, np.ndarray):
+        kind = type(entry)
+        kinds.append(kind)
+        if kind is np.ndarray:
             kinds += entry.dtype, entry.ndim, entry.flags.num
-        elif isinstance(entry, tuple):
-            kinds += type(entry), len(entry)
+        elif issubclass(kind, tuple):
+            kinds.append(len(entry))
             entries += entry
-        else:
-            kinds.append(type(entry))
     return tuple(kinds)
 
 

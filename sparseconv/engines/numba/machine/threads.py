@@ -14,16 +14,17 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 
 # what begins the work: by which address, on how many threads, and where several launches of the
-# same work count the parts that are taken, or 0
-Launch = Callable[[int, int, int], int]
+# same work count the parts that are taken, or 0; then the work
+Launch = Callable[..., int]
 
 
-def on_all_threads(launch: Launch, parts: int) -> None:
+def on_all_threads(launch: Launch, parts: int, *work: Any) -> None:
     """Launch the parts of some work on torch's number of threads.
 
     The calling thread works too, and takes over whatever no other has begun, so that a busy team
@@ -34,15 +35,15 @@ def on_all_threads(launch: Launch, parts: int) -> None:
     """
     members = min(torch.get_num_threads(), parts)
     if members < 2:
-        failed = launch(0, 1, 0)
+        failed = launch(0, 1, 0, *work)
     elif _openmp.free():
         try:
-            failed = launch(_openmp.begin, members, 0)
+            failed = launch(_openmp.begin, members, 0, *work)
         finally:
             _openmp.let_go()
     else:
         taken = np.zeros(1, np.int64)  # by all members together
-        failed = _own.run(lambda: launch(0, 1, taken.ctypes.data), members)
+        failed = _own.run(lambda: launch(0, 1, taken.ctypes.data, *work), members)
     if failed:
         raise MemoryError("a kernel got no memory for what it computes with")
 

@@ -5,6 +5,7 @@ Benchmark: layer submanifold 3x3x3, 64 to 64 channels, forward
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from sparseconv.engines.numba.machine.arrays import (
     by_shares,
     columns_of,
     computed_in,
+    contiguous,
     converted,
     copy,
     padded,
@@ -42,7 +44,10 @@ def by_dots(dtype: torch.dtype) -> bool:
 def blocks_of(weight: Tensor) -> Array:
     """Return ``[K, G, c_in, c_out]`` as ``[K, G, blocks, c_in, BLOCK]``, zeros behind ``c_out``."""
     columns, block = columns_of(weight.shape[3], computed_in(weight.dtype))
-    return array(padded(weight, columns).unflatten(3, (-1, block)).transpose(2, 3))
+    source = converted(padded(weight, columns), wider(weight.dtype)).numpy()
+    return contiguous(
+        source.reshape(*source.shape[:3], columns // block, block).transpose(0, 1, 3, 2, 4)
+    )
 
 
 def _pairs_of(bits: Array) -> Array:
@@ -81,20 +86,22 @@ class TileWeight:
         """Return the product, tile by tile of output rows."""
         _, groups, blocks, _, block = self.blocks.shape
         columns, dots = blocks * block, by_dots(features.dtype)
-        x = features.detach().reshape(rulebook.n_in, groups, self.c_in)
+        shape = rulebook.n_in, groups, self.c_in
         if dots:
-            rows = _pairs_of(bits_or_numbers(padded(x, self.c_in + self.c_in % 2)))
+            x = padded(features.detach().reshape(shape), self.c_in + self.c_in % 2)
+            rows = _pairs_of(bits_or_numbers(x))
         else:
-            rows = array(x)
+            rows = array(features).reshape(shape)
         dtype = features.dtype if dots else wider(features.dtype)
         result = empty((rulebook.n_out, groups * columns), dtype)
         tiled = tiled_pairs(rulebook)
         ending = epilogue_arrays(epilogue, (groups, self.c_out), columns, dtype)
         tiles = tiled.starts.shape[1] - 1
-        cut = _cut(tiles, groups * blocks, self.blocks.nbytes)
+        cut = _cut(tiles, groups * blocks, self.blocks.nbytes, torch.get_num_threads())
         single = tiled.single and epilogue.factor is None and epilogue.other is None
         loop = single_tiles if single and not dots else scatter_tiles
-        arrays = rows, self.blocks, tiled, cut, ending, bits_or_numbers(result)
+        target = bits_or_numbers(result) if dots else result.numpy()
+        arrays = rows, self.blocks, tiled, cut, ending, target
         by_shares(loop, -(-tiles // cut.span) * cut.parts, 1, *arrays)
         if columns > self.c_out:
             wide = result.view(-1, groups, columns)
@@ -103,13 +110,13 @@ class TileWeight:
         return converted(result, features.dtype)
 
 
-def _cut(tiles: int, blocks: int, weight_bytes: int) -> Cut:
+@functools.lru_cache(maxsize=256)
+def _cut(tiles: int, blocks: int, weight_bytes: int, threads: int) -> Cut:
     """Return how many tiles a task takes, and into how many parts the columns are cut.
 
     A task with more rows reads each weight less often, so a few columns of many rows are better
     than all columns of a few where the weight is large; a small one stays in the cache anyway.
     """
-    threads = torch.get_num_threads()
     tasks = TASKS_PER_THREAD * threads if threads > 1 else 1
     ways = [Cut(span, parts) for parts in (1, blocks) for span in (SPAN_TILES, SPAN_TILES // 2, 1)]
     if weight_bytes > LARGE_WEIGHT_BYTES:

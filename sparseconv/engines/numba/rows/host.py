@@ -81,8 +81,8 @@ def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
 def segment_statistics(values: Tensor, order: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Return each segment's sum, and the sum of squares off its mean, in one pass over the rows."""
     x, segments = bits_or_numbers(values), Segments(order.numpy(), starts.numpy())
-    shape = (starts.numel() - 1, x.shape[1])
-    total, squares = (empty(shape, wider(values.dtype)) for _ in range(2))
+    shape, dtype = (starts.numel() - 1, x.shape[1]), wider(values.dtype)
+    total, squares = empty(shape, dtype), empty(shape, dtype)
     by_segments(statistics.segment_statistics, segments, x, total.numpy(), squares.numpy())
     return total, squares
 
