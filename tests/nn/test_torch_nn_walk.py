@@ -205,7 +205,7 @@ def test_no_function_is_both_supported_and_refused() -> None:
 def test_every_refusal_names_the_function_and_a_remedy() -> None:
     for function, remedy in REFUSED.items():
         with pytest.raises(sc.SparseConvNotImplementedError) as raised:
-            sc.core.dispatch.dispatch(function, (input_for("3d"),), {})
+            sc.core.dispatch.handler_of(function)(input_for("3d"))
         assert remedy in str(raised.value)
         assert "\n" not in str(raised.value)
 
