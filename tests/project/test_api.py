@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
+import pkgutil
 import subprocess
 import sys
 import textwrap
@@ -53,7 +55,9 @@ PUBLIC = {
 
 
 def exported(module: ModuleType) -> set[str]:
-    """Return the names that a package re-exports, `x as x`, and for a plain module its own."""
+    """Return the names that a package exports: `__all__`, else `x as x`, and its own."""
+    if hasattr(module, "__all__"):
+        return set(module.__all__)
     tree = ast.parse(inspect.getsource(module))
     found = set()
     later = [entry for node in tree.body if isinstance(node, ast.If) for entry in node.body]
@@ -73,9 +77,20 @@ def test_public_names(module: ModuleType) -> None:
     submodules = {path.stem for path in Path(module.__path__[0]).rglob("*")}
     registered = submodules - PUBLIC[module]  # imported for what they register
     assert exported(module) - registered == PUBLIC[module]
+    if module in (sc, sc.functional):
+        assert dir(module) == sorted(PUBLIC[module])
     for name in PUBLIC[module]:
         assert hasattr(module, name)
         assert name in dir(module)
+
+
+def test_no_function_has_the_path_of_a_module() -> None:
+    """`import sparseconv.a.b as c` gives the module, whoever has a function of that name."""
+    for found in pkgutil.walk_packages(sc.__path__, "sparseconv."):
+        if found.name != "sparseconv.__main__":
+            package, _, name = found.name.rpartition(".")
+            module = importlib.import_module(found.name)
+            assert getattr(importlib.import_module(package), name) is module
 
 
 TENSOR_METHODS = names("""

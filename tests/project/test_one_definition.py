@@ -83,11 +83,14 @@ def copied_bodies(files: Modules) -> list[list[str]]:
 
 
 def copied_functions(files: Modules) -> list[list[str]]:
-    """Return functions of any length with one name and one body; ``_`` is a decorated shape."""
+    """Return functions of any length with one name and one body.
+
+    ``_`` is a decorated shape, and a module lists its names by a ``__dir__`` of its own.
+    """
     places = defaultdict(list)
     for name, tree in files.items():
         for function in tree.body:
-            if isinstance(function, ast.FunctionDef) and function.name != "_":
+            if isinstance(function, ast.FunctionDef) and function.name not in ("_", "__dir__"):
                 places[function.name.strip("_"), meaning(function)].append(name)
     return [[key[0], *copies] for key, copies in places.items() if len(copies) > 1]
 
