@@ -73,18 +73,22 @@ def chosen(x: Tensor) -> str:
     Raises:
         SparseConvTypeError: the engine that was asked for cannot, or none can; with the reason.
     """
-    return _choice(_forced.get(), x.device, x.dtype)
+    return _choice(_asked_for(), x.device, x.dtype)
 
 
 def for_tensor(x: Tensor) -> Engine:
     """Return the engine that runs on tensors like ``x``."""
-    return _module(ENGINES[_choice(_forced.get(), x.device, x.dtype)])
+    return _module(ENGINES[_choice(_asked_for(), x.device, x.dtype)])
+
+
+def _asked_for() -> str | None:
+    """Return the engine that the block or the environment asks for, as it is at this moment."""
+    return _forced.get() or os.environ.get("SPARSECONV_ENGINE")
 
 
 @functools.cache  # every layer asks, and the answer stays
 def _choice(forced: str | None, device: torch.device, dtype: torch.dtype) -> str:
     """Return the name of the engine that runs on tensors of a kind."""
-    forced = forced or os.environ.get("SPARSECONV_ENGINE")
     if forced:
         reason = get(forced).why_not(device, dtype)
         if reason is not None:

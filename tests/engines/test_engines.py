@@ -203,3 +203,16 @@ def test_engines_may_meet_on_one_tensor() -> None:
                     y, leaves[1].detach(), **problem.layer.window, groups=problem.layer.groups
                 )
                 assert back.sites is x.sites
+
+
+def test_the_environment_counts_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it changes after a layer has asked: the choice for each answer is remembered."""
+    for name in (*engines.ENGINES, *engines.ENGINES):
+        monkeypatch.setenv("SPARSECONV_ENGINE", name)
+        assert engines.chosen(NUMBER) == name
+        assert engines.for_tensor(NUMBER) is engines.get(name)
+    monkeypatch.delenv("SPARSECONV_ENGINE")
+    assert engines.chosen(NUMBER) == next(iter(engines.ENGINES))
+    monkeypatch.setenv("SPARSECONV_ENGINE", "cudnn")
+    with pytest.raises(sc.SparseConvValueError, match="cudnn"):
+        engines.for_tensor(NUMBER)
