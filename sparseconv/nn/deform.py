@@ -10,7 +10,7 @@ import torch
 from sparseconv import functional
 from sparseconv.core.arguments import Size, check_int
 from sparseconv.errors import SparseConvValueError
-from sparseconv.functional.checks import AnyTensor
+from sparseconv.functional.checks import AnyTensor, Input
 from sparseconv.nn.conv import SubmConv1d, SubmConv2d, SubmConv3d, _Conv
 
 _CONV: dict[int, Callable[..., torch.nn.Module]] = {
@@ -87,12 +87,14 @@ class _DeformConv(_Conv):
             if name.startswith(("offset.", "modulation.")):
                 torch.nn.init.zeros_(parameter)
 
-    def forward(self, input: AnyTensor) -> AnyTensor:
+    def forward(self, input: AnyTensor, like: Input | None = None) -> AnyTensor:
         """Return :func:`sparseconv.functional.deform_conv` of ``input`` at the learned offsets."""
-        share = None if self.modulation is None else torch.sigmoid(self.modulation(input))
+        share = None
+        if self.modulation is not None:
+            share = torch.sigmoid(self._guided(self.modulation, input, like))
         return functional.deform_conv(
             input,
-            self.offset(input),
+            self._guided(self.offset, input, like),
             self.weight,
             self.bias,
             self.stride,
@@ -100,7 +102,17 @@ class _DeformConv(_Conv):
             self.dilation,
             share,
             submanifold=self.submanifold,
+            like=like,
         )
+
+    def _guided(self, guide: Any, input: Input, like: Input | None) -> Any:
+        """Return what the guide makes of the input, on the sites of ``like``."""
+        if like is None:
+            return guide(input)
+        if self.submanifold:
+            return guide(input, like=like)
+        window = self.stride, self.padding, self.dilation
+        return functional.conv(input, guide.weight, guide.bias, *window, like=like)
 
 
 class DeformConv1d(_DeformConv):

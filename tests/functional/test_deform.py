@@ -459,6 +459,30 @@ def test_with_every_site_active_a_layer_is_the_dense_one(submanifold: bool) -> N
         assert_close(mine.grad, theirs.grad)
 
 
+@given(submanifold=st.booleans(), seed=st.integers(0, 2**16))
+@settings(max_examples=10)
+def test_a_layer_computes_at_the_sites_of_like(submanifold: bool, seed: int) -> None:
+    """It is the layer of the whole grid, read where it was asked; dense tensors tell the extent."""
+    draw = generator(seed)
+    window = {} if submanifold else {"stride": 2, "padding": 1}
+    layer = sc.nn.DeformConv2d(4, 3, 3, modulated=True, submanifold=submanifold, **window).double()
+    torch.nn.init.normal_(layer.offset.weight, generator=draw)
+    dense = torch.randn(2, 4, 6, 7, generator=draw, dtype=torch.float64)
+    x = sparse(dense, random_mask(2, (6, 7), 0.4, seed), seed)
+    size = (6, 7) if submanifold else (3, 4)
+    on = torch.zeros(2, 1, *size, dtype=torch.float64)
+    here = sparse(on, random_mask(2, size, 0.5, seed + 1), seed)
+    everywhere = layer(x.dense(), like=on)
+    at = here.coords
+    y = layer(x, like=here)
+    assert y.sites.same_as(here.sites)
+    assert_close(y.features, everywhere[at[:, 0], :, at[:, 1], at[:, 2]])
+    with pytest.raises(sc.SparseConvError, match="like"):
+        layer(x, like=sparse(torch.zeros(2, 1, 9, 9), torch.ones(2, 9, 9)))
+    with pytest.raises(sc.SparseConvError, match="like"):
+        layer(x.dense(), like=torch.zeros(2, 1, 9, 9))
+
+
 def test_reset_puts_the_samples_back_onto_the_grid() -> None:
     layer = sc.nn.DeformConv1d(2, 3, 3, modulated=True)
     for parameter in layer.parameters():

@@ -16,7 +16,12 @@ from sparseconv.core.geometry import Geometry
 from sparseconv.core.rulebook import Taps
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.checks import Input, check_tensors
-from sparseconv.functional.convolution.products import cells_first, checked
+from sparseconv.functional.convolution.products import (
+    cells_first,
+    check_extent,
+    checked,
+    target_sites,
+)
 from sparseconv.functional.convolution.table import CONVOLUTIONS
 from sparseconv.sites.sites import Sites
 from sparseconv.sites.taps import low_sites
@@ -38,6 +43,7 @@ def deform_conv(
     mask: Input | None = None,
     *,
     submanifold: bool = False,
+    like: Input | None = None,
 ) -> Tensor:
     """Deformable convolution: each kernel cell is moved by its own offset at every output site.
 
@@ -59,6 +65,7 @@ def deform_conv(
             with (v2); None for v1.
         submanifold: keep the input's sites; the kernel is odd, the stride 1 and the padding what
             centres it.
+        like: as of :func:`conv`; offset and mask lie on its sites.
 
     Returns:
         ``[B, C_out, *output]``, of the input's kind; a SparseTensor by the site law of the
@@ -78,7 +85,7 @@ def deform_conv(
         tensor([[[15., 25., 15.]]])
     """
     geometry, groups = _checked(input, weight, bias, (stride, padding, dilation), submanifold)
-    out_shape = geometry.output_shape(tuple(input.shape[2:]))
+    out_shape = check_extent(geometry, input, like)
     shift, share = _dense("offset", offset), None if mask is None else _dense("mask", mask)
     x, shift, share, parameters = _in_one_dtype(input, shift, share, weight, bias)
     _check_offset(shift, share, geometry, (input.shape[0], *out_shape), input.shape[1])
@@ -103,9 +110,10 @@ def _sparse_deform_conv(
     mask: SparseTensor | None = None,
     *,
     submanifold: bool = False,
+    like: SparseTensor | None = None,
 ) -> SparseTensor:
     geometry, groups = _checked(input, weight, bias, (stride, padding, dilation), submanifold)
-    sites, _ = input.sites.convolve(geometry)
+    sites, _ = input.sites.convolve(geometry, target_sites(like, input))
     for name, given in (("offset", offset), ("mask", mask)):
         if given is not None or name == "offset":
             _check_sites(name, given, sites)

@@ -76,14 +76,20 @@ def planned(
     """
     if not isinstance(input, SparseTensor):
         check_tensors(input, weight, bias)
-    sites, target = input.sites, None
+    sites = input.sites
     geometry, groups = _checked(convolution, input.features, sites.dimensions, weight, bias, bound)
-    if like is not None:
-        check_kind("like", like, SparseTensor, "a SparseTensor")
-        check_device("like", like, input.device)
-        target = like.sites
+    target = target_sites(like, input)
     found = (sites.inverse if convolution.inverse else sites.convolve)(geometry, target)
     return Plan(*found, cells_first(weight, groups, convolution.transposed), geometry)
+
+
+def target_sites(like: SparseTensor | None, input: SparseTensor) -> Sites | None:
+    """Return the sites of ``like``, on which to compute ``input``'s layer; None for None."""
+    if like is None:
+        return None
+    check_kind("like", like, SparseTensor, "a SparseTensor")
+    check_device("like", like, input.device)
+    return like.sites
 
 
 def checked(
