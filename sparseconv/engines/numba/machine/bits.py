@@ -15,8 +15,6 @@ from torch import Tensor
 
 from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.arrays import array, contiguous
-from sparseconv.engines.numba.machine.vectors import Emitter, Value
-from sparseconv.engines.numba.machine.widths import vector_bytes as vector_bytes
 
 
 def bits_or_numbers(x: Tensor) -> Array:
@@ -57,21 +55,3 @@ def _stored(value, out):  # type: ignore[no-untyped-def]
         return uint16(0x7FC0 if nan else nearest)
 
     return rounded
-
-
-def emitter_of(builder: Value, dtype: Any) -> Emitter:
-    """Return what computes with values of an array's dtype: bits of bfloat16 count as float32."""
-    return Emitter(builder, dtype)
-
-
-def loaded(emitter: Emitter, dtype: Any, address: Value, vectors: int) -> list[Value]:
-    """Return vectors of numbers that lie side by side at ``address``, or their bits do."""
-    return emitter.load_numbers(address, vectors)
-
-
-def kept(emitter: Emitter, dtype: Any, values: list[Value], address: Value, past: Value) -> None:
-    """Write vectors of numbers side by side at ``address``, or their bits, through the cache.
-
-    Numbers go past it unless ``past`` is 0; bits fill half a cache line at a time.
-    """
-    emitter.store_numbers(values, address, past)

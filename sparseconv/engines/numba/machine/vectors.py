@@ -14,7 +14,6 @@ from numba import types
 
 from sparseconv.engines.numba.machine.widths import CACHE_LINE_BYTES
 from sparseconv.engines.numba.machine.widths import VECTOR_BYTES as VECTOR_BYTES
-from sparseconv.engines.numba.machine.widths import large as large
 
 CACHE_LINE = CACHE_LINE_BYTES
 
@@ -72,16 +71,22 @@ class Emitter:
             return self.builder.add(address, self.const(count * size))
         return self.builder.add(address, self.builder.mul(count, self.const(size)))
 
-    def load_row(self, rows: Value, entry: Value, base: Value, stride: Value) -> Value:
-        """Return the address of row ``rows[entry]`` of a matrix; ``rows`` are int32."""
-        builder = self.builder
-        row = builder.load(self._pointer(self.plus(rows, entry, 4), _INT32))
+    def load_row(
+        self, rows: Value, entry: Value, base: Value, stride: Value, row_bytes: int = 4
+    ) -> Value:
+        """Return the address of row ``rows[entry]`` of a matrix; ``rows`` are int32 or int64."""
+        builder, kind = self.builder, ir.IntType(8 * row_bytes)
+        row = builder.load(self._pointer(self.plus(rows, entry, row_bytes), kind))
         return builder.add(base, builder.mul(builder.sext(row, _INT64), stride))
 
     def load(self, address: Value, vector: int = 0) -> Value:
         """Return the ``vector``-th vector at ``address``."""
         place = self.plus(address, vector, VECTOR_BYTES)
         return self.builder.load(self._pointer(place, self.vector), align=self.size)
+
+    def load_vectors(self, address: Value, vectors: int) -> list[Value]:
+        """Return vectors that lie side by side at ``address``."""
+        return [self.load(address, vector) for vector in range(vectors)]
 
     def store(self, value: Value, address: Value, vector: int = 0) -> None:
         """Write the ``vector``-th vector at ``address``."""
@@ -91,7 +96,7 @@ class Emitter:
     def load_numbers(self, address: Value, vectors: int) -> list[Value]:
         """Return vectors of numbers that lie side by side at ``address``, in the dtype there."""
         if self.number_bytes != 2:
-            return [self.load(address, vector) for vector in range(vectors)]
+            return self.load_vectors(address, vectors)
         builder, shift = self.builder, self._everywhere(16)
         bits = [self._load_shorts(address, vector) for vector in range(vectors)]
         wide = [builder.shl(builder.zext(entry, self._integers), shift) for entry in bits]
@@ -159,8 +164,6 @@ class Emitter:
         flags = (0, 3 if near else 2, 1)  # to read, how near, of data
         place = self.builder.inttoptr(address, pointer)
         self._call("llvm.prefetch.p0", kind, [place, *map(_INT32, flags)])
-
-    fetch, write = prefetch, store_vectors
 
     def load_shorts(self, address: Value, vector: int) -> Value:
         """Return as many int16 numbers as a vector has lanes, the ``vector``-th such lot."""
@@ -231,13 +234,13 @@ class Emitter:
         builder.position_at_end(after)
         state.values = list(values)
 
-    def blocks(self, count: Value, widest: int) -> Iterator[tuple[int, Value]]:
-        """Emit loops over ``count`` vectors: as many lots of ``widest`` as fit, then one by one.
+    def blocks(self, count: Value, *sizes: int) -> Iterator[tuple[int, Value]]:
+        """Emit loops over ``count`` vectors: lots of the sizes, the widest first, then ones.
 
         Yields the vectors of a lot, and the number of its first.
         """
         first = self.const(0)
-        for vectors in sorted({widest, 1}, reverse=True):
+        for vectors in sorted({*sizes, 1}, reverse=True):
             with self.loop(first, count, vectors, []) as lots:
                 yield vectors, lots.number
             first = lots.number
@@ -305,13 +308,3 @@ def emitted(emit: Callable[..., None], like: Any, *operands: Any) -> Any:
         for entry in operands
     ]
     return types.void(like, *kinds), code
-
-
-def addresses(emit: Callable[..., None], like: Any, places: tuple[Any, ...]) -> Any:
-    """Return what an intrinsic must: the signature (an array for its dtype, then int64s), code."""
-
-    def code(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> Value:
-        emit(context, builder, signature, args)
-        return context.get_dummy_value()
-
-    return types.void(like, *[types.int64] * len(places)), code

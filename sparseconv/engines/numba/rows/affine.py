@@ -5,25 +5,15 @@ Benchmark: stream batch norm, eval, 64 channels
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from numba import types
 from numba.extending import intrinsic, register_jitable
 
 from sparseconv.core.dtypes import Array
-from sparseconv.engines.numba.machine.bits import (
-    emitter_of,
-    kept,
-    loaded,
-    number,
-    stored,
-    vector_bytes,
-)
+from sparseconv.engines.numba.machine.bits import number, stored
 from sparseconv.engines.numba.machine.compile import ParallelKernel
-from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Value, addresses, large
-
-# mypy: disable-error-code="no-untyped-def"
+from sparseconv.engines.numba.machine.vectors import Emitter, Value, emitted
+from sparseconv.engines.numba.machine.widths import VECTOR_BYTES, large, vector_bytes
 
 
 class Term(NamedTuple):
@@ -38,39 +28,29 @@ class Term(NamedTuple):
     scale: Array
 
 
-def _emit_affine(terms: int) -> Callable[..., None]:
-    """Return the code for the vectors of one row, of one term or two.
+@intrinsic
+def _affine_row(typing: Any, like: Any, length: Any, terms: Any, shift: Any, target: Any) -> Any:
+    """Write one row of the sum of one term or two, each its row and its scale, and the shift.
 
-    Where columns are left over, the last vector ends with the last of them.
+    Where columns are left over, the last vector ends with the last of them. ``length``: bytes.
     """
 
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        dtype = signature.args[0].dtype
-        emitter = emitter_of(builder, dtype)
-        _, *factors, shift, out, length, past = args
-        step = emitter.lanes * (2 if dtype == types.uint16 else emitter.size)
+    def emit(
+        emitter: Emitter, length: Value, terms: list[Value], shift: Value, target: list[Value]
+    ) -> None:
+        builder, step, (out, nontemporal) = emitter.builder, emitter.vector_bytes, target
         last = emitter.plus(length, -step)
         with emitter.loop(emitter.const(0), emitter.plus(length, step - 1), step, []) as bytes_:
             inside = builder.icmp_signed("<", bytes_.number, last)
             offset = builder.select(inside, bytes_.number, last)
             wide = builder.mul(offset, emitter.const(VECTOR_BYTES // step))
             total = emitter.load(builder.add(shift, wide))
-            for row, scale in reversed([factors[:2], factors[2:]][:terms]):
-                (value,) = loaded(emitter, dtype, builder.add(row, offset), 1)
+            for row, scale in reversed(list(zip(terms[::2], terms[1::2], strict=True))):
+                (value,) = emitter.load_numbers(builder.add(row, offset), 1)
                 total = emitter.fma(value, emitter.load(builder.add(scale, wide)), total)
-            kept(emitter, dtype, [total], builder.add(out, offset), past)
+            emitter.store_numbers([total], builder.add(out, offset), nontemporal)
 
-    return emit
-
-
-@intrinsic
-def _one_term(typing, like, x, a, shift, out, length, past):
-    return addresses(_emit_affine(1), like, (x, a, shift, out, length, past))
-
-
-@intrinsic
-def _two_terms(typing, like, x, a, y, b, shift, out, length, past):
-    return addresses(_emit_affine(2), like, (x, a, y, b, shift, out, length, past))
+    return emitted(emit, like, length, terms, shift, target)
 
 
 @register_jitable
@@ -107,17 +87,16 @@ def affine(
     x, y, z = left.rows.ctypes.data, right.rows.ctypes.data, out.ctypes.data
     a, b, c = left.scale.ctypes.data, right.scale.ctypes.data, shift.ctypes.data
     length = columns * shift.itemsize
-    past = large(out) if step % VECTOR_BYTES == 0 else 0  # rows that begin with a cache line
+    # rows that begin with a cache line
+    nontemporal = large(out) if step % VECTOR_BYTES == 0 else 0
     if step < vector_bytes(left.rows):
         _short_rows(first, last, left, right, shift, segment, out)
         return
     for row in range(first, last):
-        part = segment[row] if several else 0
-        f, g, h, i, j, k = (
-            x + row * step, a + part * length, y + row * step, b + part * length,
-            c + part * length, z + row * step,
-        )  # fmt: skip
+        part = segment[row] * length if several else 0
+        place, target = row * step, (z + row * step, nontemporal)
         if both:
-            _two_terms(left.rows, f, g, h, i, j, k, step, past)
+            terms = x + place, a + part, y + place, b + part
+            _affine_row(left.rows, step, terms, c + part, target)
         else:
-            _one_term(left.rows, f, g, j, k, step, past)
+            _affine_row(left.rows, step, (x + place, a + part), c + part, target)

@@ -6,18 +6,17 @@ Benchmark: stream batch norm, train, backward, 64 channels
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba.extending import intrinsic
 
 from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.arrays import Segments
-from sparseconv.engines.numba.machine.bits import emitter_of, loaded, number
+from sparseconv.engines.numba.machine.bits import number
 from sparseconv.engines.numba.machine.compile import ParallelKernel
-from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses
+from sparseconv.engines.numba.machine.vectors import Emitter, Value, emitted
+from sparseconv.engines.numba.machine.widths import VECTOR_BYTES
 
 WIDE = 4  # vectors of columns that are summed side by side
 
@@ -36,101 +35,115 @@ class Statistics(NamedTuple):
     counts: Array
 
 
-def _emit_sums(vectors: int, moments: bool) -> Callable[..., None]:
-    """Return the emitter of: write sums over rows of a segment, ``vectors`` vectors of columns.
+def _load_block(
+    emitter: Emitter, vectors: int, source: list[Value], column: Value, entry: Value
+) -> list[Value]:
+    """Return some vectors of the row of an entry, from a column on.
 
-    Those of the rows, or with ``moments`` those of ``right`` and of ``(left - centre) * right``.
+    ``source``: the address of the first row, the bytes of a row, the address of the order.
+    """
+    matrix, stride, order = source
+    first = emitter.plus(matrix, column, emitter.vector_bytes)
+    return emitter.load_numbers(emitter.load_row(order, entry, first, stride, 8), vectors)
+
+
+def _store_block(emitter: Emitter, values: list[Value], out: Value, column: Value) -> None:
+    """Write some vectors of sums, from a column on."""
+    address = emitter.plus(out, column, VECTOR_BYTES)
+    for vector, value in enumerate(values):
+        emitter.store(value, address, vector)
+
+
+@intrinsic
+def _sum_rows(typing: Any, like: Any, count: Any, source: Any, out: Any, entries: Any) -> Any:
+    """Write the sums over the rows of a segment."""
+
+    def emit(
+        emitter: Emitter, count: Value, source: list[Value], out: Value, entries: list[Value]
+    ) -> None:
+        for vectors, column in emitter.blocks(count, WIDE):
+            with emitter.loop(entries[0], entries[1], 1, [emitter.zeros()] * vectors) as entry:
+                values = _load_block(emitter, vectors, source, column, entry.number)
+                entry.values = [
+                    emitter.builder.fadd(*pair) for pair in zip(entry.values, values, strict=True)
+                ]
+            _store_block(emitter, entry.values, out, column)
+
+    return emitted(emit, like, count, source, out, entries)
+
+
+@intrinsic
+def _sum_moments(
+    typing: Any, like: Any, count: Any, left: Any, right: Any, sums: Any, entries: Any
+) -> Any:
+    """Write the sums of ``right`` and of ``(left - centre) * right`` over the rows of a segment."""
+
+    def emit(
+        emitter: Emitter,
+        count: Value,
+        left: list[Value],
+        right: list[Value],
+        sums: list[Value],
+        entries: list[Value],
+    ) -> None:
+        builder, (centre, total, moment) = emitter.builder, sums
+        for vectors, column in emitter.blocks(count, WIDE):
+            middle = emitter.load_vectors(emitter.plus(centre, column, VECTOR_BYTES), vectors)
+            with emitter.loop(
+                entries[0], entries[1], 1, [emitter.zeros()] * (2 * vectors)
+            ) as entry:
+                values = _load_block(emitter, vectors, right, column, entry.number)
+                others = _load_block(emitter, vectors, left, column, entry.number)
+                held, moments = entry.values[:vectors], entry.values[vectors:]
+                off = [builder.fsub(*pair) for pair in zip(others, middle, strict=True)]
+                entry.values = [builder.fadd(*pair) for pair in zip(held, values, strict=True)] + [
+                    emitter.fma(*three) for three in zip(off, values, moments, strict=True)
+                ]
+            _store_block(emitter, entry.values[:vectors], total, column)
+            _store_block(emitter, entry.values[vectors:], moment, column)
+
+    return emitted(emit, like, count, left, right, sums, entries)
+
+
+@intrinsic
+def _sum_squares(
+    typing: Any, like: Any, count: Any, source: Any, centre: Any, out: Any, entries: Any
+) -> Any:
+    """Write the sums of ``(x - centre) ** 2`` over the rows of a segment.
+
+    The rows are in the cache; meanwhile as many that follow them are prefetched. ``entries``: the
+    first, the last, and the end of all segments.
     """
 
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        dtype = signature.args[0].dtype
-        emitter = emitter_of(builder, dtype)
-        _, left, right, stride, order, centre, sums, out, first, last = args
-        middle = [emitter.load(centre, vector) for vector in range(vectors)] if moments else []
-        start = [emitter.zeros()] * (2 * vectors if moments else vectors)
-        with emitter.loop(first, last, 1, start) as rows:
-            pointer = emitter.plus(order, rows.number, 8)
-            row = builder.load(builder.inttoptr(pointer, ir.IntType(64).as_pointer()))
-            offset = builder.mul(row, stride)
-            values = loaded(emitter, dtype, builder.add(right, offset), vectors)
-            added = [builder.fadd(*entry) for entry in zip(rows.values, values, strict=False)]
-            if moments:
-                others = loaded(emitter, dtype, builder.add(left, offset), vectors)
-                for vector, value in enumerate(values):
-                    off = builder.fsub(others[vector], middle[vector])
-                    added.append(emitter.fma(off, value, rows.values[vectors + vector]))
-            rows.values = added
-        for vector, value in enumerate(rows.values):
-            emitter.store(value, sums if vector < vectors else out, vector % vectors)
+    def emit(
+        emitter: Emitter,
+        count: Value,
+        source: list[Value],
+        centre: Value,
+        out: Value,
+        entries: list[Value],
+    ) -> None:
+        builder, (matrix, stride, order), (first, last, end) = emitter.builder, source, entries
+        length = builder.sub(last, first)
+        for vectors, column in emitter.blocks(count, WIDE):
+            middle = emitter.load_vectors(emitter.plus(centre, column, VECTOR_BYTES), vectors)
+            block = emitter.plus(matrix, column, emitter.vector_bytes)
+            with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as entry:
+                coming = builder.add(entry.number, length)
+                inside = builder.icmp_signed("<", coming, end)
+                later = builder.select(inside, coming, entry.number)
+                row = emitter.load_row(order, later, block, stride, 8)
+                for vector in range(vectors):
+                    emitter.prefetch(emitter.plus(row, vector, VECTOR_BYTES))
+                values = _load_block(emitter, vectors, source, column, entry.number)
+                off = [builder.fsub(*pair) for pair in zip(values, middle, strict=True)]
+                entry.values = [
+                    emitter.fma(value, value, total)
+                    for value, total in zip(off, entry.values, strict=True)
+                ]
+            _store_block(emitter, entry.values, out, column)
 
-    return emit
-
-
-def _emit_squares(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: write the sums of ``(x - centre) ** 2`` over rows of a segment.
-
-    The rows are in the cache; meanwhile as many that follow them are fetched.
-    """
-
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        dtype = signature.args[0].dtype
-        emitter = emitter_of(builder, dtype)
-        _, x, stride, order, centre, out, first, last, end = args
-        middle = [emitter.load(centre, vector) for vector in range(vectors)]
-        count = builder.sub(last, first)
-        with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as rows:
-            coming = builder.add(rows.number, count)
-            inside = builder.icmp_signed("<", coming, end)
-            place = _row(emitter, order, builder.select(inside, coming, rows.number), x, stride)
-            for vector in range(vectors):
-                emitter.fetch(emitter.plus(place, vector, VECTOR_BYTES))
-            values = loaded(emitter, dtype, _row(emitter, order, rows.number, x, stride), vectors)
-            off = [builder.fsub(*entry) for entry in zip(values, middle, strict=True)]
-            rows.values = [
-                emitter.fma(entry, entry, total)
-                for entry, total in zip(off, rows.values, strict=True)
-            ]
-        for vector, value in enumerate(rows.values):
-            emitter.store(value, out, vector)
-
-    return emit
-
-
-def _row(emitter: Emitter, order: Value, entry: Value, x: Value, stride: Value) -> Value:
-    """Return the address of row ``order[entry]``; ``order`` are int64."""
-    builder = emitter.builder
-    pointer = builder.inttoptr(emitter.plus(order, entry, 8), ir.IntType(64).as_pointer())
-    return builder.add(x, builder.mul(builder.load(pointer), stride))
-
-
-@intrinsic
-def _sums_one(typing, like, a, b, s, o, c, t, m, first, last):
-    return addresses(_emit_sums(1, False), like, (a, b, s, o, c, t, m, first, last))
-
-
-@intrinsic
-def _sums_wide(typing, like, a, b, s, o, c, t, m, first, last):
-    return addresses(_emit_sums(WIDE, False), like, (a, b, s, o, c, t, m, first, last))
-
-
-@intrinsic
-def _moments_one(typing, like, a, b, s, o, c, t, m, first, last):
-    return addresses(_emit_sums(1, True), like, (a, b, s, o, c, t, m, first, last))
-
-
-@intrinsic
-def _moments_wide(typing, like, a, b, s, o, c, t, m, first, last):
-    return addresses(_emit_sums(WIDE, True), like, (a, b, s, o, c, t, m, first, last))
-
-
-@intrinsic
-def _squares_one(typing, like, x, s, o, c, out, first, last, end):
-    return addresses(_emit_squares(1), like, (x, s, o, c, out, first, last, end))
-
-
-@intrinsic
-def _squares_wide(typing, like, x, s, o, c, out, first, last, end):
-    return addresses(_emit_squares(WIDE), like, (x, s, o, c, out, first, last, end))
+    return emitted(emit, like, count, source, centre, out, entries)
 
 
 @ParallelKernel
@@ -146,43 +159,24 @@ def segment_statistics(
         sums, squares: ``[S, C]``, written here.
     """
     order, starts = segments.order, segments.starts
-    columns, size, wide = values.shape[1], values.itemsize, sums.itemsize
-    lanes = VECTOR_BYTES // wide
-    mean = np.empty(columns, sums.dtype)
-    x, stride, rows, middle = (
-        values.ctypes.data,
-        columns * size,
-        order.ctypes.data,
-        mean.ctypes.data,
-    )
+    columns, vectors = values.shape[1], values.shape[1] // (VECTOR_BYTES // sums.itemsize)
+    mean, done = np.empty(columns, sums.dtype), vectors * (VECTOR_BYTES // sums.itemsize)
+    source = values.ctypes.data, columns * values.itemsize, order.ctypes.data
     for segment in range(first, last):
         begin, end = starts[segment], starts[segment + 1]
-        total = sums.ctypes.data + segment * sums.strides[0]
-        out = squares.ctypes.data + segment * squares.strides[0]
-        done = 0
-        while done + lanes <= columns:
-            a, t = x + done * size, total + done * wide
-            if done + WIDE * lanes <= columns:
-                _sums_wide(values, a, a, stride, rows, 0, t, 0, begin, end)
-                done += WIDE * lanes
-            else:
-                _sums_one(values, a, a, stride, rows, 0, t, 0, begin, end)
-                done += lanes
+        _sum_rows(values, vectors, source, sums[segment].ctypes.data, (begin, end))
         sums[segment, done:] = 0
         for column in range(done, columns):
             for entry in range(begin, end):
                 sums[segment, column] += number(values[order[entry], column])
         for column in range(columns):
             mean[column] = sums[segment, column] / max(end - begin, 1)
-        done = 0
-        while done + lanes <= columns:
-            a, c, t = x + done * size, middle + done * wide, out + done * wide
-            if done + WIDE * lanes <= columns:
-                _squares_wide(values, a, stride, rows, c, t, begin, end, len(order))
-                done += WIDE * lanes
-            else:
-                _squares_one(values, a, stride, rows, c, t, begin, end, len(order))
-                done += lanes
+        middle, out, entries = (
+            mean.ctypes.data,
+            squares[segment].ctypes.data,
+            (begin, end, len(order)),
+        )
+        _sum_squares(values, vectors, source, middle, out, entries)
         squares[segment, done:] = 0
         for column in range(done, columns):
             for entry in range(begin, end):
@@ -237,22 +231,15 @@ def segment_moments(
     ``left`` and ``right`` are ``[N, C]``, or bits of bfloat16, all others ``[S, C]``.
     """
     order, starts = segments.order, segments.starts
-    columns, size, wide = left.shape[1], left.itemsize, sums.itemsize
-    lanes, stride = VECTOR_BYTES // wide, columns * size
-    x, y, rows = left.ctypes.data, right.ctypes.data, order.ctypes.data
+    columns, vectors = left.shape[1], left.shape[1] // (VECTOR_BYTES // sums.itemsize)
+    done, stride = vectors * (VECTOR_BYTES // sums.itemsize), columns * left.itemsize
+    x = left.ctypes.data, stride, order.ctypes.data
+    y = right.ctypes.data, stride, order.ctypes.data
     for segment in range(first, last):
         begin, end = starts[segment], starts[segment + 1]
         middle, total = centre[segment].ctypes.data, sums[segment].ctypes.data
-        out, done = moments[segment].ctypes.data, 0
-        while done + lanes <= columns:
-            a, b, c = x + done * size, y + done * size, middle + done * wide
-            t, m = total + done * wide, out + done * wide
-            if done + WIDE * lanes <= columns:
-                _moments_wide(left, a, b, stride, rows, c, t, m, begin, end)
-                done += WIDE * lanes
-            else:
-                _moments_one(left, a, b, stride, rows, c, t, m, begin, end)
-                done += lanes
+        out = middle, total, moments[segment].ctypes.data
+        _sum_moments(left, vectors, x, y, out, (begin, end))
         sums[segment, done:] = 0
         moments[segment, done:] = 0
         for column in range(done, columns):

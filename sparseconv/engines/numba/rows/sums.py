@@ -8,7 +8,6 @@ Benchmark: stream voxelize, mean of 4 values a point
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,8 @@ from sparseconv.core.dtypes import Array
 from sparseconv.engines.numba.machine.arrays import Segments
 from sparseconv.engines.numba.machine.bits import number
 from sparseconv.engines.numba.machine.compile import ParallelKernel
-from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES, Emitter, Value, addresses, large
+from sparseconv.engines.numba.machine.vectors import Emitter, Value, emitted
+from sparseconv.engines.numba.machine.widths import VECTOR_BYTES, large
 
 SUMS = 4  # vectors that are added up beside each other, so that none waits for the one before
 
@@ -67,46 +67,43 @@ def chunk_sums(first: int, last: int, values: Array, chunk: int, sums: Array) ->
                 total[column] += number(values[row, column])
 
 
-def _scale_and_sum(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: multiply rows of some vectors by their factors, and sum them."""
-    together = SUMS // vectors  # rows
-
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        emitter = Emitter(builder, signature.args[0].dtype)
-        _, x, stride, factor, out, past, total, first, last = args
-        sums = [emitter.zeros()] * SUMS
-        for count in (together, 1):
-            with emitter.loop(first, last, count, sums) as rows:
-                for place in range(count):
-                    row = emitter.plus(rows.number, place)
-                    offset = builder.mul(row, stride)
-                    scale = emitter.broadcast(emitter.plus(factor, row, emitter.size))
-                    source = builder.add(x, offset)
-                    values = [emitter.load(source, vector) for vector in range(vectors)]
-                    scaled = [builder.fmul(value, scale) for value in values]
-                    emitter.write(scaled, builder.add(out, offset), past)
-                    for vector, value in enumerate(values, place * vectors):
-                        rows.values[vector] = builder.fadd(rows.values[vector], value)
-            first, sums = rows.number, rows.values
-        for vector in range(vectors):
-            emitter.store(functools.reduce(builder.fadd, sums[vector::vectors]), total, vector)
-
-    return emit
-
-
 @intrinsic
-def _one(typing, like, x, stride, factor, out, past, total, first, last):
-    return addresses(_scale_and_sum(1), like, (x, stride, factor, out, past, total, first, last))
+def _scale_and_sum(
+    typing: Any, like: Any, count: Any, source: Any, target: Any, factor: Any, rows: Any
+) -> Any:
+    """Write some rows times their factors, and the sum of the rows themselves."""
 
+    def emit(
+        emitter: Emitter,
+        count: Value,
+        source: list[Value],
+        target: list[Value],
+        factor: Value,
+        rows: list[Value],
+    ) -> None:
+        builder, (x, stride), (out, total, nontemporal) = emitter.builder, source, target
+        for vectors, column in emitter.blocks(count, 4, 2):
+            offset = builder.mul(column, emitter.const(VECTOR_BYTES))
+            block, written = builder.add(x, offset), builder.add(out, offset)
+            (first, last), sums = rows, [emitter.zeros()] * SUMS
+            for together in (SUMS // vectors, 1):  # rows
+                with emitter.loop(first, last, together, sums) as loop:
+                    for place in range(together):
+                        row = emitter.plus(loop.number, place)
+                        start = builder.mul(row, stride)
+                        scale = emitter.broadcast(emitter.plus(factor, row, emitter.size))
+                        values = emitter.load_vectors(builder.add(block, start), vectors)
+                        scaled = [builder.fmul(value, scale) for value in values]
+                        emitter.store_vectors(scaled, builder.add(written, start), nontemporal)
+                        for vector, value in enumerate(values, place * vectors):
+                            loop.values[vector] = builder.fadd(loop.values[vector], value)
+                first, sums = loop.number, loop.values
+            address = builder.add(total, offset)
+            for vector in range(vectors):
+                value = functools.reduce(builder.fadd, sums[vector::vectors])
+                emitter.store(value, address, vector)
 
-@intrinsic
-def _two(typing, like, x, stride, factor, out, past, total, first, last):
-    return addresses(_scale_and_sum(2), like, (x, stride, factor, out, past, total, first, last))
-
-
-@intrinsic
-def _four(typing, like, x, stride, factor, out, past, total, first, last):
-    return addresses(_scale_and_sum(4), like, (x, stride, factor, out, past, total, first, last))
+    return emitted(emit, like, count, source, target, factor, rows)
 
 
 @ParallelKernel
@@ -118,18 +115,10 @@ def scale_and_sum(
     ``values`` and ``out`` are ``[N, C]`` in whole vectors, ``factor`` ``[N, 1]``, ``chunk`` the
     number of rows of a chunk, ``first`` and ``last`` chunks, ``sums`` ``[chunks, C]``.
     """
-    x, y, scale, past = values.ctypes.data, out.ctypes.data, factor.ctypes.data, large(out)
-    step, width = values.strides[0], values.shape[1] * values.itemsize
+    y, scale, nontemporal = out.ctypes.data, factor.ctypes.data, large(out)
+    width = values.shape[1] * values.itemsize
+    source, vectors = (values.ctypes.data, values.strides[0]), width // VECTOR_BYTES
     for place in range(first, last):
-        begin, end = place * chunk, min((place + 1) * chunk, values.shape[0])
-        total = sums.ctypes.data + place * width
-        fours = width // (4 * VECTOR_BYTES) * 4 * VECTOR_BYTES
-        for byte in range(0, fours, 4 * VECTOR_BYTES):
-            _four(values, x + byte, step, scale, y + byte, past, total + byte, begin, end)
-        if width & 2 * VECTOR_BYTES:
-            two = x + fours, step, scale, y + fours, past, total + fours, begin, end
-            _two(values, *two)
-        if width & VECTOR_BYTES:
-            last_one = width - VECTOR_BYTES
-            one = x + last_one, step, scale, y + last_one, past, total + last_one, begin, end
-            _one(values, *one)
+        rows = place * chunk, min((place + 1) * chunk, values.shape[0])
+        target = y, sums.ctypes.data + place * width, nontemporal
+        _scale_and_sum(values, vectors, source, target, scale, rows)

@@ -15,110 +15,127 @@ from typing import Any
 from numba.extending import intrinsic, register_jitable
 
 from sparseconv.core.dtypes import Array
-from sparseconv.engines.numba.machine.bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba.machine.compile import ParallelKernel
-from sparseconv.engines.numba.machine.vectors import Value, addresses, large
+from sparseconv.engines.numba.machine.vectors import Emitter, Value, emitted
+from sparseconv.engines.numba.machine.widths import large, vector_bytes
 from sparseconv.engines.numba.rulebooks.tiles import WindowRows
-from sparseconv.engines.numba.windows.sums import WIDE, lines_of, row_ahead, row_at
+from sparseconv.engines.numba.windows.sums import WIDE, load_block, row_ahead, row_at
 
 
-def _emit_max(vectors: int, with_cells: bool) -> Callable[..., None]:
-    """Return the emitter of: write the largest of some rows, and which kernel cell holds it.
+def _largest(
+    emitter: Emitter,
+    load: Callable[[Value], list[Value]],
+    pairs: list[Value],
+    mark: Callable[[Value], list[Value]],
+) -> tuple[list[Value], list[Value]]:
+    """Emit the largest values of some rows, and the marks of the pairs that hold them.
 
     The first row is there. NaN counts as larger than everything, the last one most of all.
+
+    Args:
+        emitter: emits it.
+        load: returns the vectors of a pair's row.
+        pairs: first and last.
+        mark: returns what to keep of a pair besides: one vector for each of its row's, or none.
     """
-
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        dtype = signature.args[0].dtype
-        emitter = emitter_of(builder, dtype)
-        _, x, stride, rows, out, past, cells, chosen, first, last = args
-        if vectors == WIDE:
-            row_ahead(emitter, rows, first, x, stride, lines_of(dtype))
-        source = emitter.load_row(rows, first, x, stride)
-        start = loaded(emitter, dtype, source, vectors)
-        if with_cells:
-            start += [emitter.splat(cells, first)] * vectors
-        with emitter.loop(emitter.plus(first, 1), last, 1, start) as pairs:
-            if vectors == WIDE:
-                row_ahead(emitter, rows, pairs.number, x, stride, lines_of(dtype))
-            source = emitter.load_row(rows, pairs.number, x, stride)
-            held, holders = pairs.values[:vectors], pairs.values[vectors:]
-            cell = emitter.splat(cells, pairs.number) if with_cells else None
-            values = loaded(emitter, dtype, source, vectors)
-            better = [
-                builder.or_(
-                    builder.fcmp_ordered(">", value, old),
-                    builder.fcmp_unordered("uno", value, value),
-                )
-                for value, old in zip(values, held, strict=True)
-            ]
-            pairs.values = [
-                builder.select(*entry) for entry in zip(better, values, held, strict=True)
-            ]
-            if with_cells:
-                changes = zip(better, holders, strict=True)
-                pairs.values += [builder.select(new, cell, old) for new, old in changes]
-        kept(emitter, dtype, pairs.values[:vectors], out, past)
-        for vector, holder in enumerate(pairs.values[vectors:]):
-            emitter.store_shorts(holder, chosen, vector)
-
-    return emit
-
-
-def _emit_hits(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: write the sum of rows of ``x`` where their pair's cell was chosen."""
-
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        dtype = signature.args[0].dtype
-        emitter = emitter_of(builder, dtype)
-        _, x, stride, rows, out, past, cells, chosen, chosen_stride, first, last = args
-        with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
-            if vectors == WIDE:
-                row_ahead(emitter, rows, pairs.number, x, stride, lines_of(dtype))
-                row_ahead(emitter, rows, pairs.number, chosen, chosen_stride, WIDE // 2)
-            source = emitter.load_row(rows, pairs.number, x, stride)
-            holders = emitter.load_row(rows, pairs.number, chosen, chosen_stride)
-            cell = emitter.splat(cells, pairs.number)
-            totals = []
-            values = loaded(emitter, dtype, source, vectors)
-            for vector, total in enumerate(pairs.values):
-                hit = builder.icmp_signed("==", emitter.load_shorts(holders, vector), cell)
-                value = builder.select(hit, values[vector], emitter.zeros())
-                totals.append(builder.fadd(total, value))
-            pairs.values = totals
-        kept(emitter, dtype, pairs.values, out, past)
-
-    return emit
+    builder, (first, last) = emitter.builder, pairs
+    start = load(first)
+    with emitter.loop(emitter.plus(first, 1), last, 1, start + mark(first)) as pair:
+        values, held = load(pair.number), pair.values[: len(start)]
+        better = [
+            builder.or_(
+                builder.fcmp_ordered(">", value, old),
+                builder.fcmp_unordered("uno", value, value),
+            )
+            for value, old in zip(values, held, strict=True)
+        ]
+        new = values + mark(pair.number)
+        pair.values = [
+            builder.select(better[place % len(start)], *entry)
+            for place, entry in enumerate(zip(new, pair.values, strict=True))
+        ]
+    return pair.values[: len(start)], pair.values[len(start) :]
 
 
 @intrinsic
-def _max_one(typing, like, x, xs, r, o, p, c, h, first, last):
-    return addresses(_emit_max(1, False), like, (x, xs, r, o, p, c, h, first, last))
+def _max_row(typing: Any, like: Any, count: Any, source: Any, target: Any, pairs: Any) -> Any:
+    """Write the largest values of the rows of some pairs."""
+
+    def emit(
+        emitter: Emitter, count: Value, source: list[Value], target: list[Value], pairs: list[Value]
+    ) -> None:
+        out, nontemporal = target
+        for vectors, column in emitter.blocks(count, WIDE):
+
+            def load(pair: Value, vectors: int = vectors, column: Value = column) -> list[Value]:
+                return load_block(emitter, vectors, source, column, pair)
+
+            values, _ = _largest(emitter, load, pairs, lambda _: [])
+            address = emitter.plus(out, column, emitter.vector_bytes)
+            emitter.store_numbers(values, address, nontemporal)
+
+    return emitted(emit, like, count, source, target, pairs)
 
 
 @intrinsic
-def _max_wide(typing, like, x, xs, r, o, p, c, h, first, last):
-    return addresses(_emit_max(WIDE, False), like, (x, xs, r, o, p, c, h, first, last))
+def _choose_row(typing: Any, like: Any, count: Any, source: Any, target: Any, pairs: Any) -> Any:
+    """Write the same, and the kernel cells of the pairs that hold them."""
+
+    def emit(
+        emitter: Emitter, count: Value, source: list[Value], target: list[Value], pairs: list[Value]
+    ) -> None:
+        *source, cells = source
+        out, chosen, nontemporal = target
+        for vectors, column in emitter.blocks(count, WIDE):
+
+            def load(pair: Value, vectors: int = vectors, column: Value = column) -> list[Value]:
+                return load_block(emitter, vectors, source, column, pair)
+
+            def mark(pair: Value, vectors: int = vectors) -> list[Value]:
+                return [emitter.splat(cells, pair)] * vectors
+
+            values, holders = _largest(emitter, load, pairs, mark)
+            address = emitter.plus(out, column, emitter.vector_bytes)
+            emitter.store_numbers(values, address, nontemporal)
+            shorts = emitter.plus(chosen, column, 2 * emitter.lanes)
+            for vector, holder in enumerate(holders):
+                emitter.store_shorts(holder, shorts, vector)
+
+    return emitted(emit, like, count, source, target, pairs)
 
 
 @intrinsic
-def _choose_one(typing, like, x, xs, r, o, p, c, h, first, last):
-    return addresses(_emit_max(1, True), like, (x, xs, r, o, p, c, h, first, last))
+def _hit_row(
+    typing: Any, like: Any, count: Any, source: Any, chosen: Any, target: Any, pairs: Any
+) -> Any:
+    """Write the sum of the rows of some pairs, where their own kernel cells were chosen."""
 
+    def emit(
+        emitter: Emitter,
+        count: Value,
+        source: list[Value],
+        chosen: list[Value],
+        target: list[Value],
+        pairs: list[Value],
+    ) -> None:
+        builder, (out, nontemporal), (held, stride, cells) = emitter.builder, target, chosen
+        rows = source[2]
+        for vectors, column in emitter.blocks(count, WIDE):
+            shorts = emitter.plus(held, column, 2 * emitter.lanes)
+            with emitter.loop(pairs[0], pairs[1], 1, [emitter.zeros()] * vectors) as pair:
+                values = load_block(emitter, vectors, source, column, pair.number)
+                if vectors == WIDE:
+                    row_ahead(emitter, rows, pair.number, shorts, stride, WIDE // 2)
+                holders = emitter.load_row(rows, pair.number, shorts, stride)
+                cell = emitter.splat(cells, pair.number)
+                for vector, value in enumerate(values):
+                    hit = builder.icmp_signed("==", emitter.load_shorts(holders, vector), cell)
+                    value_or_zero = builder.select(hit, value, emitter.zeros())
+                    pair.values[vector] = builder.fadd(pair.values[vector], value_or_zero)
+            address = emitter.plus(out, column, emitter.vector_bytes)
+            emitter.store_numbers(pair.values, address, nontemporal)
 
-@intrinsic
-def _choose_wide(typing, like, x, xs, r, o, p, c, h, first, last):
-    return addresses(_emit_max(WIDE, True), like, (x, xs, r, o, p, c, h, first, last))
-
-
-@intrinsic
-def _hits_one(typing, like, x, xs, r, o, p, c, h, hs, first, last):
-    return addresses(_emit_hits(1), like, (x, xs, r, o, p, c, h, hs, first, last))
-
-
-@intrinsic
-def _hits_wide(typing, like, x, xs, r, o, p, c, h, hs, first, last):
-    return addresses(_emit_hits(WIDE), like, (x, xs, r, o, p, c, h, hs, first, last))
+    return emitted(emit, like, count, source, chosen, target, pairs)
 
 
 @ParallelKernel
@@ -128,21 +145,14 @@ def max_rows(begin: int, end: int, x: Array, windows: WindowRows, out: Array) ->
     0 where a window holds no row.
     """
     starts, order = windows.starts, windows.order
-    width = x.shape[1] * x.itemsize
-    a, y, r = x.ctypes.data, out.ctypes.data, windows.rows.ctypes.data
-    past, step = large(out), vector_bytes(x)
+    width, y, nontemporal = x.shape[1] * x.itemsize, out.ctypes.data, large(out)
+    source, vectors = (x.ctypes.data, width, windows.rows.ctypes.data), width // vector_bytes(x)
     for place in range(begin, end):
         row, first, last = row_at(place, order), starts[place], starts[place + 1]
         if first == last:
             out[row] = 0
-            continue
-        done, target = 0, y + row * width
-        while done + WIDE * step <= width:
-            _max_wide(x, a + done, width, r, target + done, past, 0, 0, first, last)
-            done += WIDE * step
-        while done < width:
-            _max_one(x, a + done, width, r, target + done, past, 0, 0, first, last)
-            done += step
+        else:
+            _max_row(x, vectors, source, (y + row * width, nontemporal), (first, last))
 
 
 @ParallelKernel
@@ -154,46 +164,33 @@ def choose_rows(
     Of equal values the first one's cell; 0 where a window holds no row.
     """
     starts, order = windows.starts, windows.order
-    width, half = x.shape[1] * x.itemsize, x.shape[1] * 2
-    a, y, h = x.ctypes.data, out.ctypes.data, chosen.ctypes.data
-    r, c = windows.rows.ctypes.data, windows.cells.ctypes.data
-    past, step = large(out), vector_bytes(x)
+    width, half, nontemporal = x.shape[1] * x.itemsize, x.shape[1] * 2, large(out)
+    y, h, vectors = out.ctypes.data, chosen.ctypes.data, width // vector_bytes(x)
+    source = x.ctypes.data, width, windows.rows.ctypes.data, windows.cells.ctypes.data
     for place in range(begin, end):
         row, first, last = row_at(place, order), starts[place], starts[place + 1]
         if first == last:
             out[row] = 0
             chosen[row] = 0
-            continue
-        done, target = 0, y + row * width
-        while done < width:
-            holder, written = h + row * half + done // x.itemsize * 2, target + done
-            if done + WIDE * step <= width:
-                _choose_wide(x, a + done, width, r, written, past, c, holder, first, last)
-                done += WIDE * step
-            else:
-                _choose_one(x, a + done, width, r, written, past, c, holder, first, last)
-                done += step
+        else:
+            target = y + row * width, h + row * half, nontemporal
+            _choose_row(x, vectors, source, target, (first, last))
 
 
 @register_jitable
 def _add_hits(
-    values: Array, windows: WindowRows, place: int, target: int, held: int, stride: int, past: int
+    values: Array, windows: WindowRows, place: int, target: tuple[int, int], held: tuple[int, int]
 ) -> None:
-    """Write one row at ``target``: the sum of the rows at a place whose pair's cell was chosen.
+    """Write one row: the sum of the rows at a place whose pair's cell was chosen.
 
-    What was chosen for the pair of input row ``i`` lies at ``held + i * stride``.
+    ``target``: its address, and whether to store non-temporally. ``held``: what was chosen for the
+    pair of input row ``i`` lies at ``held[0] + i * held[1]``.
     """
-    first, last = windows.starts[place], windows.starts[place + 1]
-    width, step, done = values.shape[1] * values.itemsize, vector_bytes(values), 0
-    a, r, c = values.ctypes.data, windows.rows.ctypes.data, windows.cells.ctypes.data
-    while done < width:
-        h, y = held + done // values.itemsize * 2, target + done
-        if done + WIDE * step <= width:
-            _hits_wide(values, a + done, width, r, y, past, c, h, stride, first, last)
-            done += WIDE * step
-        else:
-            _hits_one(values, a + done, width, r, y, past, c, h, stride, first, last)
-            done += step
+    width = values.shape[1] * values.itemsize
+    source = values.ctypes.data, width, windows.rows.ctypes.data
+    chosen = held[0], held[1], windows.cells.ctypes.data
+    pairs = windows.starts[place], windows.starts[place + 1]
+    _hit_row(values, width // vector_bytes(values), source, chosen, target, pairs)
 
 
 @ParallelKernel
@@ -205,10 +202,11 @@ def scatter_hits(
     ``values`` and ``chosen`` ``[n_in, C]`` are those of the windows, ``out`` ``[n_out, C]`` the
     rows that they chose from; ``windows`` belong to the transposed rulebook.
     """
-    width, half, past = values.shape[1] * values.itemsize, values.shape[1] * 2, large(out)
+    width, nontemporal = values.shape[1] * values.itemsize, large(out)
+    held = chosen.ctypes.data, values.shape[1] * 2
     for place in range(begin, end):
-        target = out.ctypes.data + row_at(place, windows.order) * width
-        _add_hits(values, windows, place, target, chosen.ctypes.data, half, past)
+        target = out.ctypes.data + row_at(place, windows.order) * width, nontemporal
+        _add_hits(values, windows, place, target, held)
 
 
 @ParallelKernel
@@ -219,8 +217,8 @@ def pick_hits(
 
     ``values`` ``[n_in, C]``, ``chosen`` and ``out`` ``[n_out, C]``.
     """
-    width, half, past = values.shape[1] * values.itemsize, values.shape[1] * 2, large(out)
+    width, half, nontemporal = values.shape[1] * values.itemsize, values.shape[1] * 2, large(out)
     for place in range(begin, end):
         row = row_at(place, windows.order)
-        held = chosen.ctypes.data + row * half
-        _add_hits(values, windows, place, out.ctypes.data + row * width, held, 0, past)
+        target = out.ctypes.data + row * width, nontemporal
+        _add_hits(values, windows, place, target, (chosen.ctypes.data + row * half, 0))

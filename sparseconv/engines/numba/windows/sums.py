@@ -9,23 +9,15 @@ Benchmark: stream average pooling, k=2, stride 2, 64 channels
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba import types
 from numba.extending import intrinsic
 
 from sparseconv.core.dtypes import Array
-from sparseconv.engines.numba.machine.bits import emitter_of, kept, loaded, vector_bytes
 from sparseconv.engines.numba.machine.compile import ParallelKernel
-from sparseconv.engines.numba.machine.vectors import (
-    CACHE_LINE,
-    Emitter,
-    Value,
-    addresses,
-    large,
-)
+from sparseconv.engines.numba.machine.vectors import CACHE_LINE, Emitter, Value, emitted
+from sparseconv.engines.numba.machine.widths import large, vector_bytes
 from sparseconv.engines.numba.rulebooks.tiles import PREFETCH_PAIRS, WindowRows
 
 WIDE = 4  # vectors of the wide block
@@ -34,47 +26,54 @@ WIDE = 4  # vectors of the wide block
 def row_ahead(
     emitter: Emitter, rows: Value, pair: Value, x: Value, stride: Value, lines: int = WIDE
 ) -> None:
-    """Fetch the row of a later pair into the cache."""
+    """Prefetch the row of a later pair."""
     place = emitter.load_row(rows, emitter.plus(pair, PREFETCH_PAIRS), x, stride)
     for line in range(lines):
-        emitter.fetch(emitter.plus(place, line, CACHE_LINE), near=False)
+        emitter.prefetch(emitter.plus(place, line, CACHE_LINE), near=False)
 
 
-def lines_of(dtype: Any) -> int:
-    """Return the cache lines that ``WIDE`` vectors of a row lie in."""
-    return WIDE // 2 if dtype == types.uint16 else WIDE
+def load_block(
+    emitter: Emitter, vectors: int, source: list[Value], column: Value, pair: Value
+) -> list[Value]:
+    """Return some vectors of a pair's row, from a column on; prefetch a later row's wide block.
 
-
-def _emit_sum(vectors: int) -> Callable[..., None]:
-    """Return the emitter of: write the sum of rows, times a number."""
-
-    def emit(context: Any, builder: Value, signature: Any, args: tuple[Value, ...]) -> None:
-        dtype = signature.args[0].dtype
-        emitter = emitter_of(builder, dtype)
-        _, x, stride, rows, factor, out, past, first, last = args
-        with emitter.loop(first, last, 1, [emitter.zeros()] * vectors) as pairs:
-            if vectors == WIDE:
-                row_ahead(emitter, rows, pairs.number, x, stride, lines_of(dtype))
-            source = emitter.load_row(rows, pairs.number, x, stride)
-            values = loaded(emitter, dtype, source, vectors)
-            pairs.values = [
-                builder.fadd(*entry) for entry in zip(values, pairs.values, strict=True)
-            ]
-        times = emitter.broadcast(factor)
-        sums = [builder.fmul(total, times) for total in pairs.values]
-        kept(emitter, dtype, sums, out, past)
-
-    return emit
+    ``source``: the address of the first row, the bytes of a row, the address of the row numbers.
+    """
+    matrix, stride, rows = source
+    first = emitter.plus(matrix, column, emitter.vector_bytes)
+    if vectors == WIDE:
+        lines = WIDE * emitter.number_bytes // emitter.size
+        row_ahead(emitter, rows, pair, first, stride, lines)
+    return emitter.load_numbers(emitter.load_row(rows, pair, first, stride), vectors)
 
 
 @intrinsic
-def _sum_one(typing, like, x, xs, r, f, o, p, first, last):
-    return addresses(_emit_sum(1), like, (x, xs, r, f, o, p, first, last))
+def _sum_row(
+    typing: Any, like: Any, count: Any, source: Any, factor: Any, target: Any, pairs: Any
+) -> Any:
+    """Write the sum of the rows of some pairs, times a number."""
 
+    def emit(
+        emitter: Emitter,
+        count: Value,
+        source: list[Value],
+        factor: Value,
+        target: list[Value],
+        pairs: list[Value],
+    ) -> None:
+        out, nontemporal = target
+        builder, times = emitter.builder, emitter.broadcast(factor)
+        for vectors, column in emitter.blocks(count, WIDE):
+            with emitter.loop(pairs[0], pairs[1], 1, [emitter.zeros()] * vectors) as pair:
+                values = load_block(emitter, vectors, source, column, pair.number)
+                pair.values = [
+                    builder.fadd(*entry) for entry in zip(values, pair.values, strict=True)
+                ]
+            sums = [builder.fmul(total, times) for total in pair.values]
+            address = emitter.plus(out, column, emitter.vector_bytes)
+            emitter.store_numbers(sums, address, nontemporal)
 
-@intrinsic
-def _sum_wide(typing, like, x, xs, r, f, o, p, first, last):
-    return addresses(_emit_sum(WIDE), like, (x, xs, r, f, o, p, first, last))
+    return emitted(emit, like, count, source, factor, target, pairs)
 
 
 @numba.njit(nogil=True)
@@ -91,18 +90,13 @@ def sum_rows(begin: int, end: int, x: Array, windows: WindowRows, by: Array, out
     divided by; a division takes as long as all the rest, and bits are not divided.
     """
     starts, order = windows.starts, windows.order
-    width, step = x.shape[1] * x.itemsize, vector_bytes(x)
-    a, y, r, f = x.ctypes.data, out.ctypes.data, windows.rows.ctypes.data, by.ctypes.data
-    past = large(out) if by[1] == 1 else 0  # what is divided is read again
+    width, y, factor = x.shape[1] * x.itemsize, out.ctypes.data, by.ctypes.data
+    source, vectors = (x.ctypes.data, width, windows.rows.ctypes.data), width // vector_bytes(x)
+    nontemporal = large(out) if by[1] == 1 else 0  # what is divided is read again
     for place in range(begin, end):
-        row, first, last = row_at(place, order), starts[place], starts[place + 1]
-        done, target = 0, y + row * width
-        while done + WIDE * step <= width:
-            _sum_wide(x, a + done, width, r, f, target + done, past, first, last)
-            done += WIDE * step
-        while done < width:
-            _sum_one(x, a + done, width, r, f, target + done, past, first, last)
-            done += step
+        row = row_at(place, order)
+        target, pairs = (y + row * width, nontemporal), (starts[place], starts[place + 1])
+        _sum_row(x, vectors, source, factor, target, pairs)
         if by[1] != 1:
             total = out[row]
             for column in range(len(total)):
