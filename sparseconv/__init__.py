@@ -31,13 +31,14 @@ from sparseconv.tensor import SparseTensor
 from sparseconv.version import __version__ as __version__
 
 if _TYPE_CHECKING:
-    from sparseconv import models, reference, tools
+    from sparseconv import compat, models, reference, tools
     from sparseconv.tools import optimize, receptive_field, submanifold, summary
 
 _importlib.import_module("sparseconv.tracing")  # fills the doors into compiled graphs
 
 # Loaded when first used, so that importing the package stays quick.
 _LATER = {
+    "compat": "sparseconv.compat",
     "models": "sparseconv.models",
     "reference": "sparseconv.reference",
     "tools": "sparseconv.tools",
@@ -73,6 +74,7 @@ __all__ = [
     "SparseTensor",
     "cat",
     "collate",
+    "compat",
     "crop",
     "difference",
     "engine",

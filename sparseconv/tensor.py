@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.segments import check_reduction, place_rows, reduce_groups
+from sparseconv.autograd.dense import planes_of_rows, rows_of_planes
+from sparseconv.autograd.segments import check_reduction, reduce_groups
 from sparseconv.core.arguments import (
     Ints,
     came,
@@ -129,9 +130,8 @@ class SparseTensor(Methods):
                 f"got {tuple(t.shape)}"
             )
         active = (t.detach() != 0).any(dim=1) if mask is None else _checked_mask(t, mask)
-        coords = torch.nonzero(active)
-        features = t.movedim(1, -1)[tuple(coords.unbind(1))]
-        return cls(features, coords, tuple(t.shape[2:]), t.shape[0])
+        features = rows_of_planes(t.flatten(2), torch.nonzero(active.flatten())[:, 0])
+        return cls(features, torch.nonzero(active), tuple(t.shape[2:]), t.shape[0])
 
     @property
     def sites(self) -> Sites:
@@ -220,11 +220,10 @@ class SparseTensor(Methods):
         Raises:
             SparseConvValueError: a site has a negative coordinate.
         """
-        cells = self._num_cells()
-        flat = self.features.new_full((cells, self.channels), fill)
-        flat = place_rows(self.features, self._cells(), flat)
-        rows = flat.reshape(self.batch_size, *self.spatial_shape, self.channels)
-        return rows.movedim(-1, 1).contiguous()
+        self._num_cells()
+        shape = self.batch_size, math.prod(self.spatial_shape)
+        planes = planes_of_rows(self.features, self._cells(), shape, fill)
+        return planes.reshape(self.batch_size, self.channels, *self.spatial_shape)
 
     def mask(self) -> Tensor:
         """Return bool ``[B, 1, *spatial]``, True at active sites."""

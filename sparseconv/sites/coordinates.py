@@ -26,11 +26,13 @@ def sites_from_coords(
     spatial_shape: Sequence[int] | None,
     batch_size: int | None,
     lower: Ints | None = None,
+    remedy: str = "give reduce='sum', 'mean', 'max' or 'first' to merge them",
 ) -> Sites:
     """Return the sites at ``coords`` ``[N, 1 + D]``, rows as given.
 
     ``lower`` is the smallest legal coordinate per axis; left out, it is 0, or where
-    ``spatial_shape`` is left out too, as low as the coordinates go.
+    ``spatial_shape`` is left out too, as low as the coordinates go. ``remedy`` ends the message
+    about repeated sites.
 
     Raises:
         SparseConvTypeError, SparseConvValueError: see DESIGN section 7; duplicates are an error.
@@ -43,7 +45,7 @@ def sites_from_coords(
         example = record.index.packing.unpack(keys[first : first + 1])[0].tolist()
         raise SparseConvValueError(
             f"coords: {int(doubles.sum())} of {keys.numel()} rows repeat a site, {example} is the "
-            f"first; give reduce='sum', 'mean', 'max' or 'first' to merge them"
+            f"first; {remedy}"
         )
     return Sites(record)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparseconv.autograd.dense import composed_planes, composed_rows
 from sparseconv.autograd.normalise import composed_affine, composed_by_statistics
 from sparseconv.core.dtypes import summable
 from sparseconv.tracing.lazy import operators
@@ -91,7 +92,9 @@ RULES: dict[str, Callable[..., Any]] = {
     "gather_gemm_scatter": gather_gemm_scatter,
     "joined": joined,
     "normalise": normalise,
+    "planes_of_rows": composed_planes,
     "relu": torch.relu,
+    "rows_of_planes": composed_rows,
     "sample_gemm": sample_gemm,
     "sample_spread": sample_spread,
     "sample_sum": sample_sum,

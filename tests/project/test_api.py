@@ -29,8 +29,8 @@ def names(text: str) -> set[str]:
 PUBLIC = {
     sc: names("""
         PointMap SparseConvAttributeError SparseConvError SparseConvNotImplementedError
-        SparseConvTypeError SparseConvValueError SparseTensor cat collate crop difference engine
-        engines functional interpolate intersect io memory models nn optimize prune
+        SparseConvTypeError SparseConvValueError SparseTensor cat collate compat crop difference
+        engine engines functional interpolate intersect io memory models nn optimize prune
         receptive_field reference submanifold summary tools union voxelize
     """),
     sc.nn: names("""

@@ -22,7 +22,7 @@ ENTRY = re.compile(r"(?:^|[.:] )((?:[a-z_0-9]+, )*[a-z_0-9]+): ")
 
 def contents(room: Path) -> set[str]:
     """Return the names of a folder's modules and folders."""
-    modules = {path.stem for path in room.glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in room.glob("*.py")} - {"__init__", "__main__"}
     return modules | {path.parent.name for path in room.glob("*/__init__.py")}
 
 
