@@ -32,7 +32,7 @@ from sparseconv.version import __version__ as __version__
 
 if _TYPE_CHECKING:
     from sparseconv import compat, models, reference, tools
-    from sparseconv.tools import optimize, receptive_field, submanifold, summary
+    from sparseconv.tools import optimize, reach, receptive_field, submanifold, summary
 
 _importlib.import_module("sparseconv.tracing")  # fills the doors into compiled graphs
 
@@ -43,6 +43,7 @@ _LATER = {
     "reference": "sparseconv.reference",
     "tools": "sparseconv.tools",
     "optimize": "sparseconv.tools",
+    "reach": "sparseconv.tools",
     "receptive_field": "sparseconv.tools",
     "submanifold": "sparseconv.tools",
     "summary": "sparseconv.tools",
@@ -88,6 +89,7 @@ __all__ = [
     "nn",
     "optimize",
     "prune",
+    "reach",
     "receptive_field",
     "reference",
     "submanifold",

@@ -6,6 +6,8 @@ kernels compiled ahead.
 """
 
 from sparseconv.tools.conversion import submanifold as submanifold
+from sparseconv.tools.fields.reach import Reach as Reach
+from sparseconv.tools.fields.reach import reach as reach
 from sparseconv.tools.fields.receptive_field import ReceptiveField as ReceptiveField
 from sparseconv.tools.fields.receptive_field import receptive_field as receptive_field
 from sparseconv.tools.fusion import optimize as optimize

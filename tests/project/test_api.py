@@ -31,7 +31,7 @@ PUBLIC = {
         PointMap SparseConvAttributeError SparseConvError SparseConvNotImplementedError
         SparseConvTypeError SparseConvValueError SparseTensor cat collate compat crop difference
         engine engines functional interpolate intersect io memory models nn optimize prune
-        receptive_field reference submanifold summary tools union voxelize
+        reach receptive_field reference submanifold summary tools union voxelize
     """),
     sc.nn: names("""
         AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d

@@ -79,7 +79,7 @@ def receptive_field(model: torch.nn.Module, input_size: Sequence[int]) -> list[R
     axes = tuple(Axis(dim, Field(), size) for dim, size in enumerate(shape) if dim > 1)
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
     dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
-    with _named(model, trace), torch.no_grad():
+    with named(model, trace), torch.no_grad():
         model(StandIn.of(torch.empty(shape, dtype=dtype, device="meta"), axes, trace))
     return [_row(name, behind) for name, behind in trace.windows]
 
@@ -95,7 +95,7 @@ def _row(name: str, axes: Axes) -> ReceptiveField:
     )
 
 
-def _named(model: torch.nn.Module, trace: Trace) -> AbstractContextManager[None]:
+def named(model: torch.nn.Module, trace: Trace) -> AbstractContextManager[None]:
     """Run the model in eval mode and keep the name of the module at work in ``trace``."""
 
     def enter(name: str, module: torch.nn.Module, args: Any) -> None:
@@ -110,14 +110,19 @@ def _named(model: torch.nn.Module, trace: Trace) -> AbstractContextManager[None]
     return running_in_eval(model, enter, leave)
 
 
+def number_of_axes(model: torch.nn.Module) -> int | None:
+    """Return the number in the name of the first layer that has one (3 of ``Conv3d``), or None."""
+    numbers = (re.search(r"([1-4])d$", type(module).__name__) for module in model.modules())
+    number = next(filter(None, numbers), None)
+    return None if number is None else int(number[1])
+
+
 def _full_shape(model: torch.nn.Module, input_size: Sequence[int]) -> tuple[int, ...]:
     """Return ``(B, C, *spatial)`` from an input size that may leave out the first two."""
     shape = tuple(input_size) if isinstance(input_size, list | tuple) else ()
     if not shape or not all(is_int(n) and n > 0 for n in shape):
         raise SparseConvValueError(f"input_size: must be positive integers, got {input_size!r}")
-    named = (re.search(r"([1-4])d$", type(m).__name__) for m in model.modules())
-    number = next(filter(None, named), None)
-    spatial = len(shape) - 2 if number is None else int(number[1])
+    spatial = number_of_axes(model) or len(shape) - 2
     missing = spatial + 2 - len(shape)
     if spatial < 1 or not 0 <= missing <= 2:
         raise SparseConvValueError(
