@@ -18,8 +18,10 @@ from typing import Any
 import torch
 
 import sparseconv as sc
+from benchmarks import deform
 from benchmarks.rows import Row
 from benchmarks.timing import interleaved
+from sparseconv.engines.numba.products import convolve
 from sparseconv.engines.numba.products.groups import Lanes
 from sparseconv.engines.numba.products.narrow import NarrowWeight
 
@@ -40,10 +42,12 @@ def _without(kind: type) -> Iterator[None]:
     """Let no weight have a layout for which another kernel can stand in."""
     found = kind.__dict__["of"]
     kind.of = classmethod(lambda *_: None)  # type: ignore[attr-defined]
+    convolve._layout_of.cache_clear()
     try:
         yield
     finally:
         kind.of = found  # type: ignore[attr-defined]
+        convolve._layout_of.cache_clear()
 
 
 STAND_INS: dict[str, Callable[[], AbstractContextManager[None]]] = {
@@ -84,9 +88,11 @@ class _OneRow:
         return Row(group, what, self.scene, self.threads, value, "", 1.0)
 
 
-def _run_of(groups: tuple[Any, ...], setting: _OneRow) -> Run:
+def _run_of(groups: dict[str, tuple[Any, ...]], setting: _OneRow) -> Run:
     """Return what a row times."""
-    for group in groups:
+    if setting.wanted[0] == "deform":  # a benchmark of its own
+        return deform.contenders()["sparseconv: forward and backward"]
+    for group in groups[setting.wanted[0]]:
         for _ in group(setting):
             if setting.runs:
                 return setting.runs[0]
@@ -107,9 +113,9 @@ def pays(name: str, groups: dict[str, tuple[Any, ...]], scene: str, x: sc.Sparse
     instead = "another kernel" if key in STAND_INS else "the plain engine"
     threads, ratios = torch.get_num_threads(), []
     for row in rows_of(path):
-        with_it = _run_of(groups[row[0]], _OneRow(x, threads, scene, row))
+        with_it = _run_of(groups, _OneRow(x, threads, scene, row))
         with without():
-            built = _run_of(groups[row[0]], _OneRow(x, threads, scene, row))
+            built = _run_of(groups, _OneRow(x, threads, scene, row))
 
         def without_it(built: Run = built) -> None:
             with without():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import cpu_shapes, files
-from benchmarks.pays import KERNELS, rows_of
+import sparseconv as sc
+from benchmarks import cpu, cpu_shapes, deform, files
+from benchmarks.pays import KERNELS, PAYS, pays, rows_of
+from sparseconv.engines.numba.products.narrow import NarrowWeight
 
 RESULTS = files.RESULTS.parent
 FILES = sorted(
@@ -32,3 +36,30 @@ def test_a_kernel_file_names_its_rows(path: Path) -> None:
     rows = rows_of(path)
     assert rows, "a line 'Benchmark: <group> <what>' in the docstring"
     assert set(rows) <= known()
+
+
+@pytest.mark.parametrize("name", ["rows/affine.py", "products/narrow.py", "products/deform.py"])
+def test_what_a_file_is_worth_is_measured_with_it_and_without_it(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line a row, whose ratio is that of its two times, and a verdict that follows from them."""
+    layout = NarrowWeight.__dict__["of"]
+    monkeypatch.setattr(deform, "SIZE", 8)
+    coords = torch.ones(2, 6, 6, 6).nonzero()
+    x = sc.SparseTensor(torch.zeros(len(coords), 1), coords, (6, 6, 6), batch_size=2)
+    pays(name, {group: functions for group, (functions, _) in cpu.GROUPS.items()}, "toy", x)
+    *lines, verdict = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(rows_of(KERNELS / name))
+    found = [
+        re.fullmatch(r".*: ([\d.e+-]+) ms with it, ([\d.e+-]+) ms by .*: x([\d.]+)", line)
+        for line in lines
+    ]
+    ratios = []
+    for match in found:
+        assert match, lines
+        with_it, without_it, ratio = map(float, match.groups())
+        assert ratio == pytest.approx(without_it / with_it, abs=0.01, rel=0.01)
+        ratios.append(ratio)
+    if abs(max(ratios) - PAYS) > 0.01:  # the ratios were rounded
+        assert verdict.endswith("pays" if max(ratios) > PAYS else "delete it")
+    assert NarrowWeight.__dict__["of"] is layout  # everything is back in its place
