@@ -12,6 +12,7 @@ from sparseconv.autograd.rule import Rule, traceable
 from sparseconv.core.private_torch import not_a_view
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Engine, Epilogue
+from sparseconv.errors import SparseConvTypeError
 
 
 class _GatherGemmScatter(Rule):
@@ -135,6 +136,7 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
     Returns:
         ``[n_out, G * c_out]``.
     """
+    _check_dtypes(features, weight)
     engine = engines.for_tensor(features)
     return _GatherGemmScatter.call(features, weight, rulebook, engine)
 
@@ -153,5 +155,15 @@ def scaled_gather_gemm_scatter(
     Returns:
         ``[n_out, G * c_out]``.
     """
+    _check_dtypes(features, weight)
     engine = engines.for_tensor(features)
     return _ScaledGatherGemmScatter.call(features, weight, factor, bias, rulebook, engine)
+
+
+def _check_dtypes(features: Tensor, weight: Tensor) -> None:
+    """Raise where kernels would read the one's numbers as the other's."""
+    if features.dtype != weight.dtype:
+        raise SparseConvTypeError(
+            f"weight: must be {features.dtype} as the features are, got {weight.dtype}; convert "
+            f"one of them"
+        )

@@ -15,8 +15,12 @@ from types import ModuleType
 from sparseconv.core.arguments import check_int
 from sparseconv.errors import SparseConvError, SparseConvValueError
 
-# Each of these has `modules(version)`: modules by the names that they are to be imported by.
-LIBRARIES = {"spconv": "sparseconv.compat.spconv.namespace"}
+# A function each that returns, for a major version, modules by the names to import them by.
+LIBRARIES = {
+    "spconv": ("sparseconv.compat.spconv.namespace", "modules"),
+    "mmcv": ("sparseconv.compat.spconv.namespace", "mmcv_modules"),
+}
+_ON_REQUEST = {"mmcv"}  # a part of a library that is in use for the rest of it
 # What stood in `sys.modules` under each name before `install`; None for nothing.
 _REPLACED: dict[str, ModuleType | None] = {}
 
@@ -28,7 +32,8 @@ def install(*libraries: str, version: int = 2, force: bool = False) -> None:
     that is to stay unchanged.
 
     Args:
-        libraries: which of them, ``"spconv"`` for example; all where left out.
+        libraries: which of them, ``"spconv"`` for example; all where left out, but for ``"mmcv"``,
+            whose module ``mmcv.ops`` then has spconv's names and no others.
         version: the major version whose names are meant, 1 or 2. Version 1 of spconv has flat names
             (``spconv.SparseConvTensor``), tensors whose ``features`` can be set, and weights
             ``[*kernel, C_in, C_out]``.
@@ -57,8 +62,9 @@ def install(*libraries: str, version: int = 2, force: bool = False) -> None:
                 f"libraries: must be some of {sorted(LIBRARIES)}, got {library!r}"
             )
     modules: dict[str, ModuleType] = {}
-    for library in libraries or LIBRARIES:
-        modules |= importlib.import_module(LIBRARIES[library]).modules(version)
+    for library in libraries or [name for name in LIBRARIES if name not in _ON_REQUEST]:
+        room, function = LIBRARIES[library]
+        modules |= getattr(importlib.import_module(room), function)(version)
     if not force:
         _check_hidden(modules)
     for name in _beside(modules):
@@ -79,7 +85,7 @@ def uninstall() -> None:
 
 def _beside(modules: Mapping[str, ModuleType]) -> list[str]:
     """Return the names of imported modules of the same packages that ``modules`` lacks."""
-    roots = {name.partition(".")[0] for name in modules}
+    roots = {name for name in modules if "." not in name}
     return [name for name in sys.modules if name.partition(".")[0] in roots and name not in modules]
 
 

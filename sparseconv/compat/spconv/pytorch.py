@@ -2,8 +2,105 @@
 
 from __future__ import annotations
 
-from sparseconv.compat.spconv.tensor import SparseConvTensor
+from sparseconv.compat.spconv import constants, functional
+from sparseconv.compat.spconv.constants import SPCONV_VERSION_NUMBERS, ConvAlgo
+from sparseconv.compat.spconv.constants import VERSION as __version__
+from sparseconv.compat.spconv.layers.containers import (
+    Identity,
+    RemoveGrid,
+    SparseBatchNorm,
+    SparseIdentity,
+    SparseModule,
+    SparseReLU,
+    SparseSequential,
+    SparseSyncBatchNorm,
+    ToDense,
+    assign_name_for_sparse_modules,
+)
+from sparseconv.compat.spconv.layers.convolution import SparseConvolution
+from sparseconv.compat.spconv.layers.named import (
+    SparseConv1d,
+    SparseConv2d,
+    SparseConv3d,
+    SparseConv4d,
+    SparseConvTranspose1d,
+    SparseConvTranspose2d,
+    SparseConvTranspose3d,
+    SparseConvTranspose4d,
+    SparseInverseConv1d,
+    SparseInverseConv2d,
+    SparseInverseConv3d,
+    SparseInverseConv4d,
+    SubMConv1d,
+    SubMConv2d,
+    SubMConv3d,
+    SubMConv4d,
+)
+from sparseconv.compat.spconv.layers.pooling import (
+    SparseAvgPool1d,
+    SparseAvgPool2d,
+    SparseAvgPool3d,
+    SparseGlobalAvgPool,
+    SparseGlobalMaxPool,
+    SparseMaxPool1d,
+    SparseMaxPool2d,
+    SparseMaxPool3d,
+    SparseMaxPool4d,
+)
+from sparseconv.compat.spconv.layers.tables import (
+    AddTable,
+    AddTableMisaligned,
+    ConcatTable,
+    JoinTable,
+)
+from sparseconv.compat.spconv.tensor import SparseConvTensor, scatter_nd
 
-__version__ = "2.3.8"
-
-__all__ = ["SparseConvTensor"]
+__all__ = [
+    "SPCONV_VERSION_NUMBERS",
+    "AddTable",
+    "AddTableMisaligned",
+    "ConcatTable",
+    "ConvAlgo",
+    "Identity",
+    "JoinTable",
+    "RemoveGrid",
+    "SparseAvgPool1d",
+    "SparseAvgPool2d",
+    "SparseAvgPool3d",
+    "SparseBatchNorm",
+    "SparseConv1d",
+    "SparseConv2d",
+    "SparseConv3d",
+    "SparseConv4d",
+    "SparseConvTensor",
+    "SparseConvTranspose1d",
+    "SparseConvTranspose2d",
+    "SparseConvTranspose3d",
+    "SparseConvTranspose4d",
+    "SparseConvolution",
+    "SparseGlobalAvgPool",
+    "SparseGlobalMaxPool",
+    "SparseIdentity",
+    "SparseInverseConv1d",
+    "SparseInverseConv2d",
+    "SparseInverseConv3d",
+    "SparseInverseConv4d",
+    "SparseMaxPool1d",
+    "SparseMaxPool2d",
+    "SparseMaxPool3d",
+    "SparseMaxPool4d",
+    "SparseModule",
+    "SparseReLU",
+    "SparseSequential",
+    "SparseSyncBatchNorm",
+    "SubMConv1d",
+    "SubMConv2d",
+    "SubMConv3d",
+    "SubMConv4d",
+    "ToDense",
+    "__version__",
+    "assign_name_for_sparse_modules",
+    "constants",
+    "functional",
+    "scatter_nd",
+]

@@ -73,7 +73,7 @@ class SparseConvTensor:
         self.spatial_shape = _extent(spatial_shape, indices.shape[1] - 1)
         self.batch_size = batch_size
         self.indice_dict = {} if indice_dict is None else indice_dict
-        self.grid = torch.empty(0) if grid is None else grid
+        self.grid: Tensor | None = torch.empty(0) if grid is None else grid
         self.voxel_num = voxel_num
         self.benchmark = benchmark
         self.benchmark_record: dict[str, Any] = {}
@@ -112,6 +112,16 @@ class SparseConvTensor:
     def indices(self, val: Tensor) -> None:
         _check_indices(val)
         self._place = place_of_indices(val)
+
+    @property
+    def place(self) -> Place:
+        """Where the rows lie; tensors on the same indices have the same place."""
+        return self._place
+
+    @property
+    def num_rows(self) -> int:
+        """Number of indices N."""
+        return self._place.num_rows
 
     @property
     def sites(self) -> Any:
@@ -168,6 +178,18 @@ class SparseConvTensor:
         """Return another tensor with the same members."""
         return self._with(self._features)
 
+    def moved(
+        self: Self,
+        features: Tensor,
+        place: Place,
+        spatial_shape: Sequence[int],
+        indice_dict: dict[str, Any],
+    ) -> Self:
+        """Return what a layer makes of this tensor, at another place."""
+        return self._with(
+            features, place, spatial_shape=list(spatial_shape), indice_dict=indice_dict
+        )
+
     def _with(self: Self, features: Tensor, place: Place | None = None, **members: Any) -> Self:
         """Return a tensor with these members, and the others as they are."""
         new = self.__class__.__new__(self.__class__)
@@ -208,9 +230,15 @@ class SparseConvTensor:
         return self
 
     def _operand(self, other: Any) -> Any:
-        """Return the rows of an operand, which must lie on the same indices."""
-        if not isinstance(other, SparseConvTensor):
-            return other
+        """Return the rows of an operand, or what is no tensor of this kind as it is."""
+        return self.rows_of(other) if isinstance(other, SparseConvTensor) else other
+
+    def rows_of(self, other: SparseConvTensor) -> Tensor:
+        """Return the features of another tensor, which must lie on the same indices.
+
+        Raises:
+            SparseConvValueError: it lies elsewhere, or its rows come in another order.
+        """
         if other._place is not self._place and not torch.equal(other.indices, self.indices):
             raise SparseConvValueError(
                 "other: must lie on the same indices in the same order; spconv would add row by "

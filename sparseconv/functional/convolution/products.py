@@ -186,16 +186,29 @@ _remembered = functools.lru_cache(maxsize=512)(_fitting)
 
 
 def convolved(input: SparseTensor, bias: Tensor | None, plan: Plan) -> SparseTensor:
-    """Return the product over the rulebook plus bias, in autocast's dtype where that is on."""
-    features, weight = input.features, plan.weight
+    """Return the product over the plan's rulebook plus bias, on the plan's sites."""
+    out = product(input.features, plan.weight, bias, plan.rulebook)
+    return SparseTensor.unchecked(out, plan.sites)
+
+
+def product(features: Tensor, weight: Tensor, bias: Tensor | None, rulebook: Rulebook) -> Tensor:
+    """Return the product over the rulebook plus bias, in autocast's dtype where that is on.
+
+    Args:
+        features: ``[n_in, G * c_in]``.
+        weight: ``[K, G, c_in, c_out]``, of the same dtype.
+        bias: ``[G * c_out]`` or None.
+        rulebook: the pairs of each kernel cell.
+
+    Returns:
+        ``[n_out, G * c_out]``.
+    """
     if torch.is_autocast_enabled(features.device.type):
         features, weight = lowered(features), lowered(weight)
         bias = None if bias is None else lowered(bias)
     if bias is None:
-        out = gather_gemm_scatter(features, weight, plan.rulebook)
-    else:
-        out = scaled_gather_gemm_scatter(features, weight, None, bias, plan.rulebook)
-    return SparseTensor.unchecked(out, plan.sites)
+        return gather_gemm_scatter(features, weight, rulebook)
+    return scaled_gather_gemm_scatter(features, weight, None, bias, rulebook)
 
 
 def cells_first(weight: Tensor, groups: int, transposed: bool = False) -> Tensor:
