@@ -7,6 +7,7 @@ from typing import Any as _Any
 from sparseconv import engines, functional, io, nn
 from sparseconv.core.foreign_names import PACKAGE as _PACKAGE
 from sparseconv.core.foreign_names import no_attribute as _no_attribute
+from sparseconv.core.grid import Grid
 from sparseconv.engines import engine, memory
 from sparseconv.errors import (
     SparseConvAttributeError,
@@ -66,6 +67,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Grid",
     "PointMap",
     "SparseConvAttributeError",
     "SparseConvError",

@@ -22,6 +22,7 @@ from sparseconv.core.arguments import (
 from sparseconv.core.dispatch import HANDLERS, handler_of
 from sparseconv.core.dtypes import FLOATS
 from sparseconv.core.foreign_names import TENSOR, native_keywords, no_attribute
+from sparseconv.core.grid import Grids, check_grids, of_samples
 from sparseconv.core.handles import DOORS
 from sparseconv.core.packing import Packing
 from sparseconv.core.private_torch import outside_transforms
@@ -160,6 +161,21 @@ class SparseTensor(Methods):
         return self.sites.batch_size
 
     @property
+    def grid(self) -> Grids:
+        """Where the sites lie in the world; None where nobody knows.
+
+        A :class:`sparseconv.Grid`: origin, voxel size, unit and circular axes. Strided layers scale
+        it; tensors whose grids are known and differ do not add or join. Samples that were
+        collated from grids of their own have one each, a tuple.
+        """
+        return self.sites.grid
+
+    def with_grid(self, grid: Grids) -> SparseTensor:
+        """Return the features on the same sites elsewhere in the world; None forgets where."""
+        check_grids(grid, self.batch_size, self.ndim - 2)
+        return SparseTensor.unchecked(self.features, self.sites.on_grid(grid))
+
+    @property
     def channels(self) -> int:
         """Number of channels C."""
         return self.features.shape[1]
@@ -248,7 +264,7 @@ class SparseTensor(Methods):
                 f"dense: sites have negative coordinates (down to {self.sites.lower}), which no "
                 f"dense tensor holds; subtract coords.amin(0) from the spatial columns first"
             )
-        return Packing.dense(self.sites.grid).pack(self.sites.shared_coords)
+        return Packing.dense(self.sites.dense_extent).pack(self.sites.shared_coords)
 
     def at(self, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Look up coordinates through the hash index.
@@ -347,7 +363,8 @@ class SparseTensor(Methods):
         coords = self.sites.shared_coords[rows]
         coords[:, 0] = batch[rows].to(coords.dtype)
         lower = self.sites.lower
-        return rows, sites_from_coords(coords, self.spatial_shape, len(numbers), lower)
+        grid = of_samples(self.grid, numbers)
+        return rows, sites_from_coords(coords, self.spatial_shape, len(numbers), lower, grid=grid)
 
     def _some_channels(
         self, samples: Any = slice(None), channels: Any = slice(None), *rest: Any

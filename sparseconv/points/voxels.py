@@ -13,6 +13,7 @@ from sparseconv import io
 from sparseconv.autograd.segments import check_reduction, reduce_groups
 from sparseconv.core.arguments import Ints, check_device, check_floating, check_integers
 from sparseconv.core.dtypes import INT32
+from sparseconv.core.grid import Grid
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.points.point_map import Metres, PointMap
 from sparseconv.sites.coordinates import MAX_DIMENSIONS, grouped_sites
@@ -81,7 +82,7 @@ def voxelize(
         coords, values = coords[inside], values[inside]
     if batch_size is None:
         batch_size = int(samples.max()) + 1 if samples.numel() else 1
-    sites, groups = grouped_sites(coords, shape, batch_size)
+    sites, groups = grouped_sites(coords, shape, batch_size, grid=Grid(origin, size))
     x = SparseTensor.on_sites(reduce_groups(values, groups, reduce), sites)
     rows = groups.site_of_row
     if inside is not None:

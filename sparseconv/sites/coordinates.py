@@ -10,6 +10,7 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.core.arguments import Ints, check_int, check_integers, entries_of, is_int, plain
 from sparseconv.core.dtypes import INT32
+from sparseconv.core.grid import Grids
 from sparseconv.core.index import Groups, Index, starts_of
 from sparseconv.core.packing import MAX_CELLS, Packing
 from sparseconv.core.remember import remembered
@@ -27,17 +28,18 @@ def sites_from_coords(
     batch_size: int | None,
     lower: Ints | None = None,
     remedy: str = "give reduce='sum', 'mean', 'max' or 'first' to merge them",
+    grid: Grids = None,
 ) -> Sites:
     """Return the sites at ``coords`` ``[N, 1 + D]``, rows as given.
 
     ``lower`` is the smallest legal coordinate per axis; left out, it is 0, or where
     ``spatial_shape`` is left out too, as low as the coordinates go. ``remedy`` ends the message
-    about repeated sites.
+    about repeated sites; ``grid`` is where they lie.
 
     Raises:
         SparseConvTypeError, SparseConvValueError: see DESIGN section 7; duplicates are an error.
     """
-    record = _checked_record(coords, spatial_shape, batch_size, lower)
+    record = _checked_record(coords, spatial_shape, batch_size, lower, grid)
     keys = record.index.keys
     if not engines.for_tensor(coords).ascends(keys):
         doubles = keys[1:] == keys[:-1]
@@ -56,9 +58,10 @@ def grouped_sites(
     spatial_shape: Sequence[int] | None,
     batch_size: int | None,
     lower: Ints | None = None,
+    grid: Grids = None,
 ) -> tuple[Sites, Groups]:
     """Return the distinct sites of ``coords``, sorted, and which rows fall on each."""
-    record = _checked_record(coords, spatial_shape, batch_size, lower)
+    record = _checked_record(coords, spatial_shape, batch_size, lower, grid)
     keys, order = record.index.keys, record.index.order
     if order is None:
         order = torch.arange(keys.numel(), device=keys.device)
@@ -76,6 +79,7 @@ def _checked_record(
     spatial_shape: Sequence[int] | None,
     batch_size: int | None,
     lower: Ints | None = None,
+    grid: Grids = None,
 ) -> SiteRecord:
     """Return the record of checked ``coords``, in which sites may still repeat."""
     _check_layout(coords)
@@ -88,7 +92,7 @@ def _checked_record(
     packing = Packing.around(low, high, MAX_CELLS)
     index = engine.build_index(coords, packing)
     dtype = coords.dtype if coords.dtype in (torch.int32, torch.int64) else torch.int64
-    return SiteRecord(index, shape, batch, lower, dtype)
+    return SiteRecord(index, shape, batch, lower, dtype, grid)
 
 
 def _check_layout(coords: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.core.arguments import Ints
 from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.grid import Grids, change, common
 from sparseconv.core.handles import next_number
 from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
@@ -40,6 +41,7 @@ class SiteRecord:
         lower: smallest legal coordinate per axis: 0, or negative where the tensor was made from
             negative coordinates without a ``spatial_shape``.
         coords_dtype: integer dtype in which coordinates are shown.
+        grid: where the sites lie in the world, None where nobody knows.
         parent: where an inverse layer leads back to.
         number: by which the living ``Sites`` are found.
     """
@@ -49,6 +51,7 @@ class SiteRecord:
     batch_size: int
     lower: Ints
     coords_dtype: torch.dtype = torch.int64
+    grid: Grids = None
     parent: Parent | None = None
     number: int = field(default_factory=next_number, repr=False)
 
@@ -102,8 +105,7 @@ class SiteRecord:
         """Return the same sites on another device, without a way back to their parent."""
         keys, order = self.index.keys.to(device), self.index.order
         index = Index(keys, None if order is None else order.to(device), self.index.packing)
-        site_set = (self.spatial_shape, self.batch_size, self.lower, self.coords_dtype)
-        return SiteRecord(index, *site_set)
+        return replace(self, index=index, parent=None, number=next_number())
 
     @remembered
     def united(self, other: SiteRecord) -> tuple[SiteRecord, Tensor]:
@@ -117,9 +119,11 @@ class SiteRecord:
         keys = torch.cat([packing.pack(record.coords) for record in both])
         unique, rows = torch.unique(keys, return_inverse=True)
         lower = tuple(map(min, self.lower, other.lower))
+        shape = tuple(map(max, self.spatial_shape, other.spatial_shape))
+        grid = common("other", self.grid, other.grid)
         index = Index(unique, None, packing)
-        site_set = (self.spatial_shape, self.batch_size, lower, self.coords_dtype)
-        return SiteRecord(index, *site_set), rows
+        united = SiteRecord(index, shape, self.batch_size, lower, self.coords_dtype, grid)
+        return united, rows
 
     @remembered
     def pairs(self, target: SiteRecord, geometry: Geometry) -> Rulebook:
@@ -154,6 +158,7 @@ class SiteRecord:
     def reached(self, geometry: Geometry, shape: Ints) -> SiteRecord:
         """Return the record of the sites that the site law makes active, in ascending order."""
         packing = self.index.packing
+        grid = change(self.grid, lambda own: own.under(geometry))
         below, _ = geometry.reach(self.lower, self.lower)
         low, high = geometry.reach(packing.lower[1:], packing.upper[1:])
         # an axis that starts at 0 ends there and at its extent; one with negative coordinates is
@@ -169,8 +174,8 @@ class SiteRecord:
         )
         if self.num_sites == 0 or any(top < bottom for bottom, top in zip(low, high, strict=True)):
             empty = Index(self.index.keys[:0], None, Packing.around((0, *floor), (0, *floor)))
-            return SiteRecord(empty, shape, self.batch_size, floor, self.coords_dtype)
+            return SiteRecord(empty, shape, self.batch_size, floor, self.coords_dtype, grid)
         target = Packing.around((packing.lower[0], *low), (packing.upper[0], *high))
         engine = engines.for_tensor(self.index.keys)
         index = Index(engine.reached_keys(self.index, geometry, target), None, target)
-        return SiteRecord(index, shape, self.batch_size, floor, self.coords_dtype)
+        return SiteRecord(index, shape, self.batch_size, floor, self.coords_dtype, grid)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from sparseconv.core.arguments import Ints, check_device
 from sparseconv.core.geometry import Geometry, Kind
-from sparseconv.core.handles import LIVING
+from sparseconv.core.grid import Grids, agree, change, common
+from sparseconv.core.handles import LIVING, next_number
 from sparseconv.core.index import Index
 from sparseconv.core.packing import Packing
 from sparseconv.core.remember import remembered
@@ -127,9 +129,14 @@ class Sites:
         return self._record.batch_size
 
     @property
-    def grid(self) -> Ints:
-        """Extent of the dense grid, ``(B, *spatial)``."""
+    def dense_extent(self) -> Ints:
+        """Extent of the dense tensor without channels, ``(B, *spatial)``."""
         return (self.batch_size, *self.spatial_shape)
+
+    @property
+    def grid(self) -> Grids:
+        """Where the sites lie in the world: a grid, one for each sample, or None if not known."""
+        return self._record.grid
 
     @property
     def num_sites(self) -> int:
@@ -157,7 +164,7 @@ class Sites:
         """Pickle coordinates and extent; caches and the way back to parent sites stay behind."""
         record, index = self._record, self.index
         site_set = (record.spatial_shape, record.batch_size, record.lower, record.coords_dtype)
-        return _rebuild, (index.keys, index.order, index.packing, *site_set)
+        return _rebuild, (index.keys, index.order, index.packing, *site_set, record.grid)
 
     def rows_of(self, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Look up coordinates through the hash index.
@@ -173,15 +180,20 @@ class Sites:
     def same_as(self, other: Sites) -> bool:
         """Return whether both hold the same sites in the same row order and extent."""
         return self is other or (
-            self.grid == other.grid
+            self.dense_extent == other.dense_extent
             and self.num_sites == other.num_sites
             and self.device == other.device
+            and agree(self.grid, other.grid)
             and torch.equal(self.shared_coords, other.shared_coords)
         )
 
     def may_be(self, other: Sites) -> bool:
         """Return False where ``other`` is not the same; a graph knows that only when it runs."""
         return self.same_as(other)
+
+    def on_grid(self, grid: Grids) -> Sites:
+        """Return the same sites elsewhere in the world, with caches of their own."""
+        return Sites(replace(self._record, grid=grid, number=next_number()))
 
     def to(self, device: torch.device | str) -> Sites:
         """Return the same sites on ``device``; tensors that shared sites share them there too."""
@@ -236,6 +248,8 @@ class Sites:
     def unite(self, other: Sites) -> Union:
         """Return the union with another set on the same grid; remembered while both live.
 
+        Where both grids are known, the extents may differ: the union has the larger one.
+
         Raises:
             SparseConvTypeError, SparseConvValueError: another device, another grid.
         """
@@ -251,20 +265,28 @@ class Sites:
     def rows_in(self, other: Sites) -> Tensor | None:
         """Return the row of each of these sites among another set's, int64 ``[N]``.
 
-        None where the other set lacks one of them, or lies on another grid or device.
+        None where the other set lacks one of them, or has another extent or device.
+
+        Raises:
+            SparseConvValueError: both lie on known grids, which differ.
         """
-        if (self.device, self.grid) != (other.device, other.grid):
+        if (self.device, self.dense_extent) != (other.device, other.dense_extent):
             return None
+        common("tensors", self.grid, other.grid)
         rows, present = other.rows_of(self.shared_coords)
         return rows if bool(present.all()) else None
 
     def check_same_grid(self, other: Sites) -> None:
         """Raise unless both sets live on one device and one grid."""
         check_device("other", other, self.device)
-        if self.grid != other.grid:
+        grid = common("other", self.grid, other.grid)
+        known = grid is not None and None not in (self.grid, other.grid)
+        if known and self.batch_size == other.batch_size:
+            return  # one place in the world, whatever the extents
+        if self.dense_extent != other.dense_extent:
             raise SparseConvValueError(
-                f"other: lives on a grid (batch, *spatial) of {other.grid}, "
-                f"the input on {self.grid}"
+                f"other: lives on a grid (batch, *spatial) of {other.dense_extent}, "
+                f"the input on {self.dense_extent}"
             )
 
     def padded_cells(self, target: Sites, geometry: Geometry) -> Tensor:
@@ -326,6 +348,7 @@ class Sites:
             low < 0 or size == wanted
             for low, size, wanted in zip(self.lower, shape, target.spatial_shape, strict=True)
         )
+        common("like", change(self.grid, lambda own: own.under(geometry)), target.grid)
         if not fits or self.batch_size != target.batch_size:
             raise SparseConvValueError(
                 f"like: a layer of {geometry} joins {self} to spatial_shape {shape}, "

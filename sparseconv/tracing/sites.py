@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sparseconv.core.arguments import Ints
 from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.grid import Grids
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.sites.sites import Sites
 from sparseconv.tracing.handles import encoded, handle_of, living
@@ -98,6 +99,11 @@ class TracedSites:
     def lower(self) -> Ints:
         """Smallest legal coordinate per axis, of sites that the graph takes."""
         return self._taken("lower").lower
+
+    @property
+    def grid(self) -> Grids:
+        """Where the sites lie in the world, of sites that the graph takes."""
+        return self._taken("grid").grid
 
     @property
     def batch_size(self) -> int:

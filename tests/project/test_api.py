@@ -28,7 +28,7 @@ def names(text: str) -> set[str]:
 
 PUBLIC = {
     sc: names("""
-        PointMap SparseConvAttributeError SparseConvError SparseConvNotImplementedError
+        Grid PointMap SparseConvAttributeError SparseConvError SparseConvNotImplementedError
         SparseConvTypeError SparseConvValueError SparseTensor cat collate compat crop difference
         engine engines functional interpolate intersect io memory models nn optimize prune
         reach receptive_field reference submanifold summary tools union voxelize

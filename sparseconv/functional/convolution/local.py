@@ -86,7 +86,7 @@ def _sparse_locally_connected(
     one_hot = torch.eye(geometry.num_cells, dtype=input.dtype, device=input.device)
     cells = one_hot[:, None, None].expand(-1, input.channels, -1, -1)
     rows = gather_gemm_scatter(input.features, cells.contiguous(), rulebook)
-    positions = Packing.dense(sites.grid).pack(sites.shared_coords)
+    positions = Packing.dense(sites.dense_extent).pack(sites.shared_coords)
     count = sites.index.keys.new_tensor(sites.spatial_shape).prod()
     windows = rows.new_zeros(sites.batch_size * int(count), rows.shape[1])
     windows = place_rows(rows, positions, windows).unflatten(0, (sites.batch_size, int(count)))

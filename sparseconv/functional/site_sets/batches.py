@@ -10,6 +10,7 @@ from torch import Tensor
 from sparseconv.autograd.elementwise import joined
 from sparseconv.core.arguments import check_kind
 from sparseconv.core.dispatch import implements
+from sparseconv.core.grid import behind
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.site_sets.sets import common_sites, filled
 from sparseconv.sites.coordinates import sites_from_coords
@@ -135,7 +136,8 @@ def collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
         moved[:, 0] += offset
         coords.append(moved)
         offset += entry.batch_size
-    sites = sites_from_coords(torch.cat(coords), shape, offset, lower)
+    grid = behind([x.grid for x in tensors], [x.batch_size for x in tensors])
+    sites = sites_from_coords(torch.cat(coords), shape, offset, lower, grid=grid)
     return SparseTensor.on_sites(torch.cat([entry.features for entry in tensors]), sites)
 
 

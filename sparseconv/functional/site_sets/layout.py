@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from sparseconv.autograd.segments import place_rows
 from sparseconv.core.arguments import check_int, plain
 from sparseconv.core.dispatch import implements
+from sparseconv.core.grid import change
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,
@@ -68,7 +70,8 @@ def _sparse_pad(
         low[-1 - number] = pad[2 * number]
         shape[-1 - number] += pad[2 * number] + pad[2 * number + 1]
     coords = input.coords + input.coords.new_tensor([0, *low])
-    sites = sites_from_coords(coords, shape, input.batch_size, input.sites.lower)
+    grid = change(input.grid, lambda own: own.moved(low))
+    sites = sites_from_coords(coords, shape, input.batch_size, input.sites.lower, grid=grid)
     # a copy, as of a dense tensor: writing into the result must not change the input
     return SparseTensor.on_sites(input.features.clone(), sites)
 
@@ -91,7 +94,8 @@ def _sparse_pixel_shuffle(input: SparseTensor, upscale_factor: int) -> SparseTen
     coords = torch.cat([batch, spatial], dim=2).flatten(0, 1)
     shape = tuple(size * r for size in input.spatial_shape)
     lower = tuple(low * r for low in input.sites.lower)
-    sites, groups = grouped_sites(coords, shape, input.batch_size, lower)
+    grid = change(input.grid, lambda own: own.scaled(Fraction(1, r)))
+    sites, groups = grouped_sites(coords, shape, input.batch_size, lower, grid)
     rows = input.features.unflatten(1, (-1, r * r)).transpose(1, 2).flatten(0, 1)
     return SparseTensor.on_sites(rows[groups.order], sites)
 
@@ -112,7 +116,8 @@ def _sparse_pixel_unshuffle(input: SparseTensor, downscale_factor: int) -> Spars
     coarse = torch.cat([coords[:, :1], coords[:, 1:].div(r, rounding_mode="floor")], dim=1)
     shape = tuple(size // r for size in input.spatial_shape)
     lower = tuple(low // r for low in input.sites.lower)
-    sites, groups = grouped_sites(coarse, shape, input.batch_size, lower)
+    grid = change(input.grid, lambda own: own.scaled(r))
+    sites, groups = grouped_sites(coarse, shape, input.batch_size, lower, grid)
     corner = coords[:, 1:] - coarse[:, 1:] * r
     cell = (groups.site_of_row * r + corner[:, 0]) * r + corner[:, 1]
     rows = input.features.new_zeros(sites.num_sites * r * r, input.channels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from sparseconv.autograd.segments import segment_gather, segment_sum
 from sparseconv.core.arguments import Ints, check_int, numbers_per_axis
 from sparseconv.core.dispatch import implements
 from sparseconv.core.dtypes import INT32
+from sparseconv.core.grid import Grids, change
 from sparseconv.core.index import starts_of
 from sparseconv.errors import (
     SparseConvNotImplementedError,
@@ -68,10 +70,15 @@ def _sparse_interpolate(
         else:
             taps.append(_linear(length, out, scale, bool(align_corners)))
     input = widened(input, "interpolate")
-    return _spread(input, target, [_on(tap, input.device) for tap in taps])
+    factors = [
+        _voxels_per_output(length, out, scale)
+        for length, out, scale in zip(input.spatial_shape, target, scales, strict=True)
+    ]
+    grid = change(input.grid, lambda own: own.scaled(factors))
+    return _spread(input, target, [_on(tap, input.device) for tap in taps], grid)
 
 
-def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps]) -> SparseTensor:
+def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps], grid: Grids) -> SparseTensor:
     """Return the sum of weighted inputs at every output site that one of them reaches."""
     order = input.sites.index.order
     if order is None:
@@ -90,7 +97,7 @@ def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps]) -> SparseT
         columns = [column[owner] for column in columns] + [tap.outputs[entry]]
         weights = tap.weights[entry] if weights is None else weights[owner] * tap.weights[entry]
         cells, rows = cells[owner], rows[owner]
-    sites, groups = grouped_sites(torch.stack(columns, dim=1), target, input.batch_size)
+    sites, groups = grouped_sites(torch.stack(columns, dim=1), target, input.batch_size, grid=grid)
     by_row = torch.sort(rows, stable=True)
     starts = torch.searchsorted(
         by_row.values, torch.arange(input.num_sites + 1, device=input.device)
@@ -101,6 +108,19 @@ def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps]) -> SparseT
     return SparseTensor.on_sites(
         segment_sum(spread, groups.order, groups.starts, groups.site_of_row), sites
     )
+
+
+def _voxels_per_output(length: int, out: int, scale: float | None) -> Fraction:
+    """Return how many voxels make one of the output's, a whole number (or one over it) if one fits.
+
+    An extent of 11 that a stride of 2 made 5 or 6 grows back to 11 by a half.
+    """
+    if scale is not None:
+        return 1 / Fraction(scale).limit_denominator(1 << 16)
+    long, short = max(length, out, 1), max(min(length, out), 1)
+    whole = round(long / short)
+    factor = Fraction(whole) if abs(long - whole * short) < whole else Fraction(long, short)
+    return 1 / factor if out > length else factor
 
 
 def _nearest(length: int, out: int, scale: float | None, mode: str) -> _Taps:

@@ -17,6 +17,7 @@ from sparseconv.core.arguments import (
     is_number,
     per_axis,
 )
+from sparseconv.core.grid import Grids, change
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import sites_from_coords
 from sparseconv.sites.sites import Sites
@@ -151,7 +152,8 @@ def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
     check_device("keep", keep, x.device)
     if bool(keep.all()):
         return x
-    return _rows_at(x, torch.nonzero(keep)[:, 0], x.coords, x.sites.spatial_shape, x.sites.lower)
+    box = x.sites.spatial_shape, x.sites.lower
+    return _rows_at(x, torch.nonzero(keep)[:, 0], x.coords, *box, x.grid)
 
 
 def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -> SparseTensor:
@@ -187,14 +189,15 @@ def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -
     inside = (spatial >= spatial.new_tensor(lows)) & (spatial < spatial.new_tensor(highs))
     coords = x.coords - x.coords.new_tensor((0, *lows))
     extent = tuple(top - bottom for bottom, top in zip(lows, highs, strict=True))
-    return _rows_at(x, torch.nonzero(inside.all(dim=1))[:, 0], coords, extent, (0,) * axes)
+    grid = change(x.grid, lambda own: own.moved([-entry for entry in lows]))
+    return _rows_at(x, torch.nonzero(inside.all(dim=1))[:, 0], coords, extent, (0,) * axes, grid)
 
 
 def _rows_at(
-    x: SparseTensor, rows: Tensor, coords: Tensor, spatial_shape: Ints, lower: Ints
+    x: SparseTensor, rows: Tensor, coords: Tensor, spatial_shape: Ints, lower: Ints, grid: Grids
 ) -> SparseTensor:
     """Return ``x`` at ``rows`` alone, which move to their rows of ``coords`` ``[N, 1 + D]``."""
-    sites = sites_from_coords(coords[rows], spatial_shape, x.batch_size, lower)
+    sites = sites_from_coords(coords[rows], spatial_shape, x.batch_size, lower, grid=grid)
     return SparseTensor.on_sites(x.features[rows], sites)
 
 
