@@ -24,7 +24,7 @@ from sparseconv.core.dtypes import FLOATS
 from sparseconv.core.foreign_names import TENSOR, native_keywords, no_attribute
 from sparseconv.core.grid import Grids, check_grids, of_samples
 from sparseconv.core.handles import DOORS
-from sparseconv.core.packing import Packing
+from sparseconv.core.index import Packing
 from sparseconv.core.private_torch import outside_transforms
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords

@@ -1,14 +1,114 @@
-"""Index: the keys of a set of sites; Groups: rows that share a site; where runs of rows begin."""
+"""Packed keys, one int64 a site, ascending as (batch, *spatial) is; rows that share a site."""
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sparseconv.core.packing import Packing
+from sparseconv.errors import SparseConvValueError
+
+# A user's bounding box must hold fewer cells than this; what layers derive from it may grow to
+# MAX_DERIVED_CELLS, so that a key always fits a signed 64-bit integer.
+MAX_CELLS = 2**62
+MAX_DERIVED_CELLS = 2**63 - 1
+
+# Number of keys that stay unused behind every spatial axis, where 64 bits leave room for them. A
+# cell up to so many cells outside the box then shares its key with no other cell, so one addition
+# gives the key of a neighbour, and nobody looks at coordinates.
+GUARD = 2
+
+
+@dataclass(frozen=True)
+class Packing:
+    """A box of integer coordinates and the mixed-radix key of every cell in it.
+
+    ``key = ((b - lower[0]) * radix[1] + (i - lower[1])) * radix[2] + ...``: keys are ordered as
+    the coordinates are, lexicographically, and no two cells of the box share one, nor do cells that
+    lie up to ``guard`` outside its spatial axes.
+
+    Attributes:
+        lower: smallest coordinate per column, batch first, length 1 + D.
+        extent: number of cells per column, each at least 1.
+        guard: by how much the spatial entries of ``radix`` exceed ``extent``.
+    """
+
+    lower: tuple[int, ...]
+    extent: tuple[int, ...]
+    guard: int = 0
+
+    @classmethod
+    def around(
+        cls, lower: tuple[int, ...], upper: tuple[int, ...], limit: int = MAX_DERIVED_CELLS
+    ) -> Packing:
+        """Return the packing of the box from ``lower`` to ``upper``, both inside.
+
+        Raises:
+            SparseConvValueError: the box holds ``limit`` cells or more.
+        """
+        extent = tuple(max(high - low + 1, 1) for low, high in zip(lower, upper, strict=True))
+        cells = math.prod(extent)
+        if cells >= limit:
+            raise SparseConvValueError(
+                f"coords: the bounding box {extent} (batch first) holds {cells:.3g} cells; "
+                f"coordinates can be packed into 64-bit keys for fewer than {limit:.3g}"
+            )
+        return cls(lower, extent).guarded(GUARD) or cls(lower, extent)
+
+    @classmethod
+    def dense(cls, grid: tuple[int, ...]) -> Packing:
+        """Return the packing whose keys number the cells of a dense grid ``(B, *spatial)``."""
+        return cls((0,) * len(grid), grid)
+
+    def guarded(self, guard: int) -> Packing | None:
+        """Return the box with a guard of at least ``guard`` cells, None where keys overflow."""
+        if guard <= self.guard:
+            return self
+        wider = Packing(self.lower, self.extent, guard)
+        return wider if math.prod(wider.radix) < MAX_DERIVED_CELLS else None
+
+    @functools.cached_property
+    def radix(self) -> tuple[int, ...]:
+        """Keys per column: the extent, and the guard on the spatial ones."""
+        batch, *spatial = self.extent
+        return (batch, *(size + self.guard for size in spatial))
+
+    @functools.cached_property
+    def weights(self) -> tuple[int, ...]:
+        """What one step along each column adds to the key."""
+        return tuple(math.prod(self.radix[column + 1 :]) for column in range(len(self.radix)))
+
+    @property
+    def upper(self) -> tuple[int, ...]:
+        """Largest coordinate per column."""
+        return tuple(low + size - 1 for low, size in zip(self.lower, self.extent, strict=True))
+
+    def pack(self, coords: Tensor) -> Tensor:
+        """Return the int64 keys ``[N]`` of ``coords`` ``[N, 1 + D]``, which lie in the box."""
+        keys = coords[:, 0].long() - self.lower[0]
+        for axis in range(1, len(self.lower)):
+            keys = keys * self.radix[axis] + (coords[:, axis].long() - self.lower[axis])
+        return keys
+
+    def unpack(self, keys: Tensor) -> Tensor:
+        """Return the int64 coordinates ``[N, 1 + D]`` of ``keys`` ``[N]``."""
+        columns = []
+        for axis in reversed(range(1, len(self.lower))):
+            columns.append(keys % self.radix[axis] + self.lower[axis])
+            keys = keys // self.radix[axis]
+        columns.append(keys + self.lower[0])
+        return torch.stack(columns[::-1], dim=1)
+
+    def contains(self, coords: Tensor) -> Tensor:
+        """Return a bool mask ``[N]``: which rows of ``coords`` ``[N, 1 + D]`` lie in the box."""
+        inside = torch.ones(coords.shape[0], dtype=torch.bool, device=coords.device)
+        for axis, (low, high) in enumerate(zip(self.lower, self.upper, strict=True)):
+            inside &= (coords[:, axis] >= low) & (coords[:, axis] <= high)
+        return inside
 
 
 @dataclass(frozen=True, eq=False)

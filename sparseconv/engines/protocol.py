@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.core.geometry import Geometry
-from sparseconv.core.index import Index
-from sparseconv.core.packing import Packing
+from sparseconv.core.index import Index, Packing
 from sparseconv.core.rulebook import Rulebook, Taps
 
 

@@ -11,8 +11,7 @@ from sparseconv import engines
 from sparseconv.core.arguments import Ints, check_int, check_integers, entries_of, is_int, plain
 from sparseconv.core.dtypes import INT32
 from sparseconv.core.grid import Grids
-from sparseconv.core.index import Groups, Index, starts_of
-from sparseconv.core.packing import MAX_CELLS, Packing
+from sparseconv.core.index import MAX_CELLS, Groups, Index, Packing, starts_of
 from sparseconv.core.remember import remembered
 from sparseconv.engines import Engine
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError

@@ -14,8 +14,7 @@ from sparseconv.core.arguments import Ints
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.grid import Grids, change, common
 from sparseconv.core.handles import next_number
-from sparseconv.core.index import Index
-from sparseconv.core.packing import Packing
+from sparseconv.core.index import Index, Packing
 from sparseconv.core.private_torch import outside_transforms
 from sparseconv.core.remember import remembered
 from sparseconv.core.rulebook import Rulebook

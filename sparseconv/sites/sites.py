@@ -24,8 +24,7 @@ from sparseconv.core.arguments import Ints, check_device
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.grid import Grids, agree, change, common
 from sparseconv.core.handles import LIVING, next_number
-from sparseconv.core.index import Index
-from sparseconv.core.packing import Packing
+from sparseconv.core.index import Index, Packing
 from sparseconv.core.remember import remembered
 from sparseconv.core.rulebook import Rulebook, Taps
 from sparseconv.errors import SparseConvValueError

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import sparseconv as sc
 from sparseconv.core.geometry import Geometry, Kind, make_geometry
-from sparseconv.core.packing import MAX_DERIVED_CELLS, Packing
+from sparseconv.core.index import MAX_DERIVED_CELLS, Packing
 
 pytestmark = pytest.mark.usefixtures("engine")
 

@@ -22,18 +22,18 @@ FLOORS = "the Numba engine is built in floors"
 FOR_A_TYPE = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
 
 PLANTS = {
-    "at the top": ("core/packing.py", "from sparseconv.sites import sites\n", ONE_WAY),
+    "at the top": ("core/index.py", "from sparseconv.sites import sites\n", ONE_WAY),
     "inside a function": (
-        "core/packing.py",
+        "core/index.py",
         "def planted():\n    from sparseconv.sites import sites\n    return sites\n",
         ONE_WAY,
     ),
     "for a type": (
-        "core/packing.py",
+        "core/index.py",
         FOR_A_TYPE + "from sparseconv import tensor\n",
         ONE_WAY,
     ),
-    "between neighbours": ("core/packing.py", "from sparseconv.io import lzf\n", ONE_WAY),
+    "between neighbours": ("core/index.py", "from sparseconv.io import lzf\n", ONE_WAY),
     "of a room that nobody placed": ("planted.py", "", ONE_WAY),
     "inside a room": (
         "sites/taps.py",

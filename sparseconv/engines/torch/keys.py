@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.core.geometry import Geometry, Kind
-from sparseconv.core.index import Index
-from sparseconv.core.packing import Packing
+from sparseconv.core.index import Index, Packing
 from sparseconv.core.rulebook import Rulebook
 
 

@@ -10,7 +10,7 @@ from sparseconv.autograd.segments import place_rows
 from sparseconv.core.arguments import Size, check_tensor
 from sparseconv.core.dispatch import dispatched, implements
 from sparseconv.core.geometry import Geometry, make_geometry
-from sparseconv.core.packing import Packing
+from sparseconv.core.index import Packing
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import Input, check_same
 from sparseconv.functional.convolution.dense import with_ends

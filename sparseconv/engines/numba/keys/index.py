@@ -13,8 +13,7 @@ from torch import Tensor
 
 from sparseconv.core.dtypes import Array
 from sparseconv.core.geometry import Geometry, Kind
-from sparseconv.core.index import Index
-from sparseconv.core.packing import Packing
+from sparseconv.core.index import Index, Packing
 from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.keys import kernels, reach
 from sparseconv.engines.numba.keys.sort import sort_by

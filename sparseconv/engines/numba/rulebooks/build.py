@@ -13,8 +13,7 @@ import torch
 
 from sparseconv.core.dtypes import Array
 from sparseconv.core.geometry import Geometry, Kind
-from sparseconv.core.index import Index
-from sparseconv.core.packing import Packing
+from sparseconv.core.index import Index, Packing
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.memory import empty_array
 from sparseconv.engines.numba.keys import kernels as numba_sites
