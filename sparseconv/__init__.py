@@ -33,6 +33,7 @@ from sparseconv.version import __version__ as __version__
 
 if _TYPE_CHECKING:
     from sparseconv import compat, models, reference, tools
+    from sparseconv.compat.checkpoints import convert_weights, load_checkpoint
     from sparseconv.tools import optimize, reach, receptive_field, submanifold, summary
 
 _importlib.import_module("sparseconv.tracing")  # fills the doors into compiled graphs
@@ -40,6 +41,8 @@ _importlib.import_module("sparseconv.tracing")  # fills the doors into compiled 
 # Loaded when first used, so that importing the package stays quick.
 _LATER = {
     "compat": "sparseconv.compat",
+    "convert_weights": "sparseconv.compat.checkpoints",
+    "load_checkpoint": "sparseconv.compat.checkpoints",
     "models": "sparseconv.models",
     "reference": "sparseconv.reference",
     "tools": "sparseconv.tools",
@@ -78,6 +81,7 @@ __all__ = [
     "cat",
     "collate",
     "compat",
+    "convert_weights",
     "crop",
     "difference",
     "engine",
@@ -86,6 +90,7 @@ __all__ = [
     "interpolate",
     "intersect",
     "io",
+    "load_checkpoint",
     "memory",
     "models",
     "nn",
