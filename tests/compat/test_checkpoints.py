@@ -302,3 +302,35 @@ def test_the_report_prints_a_line_for_each_tensor() -> None:
     report = sc.load_checkpoint(Net(), net.state_dict())
     assert isinstance(report, CheckpointReport)
     assert len(str(report).splitlines()) == 1 + len(net.state_dict())
+
+
+@pytest.mark.parametrize("name", ["spconv-1", "spconv-2.0", "spconv", "torchsparse"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_model_written_for_spconv_takes_them_too(name: str, version: int) -> None:
+    """The same numbers as a model of PyTorch's layers gives with the same checkpoint."""
+    from sparseconv.compat.spconv import flat, pytorch  # noqa: PLC0415  # loads a namespace
+
+    spconv: Any = pytorch if version == 2 else flat
+    model = spconv.SparseSequential(
+        spconv.SubMConv3d(4, 6, 3, indice_key="a"),
+        spconv.SparseConv3d(6, 8, 3, 2, padding=1, indice_key="b"),
+        spconv.SubMConv3d(8, 5, 1),
+        spconv.SparseInverseConv3d(5, 4, 3, indice_key="b"),
+    )
+    native = torch.nn.Sequential(
+        sc.nn.SubmConv3d(4, 6, 3),
+        torch.nn.Conv3d(6, 8, 3, 2, 1),
+        sc.nn.SubmConv3d(8, 5, 1),
+        sc.nn.InverseConv3d(5, 4, 3, 2, 1),
+    )
+    state = sc.convert_weights(native.state_dict(), native, "model", name)
+    report = sc.load_checkpoint(model, state, name)
+    assert not report.problems
+    coords = torch.rand(2, 6, 6, 6, generator=torch.Generator().manual_seed(0)).lt(0.3).nonzero()
+    x = sc.SparseTensor(torch.randn(len(coords), 4), coords, (6, 6, 6), batch_size=2)
+    with torch.no_grad():
+        theirs = model(spconv.SparseConvTensor(x.features, coords.int(), [6, 6, 6], 2))
+        torch.testing.assert_close(theirs.dense(), native(x).dense())
+    back = sc.convert_weights(model.state_dict(), model, "model", "torch")
+    for key, value in native.state_dict().items():
+        assert torch.equal(back[key], value), key

@@ -13,6 +13,7 @@ class SparseConvolution(convolution.SparseConvolution):
     """Base of all convolutions: as that of version 2, but for the weight's layout."""
 
     layout = "RSCK"
+    checkpoint_layout = "spconv-1"
 
     def __init__(self, *args: Any, use_hash: bool = False, **kwargs: Any) -> None:
         """Make the layer; ``use_hash`` is taken without effect."""

@@ -50,6 +50,7 @@ class SparseConvolution(WindowModule):
     """
 
     layout: ClassVar[str] = "KRSC"  # K: C_out, RS: kernel, C: C_in
+    checkpoint_layout: ClassVar[str] = "spconv"  # as sparseconv.load_checkpoint names it
 
     def __init__(
         self,
