@@ -37,6 +37,7 @@ if _TYPE_CHECKING:
     from sparseconv.tools import optimize, reach, receptive_field, submanifold, summary
 
 _importlib.import_module("sparseconv.tracing")  # fills the doors into compiled graphs
+_importlib.import_module("sparseconv.integration")  # tells PyTorch what a SparseTensor holds
 
 # Loaded when first used, so that importing the package stays quick.
 _LATER = {

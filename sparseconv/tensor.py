@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from sparseconv.core.arguments import (
     check_device,
     check_floating,
     check_integers,
+    check_kind,
 )
 from sparseconv.core.dispatch import HANDLERS, handler_of
 from sparseconv.core.dtypes import FLOATS
@@ -55,6 +56,7 @@ class SparseTensor(Methods):
         batch_size: number of samples; the largest batch index + 1 where left out.
         reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"first"`` or ``"last"`` merges rows
             on the same site and sorts the rows by site; without it such rows are an error.
+        sites: existing sites in place of all of these, which stay shared.
 
     Raises:
         SparseConvTypeError: integer features, float coordinates, tensors on different devices.
@@ -77,11 +79,18 @@ class SparseTensor(Methods):
     def __init__(
         self,
         features: Tensor,
-        coords: Tensor,
+        coords: Tensor | None = None,
         spatial_shape: Sequence[int] | None = None,
         batch_size: int | None = None,
         reduce: str | None = None,
+        *,
+        sites: Sites | None = None,
     ) -> None:
+        if sites is not None:
+            _check_alone(sites, coords, spatial_shape, batch_size, reduce)
+            self._sites = sites
+            self.features = features
+            return
         _check_features(features)
         if isinstance(coords, Tensor):
             _check_match(features, coords.shape[0] if coords.ndim else 0, coords.device)
@@ -144,6 +153,12 @@ class SparseTensor(Methods):
             self._sites = self._sites.resolve()
         sites: Sites = self._sites
         return sites
+
+    @sites.setter
+    def sites(self, sites: Sites) -> None:
+        """Set sites with as many rows, on the same device."""
+        _check_match(self.features, sites.num_sites, sites.device)
+        self._sites = sites
 
     @property
     def coords(self) -> Tensor:
@@ -385,12 +400,12 @@ class SparseTensor(Methods):
         return x.replace(x.features[:, channels])
 
     def __len__(self) -> int:
-        """Return the number of samples."""
-        return self.batch_size
+        """Return the number of samples, over which a loop goes.
 
-    def __iter__(self) -> Iterator[SparseTensor]:
-        """Go through the samples."""
-        return iter(self.split())
+        There is no ``__iter__``: a sample is a batch of one, and a tool that walks through all
+        that is iterable would walk for ever.
+        """
+        return self.batch_size
 
     def split(
         self, split_size_or_sections: int | Sequence[int] | None = None, dim: int = 0
@@ -457,7 +472,7 @@ class SparseTensor(Methods):
 
     def __reduce__(self) -> tuple[Callable[..., SparseTensor], tuple[Tensor, Sites]]:
         """Pickle features and sites; caches and the way back to parent sites stay behind."""
-        return SparseTensor.on_sites, (self.features, self.sites)
+        return tensor_on_sites, (self.features, self.sites)
 
     @classmethod
     def __torch_function__(
@@ -470,6 +485,20 @@ class SparseTensor(Methods):
         """Run the sparse meaning of one of PyTorch's functions (or of ours)."""
         handler = HANDLERS.get(function) or handler_of(function)
         return handler(*args, **(kwargs or {}))
+
+
+def tensor_on_sites(features: Tensor, sites: Sites) -> SparseTensor:
+    """Return ``features`` on ``sites``; what a pickle of a tensor names."""
+    return SparseTensor.on_sites(features, sites)
+
+
+def _check_alone(sites: Any, *others: Any) -> None:
+    """Raise unless these are sites, and no other argument says where the features lie."""
+    check_kind("sites", sites, Sites, "the sites of a SparseTensor, x.sites")
+    if any(entry is not None for entry in others):
+        raise SparseConvTypeError(
+            "sites: stand in place of coords, spatial_shape, batch_size and reduce; leave those out"
+        )
 
 
 def _call(function: Callable[..., Any], *args: Any) -> SparseTensor:

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from sparseconv.core.dispatch import HANDLERS, REFUSED, handler_of
 from sparseconv.core.foreign_names import TENSOR
-from sparseconv.errors import SparseConvNotImplementedError
 
 
 def _comparison(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,7 +27,7 @@ def _comparison(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # asked for by PyTorch where they are there: what a SparseTensor does not have, it must not refuse
-_ASKED_FOR = ("is_", "pin_memory", "share_memory_", "storage", "data_ptr", "untyped_storage")
+_ASKED_FOR = ("is_", "storage", "data_ptr", "untyped_storage")
 
 
 # of a dense tensor, with a function of their own
@@ -84,15 +83,33 @@ class Methods:
         return self
 
     def is_contiguous(self, *_args: Any, **_kwargs: Any) -> bool:
-        """Refuse: only ``torch.nn.SyncBatchNorm`` over several processes asks a network's input.
+        """Return True: :meth:`contiguous` returns the tensor itself."""
+        return True
 
-        Raises:
-            SparseConvNotImplementedError: always.
-        """
-        raise SparseConvNotImplementedError(
-            "torch.nn.SyncBatchNorm over several processes has no sparse meaning here; use "
-            "torch.nn.BatchNorm (statistics of each process) or torch.nn.GroupNorm (of each sample)"
-        )
+    def pin_memory(self) -> Any:
+        """Return the tensor, sites too, in page-locked memory."""
+        return type(self).on_sites(self.features.pin_memory(), self.sites.pinned())
+
+    def share_memory_(self) -> Any:
+        """Move features and sites to shared memory, which other processes see; returns itself."""
+        for part in (self.features, *self.sites.memory()):
+            part.share_memory_()
+        return self
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Keep the memory of features, sites and rulebooks until ``stream`` has used it."""
+        for part in (self.features, *self.sites.memory()):
+            part.record_stream(stream)
+
+    def is_pinned(self) -> bool:
+        """Return whether the features lie in page-locked memory."""
+        pinned: bool = self.features.is_pinned()
+        return pinned
+
+    def is_shared(self) -> bool:
+        """Return whether the features lie in shared memory."""
+        shared: bool = self.features.is_shared()
+        return shared
 
 
 for _name in dir(Tensor):

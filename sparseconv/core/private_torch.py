@@ -13,18 +13,24 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
+from torch.utils.hooks import BackwardHook
 
 __all__ = [
     "Arguments",
+    "BackwardHook",
     "BatchNorm",
+    "CheckpointFunction",
     "ConvNd",
     "DisableTorchFunctionSubclass",
+    "GetAttrKey",
     "Result",
+    "default_collate_fn_map",
     "derived",
     "dynamic_size",
     "has_hooks",
     "not_a_view",
     "outside_transforms",
+    "register_pytree_node",
     "transformed",
     "tree_leaves",
     "tree_map",
@@ -39,6 +45,7 @@ _ATTRIBUTES = (
     (Tensor, "_version"),
     (forward_ad, "_current_level"),
     (Function.__mro__[1], "apply"),
+    (BackwardHook, "_apply_on_tensors"),
 )
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -61,7 +68,9 @@ try:
     from torch._C import _DisableFuncTorch as _without_transforms
     from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
     from torch.nn.modules.conv import _ConvNd as ConvNd
-    from torch.utils._pytree import tree_leaves, tree_map
+    from torch.utils._pytree import GetAttrKey, register_pytree_node, tree_leaves, tree_map
+    from torch.utils.checkpoint import CheckpointFunction
+    from torch.utils.data._utils.collate import default_collate_fn_map
 except ImportError as missing:
     raise ImportError(
         f"torch: version {torch.__version__} lacks what sparseconv takes from it ({missing}); use "

@@ -35,6 +35,7 @@ from sparseconv.functional.values import norm as _norm
 from sparseconv.functional.values import operators as _operators
 from sparseconv.functional.values import pointwise as _pointwise
 from sparseconv.functional.values import reduce as _reduce
+from sparseconv.functional.values import sync_norm as _sync_norm
 from sparseconv.points.interpolate import interpolate
 
 # importing them registers sparse meanings
@@ -49,6 +50,7 @@ _REGISTERED = (
     _reduce,
     _refused,
     _resample,
+    _sync_norm,
 )
 
 

@@ -27,6 +27,7 @@ from sparseconv.nn.fused import FusedConvolution as FusedConvolution
 from sparseconv.nn.local import LocallyConnected1d as LocallyConnected1d
 from sparseconv.nn.local import LocallyConnected2d as LocallyConnected2d
 from sparseconv.nn.norm import BatchNorm4d as BatchNorm4d
+from sparseconv.nn.norm import SyncBatchNorm as SyncBatchNorm
 from sparseconv.nn.partial import PartialAvgPool as PartialAvgPool
 from sparseconv.nn.partial import PartialConv1d as PartialConv1d
 from sparseconv.nn.partial import PartialConv2d as PartialConv2d

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -99,11 +100,15 @@ class SiteRecord:
         rows = engine.lookup(self.index, torch.where(inside, packing.pack(coords), -1))
         return rows, rows >= 0
 
-    @remembered
     def moved(self, device: torch.device) -> SiteRecord:
         """Return the same sites on another device, without a way back to their parent."""
-        keys, order = self.index.keys.to(device), self.index.order
-        index = Index(keys, None if order is None else order.to(device), self.index.packing)
+        return self.copied(lambda t: t.to(device))
+
+    @remembered
+    def copied(self, copy: Callable[[Tensor], Tensor]) -> SiteRecord:
+        """Return the same sites in other memory, without a way back to their parent."""
+        keys, order = copy(self.index.keys), self.index.order
+        index = Index(keys, None if order is None else copy(order), self.index.packing)
         return replace(self, index=index, parent=None, number=next_number())
 
     @remembered

@@ -12,8 +12,9 @@ A cache is filled by ``setdefault``: of two threads that build one entry, both g
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -162,8 +163,13 @@ class Sites:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle coordinates and extent; caches and the way back to parent sites stay behind."""
         record, index = self._record, self.index
+        box = index.packing.lower, index.packing.extent, index.packing.guard
         site_set = (record.spatial_shape, record.batch_size, record.lower, record.coords_dtype)
-        return _rebuild, (index.keys, index.order, index.packing, *site_set, record.grid)
+        return rebuilt_sites, (index.keys, index.order, box, *site_set, record.grid)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Give the numbers of rows, int64 ``[B]``: what looks for a batch size here finds B."""
+        return iter([self.samples.counts])
 
     def rows_of(self, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Look up coordinates through the hash index.
@@ -203,6 +209,18 @@ class Sites:
         if moved is None:
             moved = self._moved.setdefault(target, Sites(self._record.moved(target)))
         return moved
+
+    def pinned(self) -> Sites:
+        """Return the same sites in page-locked memory."""
+        return Sites(self._record.copied(Tensor.pin_memory))
+
+    def memory(self) -> list[Tensor]:
+        """Return the tensors that the sites and their rulebooks lie in."""
+        record = self._record
+        held = [record.index.keys, record.index.order, record.__dict__.get("coords")]
+        for rulebook in self.rulebooks.values():
+            held += [rulebook.in_rows, rulebook.out_rows]
+        return [t for t in held if t is not None]
 
     def convolve(self, geometry: Geometry, like: Sites | None = None) -> tuple[Sites, Rulebook]:
         """Return the output sites of a layer and its rulebook; built once per geometry.
@@ -366,9 +384,32 @@ def living_sites(record: SiteRecord) -> Sites:
     return Sites(record) if living is None else living
 
 
-def _rebuild(keys: Tensor, order: Tensor | None, packing: Packing, *site_set: Any) -> Sites:
-    """Return unpickled sites."""
+def rebuilt_sites(
+    keys: Tensor, order: Tensor | None, box: tuple[Ints, Ints, int], *site_set: Any
+) -> Sites:
+    """Return unpickled sites.
+
+    Raises:
+        SparseConvValueError: a file that holds something else: loops trust keys and rows.
+    """
+    packing = Packing(*box)
+    count = keys.numel()
+    checks = (
+        keys.ndim == 1 and keys.dtype == torch.int64 and bool((keys.diff() > 0).all()),
+        count == 0 or (0 <= int(keys[0]) and int(keys[-1]) < math.prod(packing.radix)),
+        order is None or (order.shape == keys.shape and _counts_all(order)),
+    )
+    if not all(checks):
+        raise SparseConvValueError("sites: the file holds no keys in ascending order; it is damaged")
     return Sites(SiteRecord(Index(keys, order, packing), *site_set))
+
+
+def _counts_all(order: Tensor) -> bool:
+    """Return whether these are the numbers from 0 on, each once."""
+    count = order.numel()
+    if order.dtype != torch.int64 or (count and not 0 <= int(order.min()) <= int(order.max()) < count):
+        return False
+    return bool((torch.bincount(order, minlength=count) == 1).all())
 
 
 def _nothing_to_invert(parent: Parent | None, geometry: Geometry) -> str:

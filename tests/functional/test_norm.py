@@ -245,10 +245,20 @@ def test_batch_norm_in_four_axes() -> None:
         layer(t[0])
 
 
-def test_sync_batch_norm_over_processes_says_what_to_use() -> None:
-    x = random_input(5, 3, (4, 4))
-    with pytest.raises(sc.SparseConvError, match="SyncBatchNorm"):
-        x.is_contiguous(memory_format=torch.channels_last)
+def test_sync_batch_norm_in_one_process_is_batch_norm() -> None:
+    t = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    x = sparse(t, torch.rand(2, 4, 4) < 0.5)
+    plain = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).double()
+    synchronised = sc.nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
+    assert isinstance(synchronised[0], sc.nn.SyncBatchNorm)
+    assert_close(synchronised(x).features, plain(x).features)
+    assert_close(synchronised(t), plain(t))
+    assert synchronised.state_dict().keys() == plain.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        assert torch.equal(synchronised.state_dict()[name], value)
+    assert_close(synchronised.eval()(x).features, plain.eval()(x).features)
+    with pytest.raises(sc.SparseConvError, match="input"):
+        synchronised(t[0, 0, 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -40,7 +40,7 @@ PUBLIC = {
         LocallyConnected2d MaxPool4d PartialAvgPool PartialConv1d PartialConv2d PartialConv3d
         PartialConvTranspose1d PartialConvTranspose2d PartialConvTranspose3d PartialMaxPool
         SubmConv1d SubmConv2d SubmConv3d SubmConv4d SubmPartialConv1d SubmPartialConv2d
-        SubmPartialConv3d ToDense ToSites
+        SubmPartialConv3d SyncBatchNorm ToDense ToSites
     """),
     sc.functional: names("""
         avg_pool4d cat collate conv conv4d conv_transpose crop deform_conv difference
@@ -157,7 +157,8 @@ EXEMPT = {
     "engines:Engine": "a protocol has no bodies",
     "__torch_function__": "Python's protocol passes types",
     "_to_sites": "a sparse tensor has its sites already",
-    "is_contiguous": "refuses whatever it is given",
+    "is_contiguous": "PyTorch's protocol passes a memory format",
+    "_collated": "the default collate passes its table",
 }
 
 

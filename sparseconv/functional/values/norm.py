@@ -45,7 +45,7 @@ def _sparse_batch_norm(
     With fewer than two sites there is no variance to learn from: in training the output is then
     the bias (an empty output without any site), and the running statistics stay as they are.
     """
-    _check_channels(
+    check_channels(
         input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     if torch.compiler.is_compiling():
@@ -85,7 +85,7 @@ def _sparse_instance_norm(
     eps: float = 1e-5,
 ) -> SparseTensor:
     """Instance normalisation; running statistics are learnt from samples of two sites or more."""
-    _check_channels(
+    check_channels(
         input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     if not use_input_stats:
@@ -108,7 +108,7 @@ def _sparse_group_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> SparseTensor:
-    _check_channels(input, weight=weight, bias=bias)
+    check_channels(input, weight=weight, bias=bias)
     if not isinstance(num_groups, int) or num_groups < 1 or input.channels % num_groups:
         raise SparseConvValueError(
             f"num_groups: must divide the {input.channels} channels of the input, got {num_groups}"
@@ -134,7 +134,7 @@ def _sparse_layer_norm(
 ) -> SparseTensor:
     """Layer normalisation over channels: ``normalized_shape`` is ``(C,)``."""
     _check_normalized_shape(input, normalized_shape)
-    _check_channels(input, weight=weight, bias=bias)
+    check_channels(input, weight=weight, bias=bias)
     input = widened(input, "layer_norm")
     normal = F.layer_norm(summable(input.features), (input.channels,), None, None, eps)
     return _scaled(input, normal, weight, bias)
@@ -152,7 +152,7 @@ def _sparse_rms_norm(
     eps: float | None = None,
 ) -> SparseTensor:
     _check_normalized_shape(input, normalized_shape)
-    _check_channels(input, weight=weight)
+    check_channels(input, weight=weight)
     input = widened(input, "rms_norm")
     normal = F.rms_norm(summable(input.features), [input.channels], None, eps)
     return _scaled(input, normal, weight, None)
@@ -223,7 +223,8 @@ def _scaled(
     return input.replace(normal.to(input.dtype))
 
 
-def _check_channels(input: SparseTensor, **parameters: Tensor | None) -> None:
+def check_channels(input: SparseTensor, **parameters: Tensor | None) -> None:
+    """Raise unless each of the ``parameters`` has an entry for each channel, on their device."""
     features = input.features
     for name, value in parameters.items():
         if value is None:

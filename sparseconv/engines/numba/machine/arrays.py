@@ -5,6 +5,7 @@ Benchmark: layer submanifold 3x3x3, 64 to 64 channels, forward
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from sparseconv.engines.memory import empty, empty_array
 from sparseconv.engines.numba.machine.compile import ParallelKernel
 from sparseconv.engines.numba.machine.vectors import VECTOR_BYTES
 
+_in_group: Callable[[], bool] = getattr(torch.distributed, "is_initialized", bool)
 CHUNK_ROWS = 16384  # sites or segments that one task takes
 # What a task takes at least where rows are shared out by the number of threads: to begin on
 # another thread and wait for the last takes about ten microseconds.
@@ -69,12 +71,23 @@ def by_segments(loop: ParallelKernel, segments: Segments, *args: Any) -> None:
     by_shares(loop, count, least, segments, *args)
 
 
+def memory_of(x: Tensor) -> Array:
+    """Return the numbers of a tensor, without a copy.
+
+    ``numpy()`` takes less time, and forbids for ever that the memory be given back, as training in
+    several processes does with parameters (``torch.distributed.fsdp``).
+    """
+    return np.from_dlpack(x) if _in_group() else x.numpy()
+
+
 def array(x: Tensor) -> Array:
     """Return a contiguous array in a dtype to compute in: halves become float32."""
     if x.dtype not in HALVES:  # of nearly all calls
-        numbers: Array = (x.detach() if x.requires_grad else x).numpy()
+        x = x.detach() if x.requires_grad else x
+        # as memory_of, without its call
+        numbers: Array = np.from_dlpack(x) if _in_group() else x.numpy()
         return numbers if numbers.flags.c_contiguous else contiguous(numbers)
-    return contiguous(converted(x, wider(x.dtype)).numpy())
+    return contiguous(memory_of(converted(x, wider(x.dtype))))
 
 
 def converted(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -146,5 +159,4 @@ def padded(x: Tensor, columns: int) -> Tensor:
 
 def _bits(x: Tensor) -> Array:
     """Return the numbers of a tensor, or of halves the bits, which are only copied."""
-    bits: Array = (x.view(torch.int16) if x.itemsize == 2 else x).numpy()
-    return bits
+    return memory_of(x.view(torch.int16) if x.itemsize == 2 else x)

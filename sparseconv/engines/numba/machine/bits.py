@@ -14,13 +14,13 @@ from numpy import float32, uint16, uint32
 from torch import Tensor
 
 from sparseconv.core.dtypes import Array
-from sparseconv.engines.numba.machine.arrays import array, contiguous
+from sparseconv.engines.numba.machine.arrays import array, contiguous, memory_of
 
 
 def bits_or_numbers(x: Tensor) -> Array:
     """Return a contiguous array: bits of bfloat16, float32 for float16, and others as they are."""
     if x.dtype == torch.bfloat16:
-        return contiguous(x.detach().view(torch.uint16).numpy())
+        return contiguous(memory_of(x.detach().view(torch.uint16)))
     return array(x)
 
 

@@ -24,6 +24,7 @@ from sparseconv.engines.numba.machine.arrays import (
     contiguous,
     converted,
     copy,
+    memory_of,
     padded,
 )
 from sparseconv.engines.numba.machine.bits import bits_or_numbers
@@ -44,7 +45,7 @@ def by_dots(dtype: torch.dtype) -> bool:
 def blocks_of(weight: Tensor) -> Array:
     """Return ``[K, G, c_in, c_out]`` as ``[K, G, blocks, c_in, BLOCK]``, zeros behind ``c_out``."""
     columns, block = columns_of(weight.shape[3], computed_in(weight.dtype))
-    source = converted(padded(weight, columns), wider(weight.dtype)).numpy()
+    source = memory_of(converted(padded(weight, columns), wider(weight.dtype)))
     return contiguous(
         source.reshape(*source.shape[:3], columns // block, block).transpose(0, 1, 3, 2, 4)
     )

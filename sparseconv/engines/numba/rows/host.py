@@ -129,16 +129,20 @@ def normalised_rows(
     PyTorch when a product has emptied the cache.
     """
     dtype = wider(rows.dtype)
-    # .to() takes no time where it does nothing, which is nearly always
-    centre, spread = mean.detach().to(dtype).numpy(), variance.detach().to(dtype).numpy()
+    given = [mean, variance]
+    given += [] if weight is None else [weight]
+    given += [] if bias is None else [bias]
+    # no array may hold the memory of a parameter, which training in several processes gives back
+    numbers = iter(torch.stack(given).detach().to(dtype).numpy())
     with np.errstate(all="ignore"):  # PyTorch returns inf and NaN without a word
+        centre, spread = next(numbers), next(numbers)
         # of Python's own type: one of NumPy's would make all of it float64
         scale = 1 / np.sqrt(spread + float(eps))
         if weight is not None:
-            scale *= weight.detach().to(dtype).numpy()
+            scale *= next(numbers)
         shift = centre * -scale
         if bias is not None:
-            shift += bias.detach().to(dtype).numpy()
+            shift += next(numbers)
     return _affine([bits_or_numbers(rows)], [scale[None]], shift[None], None, rows.dtype)
 
 

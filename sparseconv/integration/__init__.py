@@ -1,0 +1,14 @@
+"""What PyTorch's machinery around a network needs to know of our tensors.
+
+trees: what is inside a SparseTensor. saving: what ``torch.load`` may make. batches: what a
+DataLoader collates. modules: what asks no tensor for its meaning, and has to.
+
+Nobody imports this folder but the root of the package, which loads it behind the functions.
+"""
+
+from sparseconv.integration import batches, modules, saving, trees
+
+trees.register()
+saving.register()
+batches.register()
+modules.register()
