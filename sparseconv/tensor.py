@@ -79,7 +79,7 @@ class SparseTensor(Methods):
     def __init__(
         self,
         features: Tensor,
-        coords: Tensor | None = None,
+        coords: Any = None,
         spatial_shape: Sequence[int] | None = None,
         batch_size: int | None = None,
         reduce: str | None = None,

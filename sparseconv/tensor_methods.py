@@ -88,7 +88,8 @@ class Methods:
 
     def pin_memory(self) -> Any:
         """Return the tensor, sites too, in page-locked memory."""
-        return type(self).on_sites(self.features.pin_memory(), self.sites.pinned())
+        on_sites = type(self).on_sites  # type: ignore[attr-defined]
+        return on_sites(self.features.pin_memory(), self.sites.pinned())
 
     def share_memory_(self) -> Any:
         """Move features and sites to shared memory, which other processes see; returns itself."""

@@ -83,7 +83,9 @@ def _refuse(tree: Any) -> None:
     Raises:
         SparseConvNotImplementedError: the old checkpoint sees dense tensors only.
     """
-    if any(isinstance(x, SparseTensor) for x in tree_leaves(tree, lambda x: type(x) is SparseTensor)):
+    if any(
+        isinstance(x, SparseTensor) for x in tree_leaves(tree, lambda x: type(x) is SparseTensor)
+    ):
         raise SparseConvNotImplementedError(
             "torch.utils.checkpoint: use_reentrant=True loses the gradients of a SparseTensor and "
             "of all parameters behind it; give use_reentrant=False"

@@ -1,4 +1,4 @@
-"""What ``torch.load`` may make at its default, ``weights_only=True``: our tensors and point maps."""
+"""What ``torch.load`` may make at its default, ``weights_only=True``."""
 
 from __future__ import annotations
 

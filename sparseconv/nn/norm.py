@@ -39,8 +39,8 @@ class SyncBatchNorm(BatchNorm):
     Example:
         >>> import torch, sparseconv as sc
         >>> net = torch.nn.Sequential(sc.nn.SubmConv3d(1, 2, 3), torch.nn.BatchNorm3d(2))
-        >>> sc.nn.SyncBatchNorm.convert_sync_batchnorm(net)[1]
-        SyncBatchNorm(2, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+        >>> type(sc.nn.SyncBatchNorm.convert_sync_batchnorm(net)[1])
+        <class 'sparseconv.nn.norm.SyncBatchNorm'>
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SyncBatchNorm(BatchNorm):
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         self.process_group = process_group
 
-    def forward(self, input: Input) -> Input:
+    def forward(self, input: Any) -> Any:
         """Return ``input`` ``[B, C, ...]``, normalised."""
         if self.training and is_shared(self.process_group):
             self._check_input_dim(input)
@@ -79,9 +79,8 @@ class SyncBatchNorm(BatchNorm):
             sizes = module.num_features, module.eps, module.momentum
             made = cls(*sizes, module.affine, module.track_running_stats, process_group)
             made.training = module.training
-            for name, entry in module.named_parameters(recurse=False):
-                setattr(made, name, entry)
-            for name, entry in module.named_buffers(recurse=False):
+            kept = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            for name, entry in kept:
                 setattr(made, name, entry)
             return made
         for name, child in module.named_children():

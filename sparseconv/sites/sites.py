@@ -396,18 +396,22 @@ def rebuilt_sites(
     count = keys.numel()
     checks = (
         keys.ndim == 1 and keys.dtype == torch.int64 and bool((keys.diff() > 0).all()),
-        count == 0 or (0 <= int(keys[0]) and int(keys[-1]) < math.prod(packing.radix)),
+        count == 0 or (int(keys[0]) >= 0 and int(keys[-1]) < math.prod(packing.radix)),
         order is None or (order.shape == keys.shape and _counts_all(order)),
     )
     if not all(checks):
-        raise SparseConvValueError("sites: the file holds no keys in ascending order; it is damaged")
+        raise SparseConvValueError(
+            "sites: the file holds no keys in ascending order; it is damaged"
+        )
     return Sites(SiteRecord(Index(keys, order, packing), *site_set))
 
 
 def _counts_all(order: Tensor) -> bool:
     """Return whether these are the numbers from 0 on, each once."""
     count = order.numel()
-    if order.dtype != torch.int64 or (count and not 0 <= int(order.min()) <= int(order.max()) < count):
+    if order.dtype != torch.int64 or (
+        count and not 0 <= int(order.min()) <= int(order.max()) < count
+    ):
         return False
     return bool((torch.bincount(order, minlength=count) == 1).all())
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import sparseconv as sc
@@ -21,7 +21,10 @@ def scan(batch: int = 2) -> sc.SparseTensor:
 
 def net() -> torch.nn.Sequential:
     return torch.nn.Sequential(
-        sc.nn.SubmConv3d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv3d(4, 5, 2, 2), torch.nn.Linear(5, 2)
+        sc.nn.SubmConv3d(3, 4, 3),
+        torch.nn.ReLU(),
+        torch.nn.Conv3d(4, 5, 2, 2),
+        torch.nn.Linear(5, 2),
     )
 
 
@@ -67,7 +70,7 @@ def test_iteration_over_a_batch_of_one_ends() -> None:
     "run",
     [
         lambda net, x: checkpoint(net, x, use_reentrant=True),
-        lambda net, x: checkpoint(net, [x], use_reentrant=True),
+        lambda net, x: checkpoint(lambda xs: net(xs[0]), [x], use_reentrant=True),
         lambda net, x: checkpoint_sequential(net, 2, x, use_reentrant=True),
         lambda net, x: checkpoint(
             lambda rows: net(x.replace(rows)), x.features.requires_grad_(), use_reentrant=True
@@ -75,12 +78,8 @@ def test_iteration_over_a_batch_of_one_ends() -> None:
     ],
 )
 def test_the_old_checkpoint_refuses_what_it_would_cut_off(run: Any) -> None:
-    model, x = net(), scan()
-    first = model if run.__code__.co_consts != () else None
-    assert first is not None
-    wrapped = torch.nn.Sequential(*model)
     with pytest.raises(sc.SparseConvNotImplementedError, match="use_reentrant=False"):
-        run(lambda x: wrapped(x[0] if isinstance(x, list) else x), x)
+        run(net(), scan())
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -101,6 +100,7 @@ def test_checkpoint_over_features_has_the_same_gradients(reentrant: bool) -> Non
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:For backward hooks to be called")
 def test_full_backward_hooks_fire_with_gradients_of_rows() -> None:
     model, x = net(), scan()
     seen: dict[str, Any] = {}
@@ -119,4 +119,3 @@ def test_full_backward_hooks_fire_with_gradients_of_rows() -> None:
     assert seen["3"][0][0].shape == seen["2"][1][0].shape == rows.shape
     assert torch.equal(seen["3"][0][0], seen["2"][1][0])
     assert torch.equal(seen["0"][0][0], x.features.grad)
-    assert tree_leaves(seen["0"][0]) == [x.features.grad] or seen["0"][0][0] is not None

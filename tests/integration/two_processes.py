@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.utils.checkpoint import checkpoint
 
@@ -54,9 +55,10 @@ def gradients(net: nn.Module) -> dict[str, Tensor]:
     """Return every gradient there is, whole."""
     found = {}
     for name, parameter in net.named_parameters():
-        if parameter.grad is not None:
-            whole = getattr(parameter.grad, "full_tensor", lambda: parameter.grad)()
-            found[name.removeprefix("module.").removeprefix("_orig_mod.")] = whole.clone()
+        grad = parameter.grad
+        if grad is not None:
+            whole = grad.full_tensor() if isinstance(grad, DTensor) else grad
+            found[name.removeprefix("module.")] = whole.clone()
     return found
 
 
@@ -72,7 +74,9 @@ def check(found: dict[str, Tensor], norm: bool = False, empty: bool = False) -> 
     expected = gradients(truth(norm, empty))
     assert found.keys() == expected.keys(), (found.keys(), expected.keys())
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-12, atol=1e-12, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def ddp(rank: int, sparse: bool, **options: bool) -> None:
@@ -128,7 +132,9 @@ def sync_batch_norm(rank: int, empty: bool) -> None:
     check(gradients(net), norm=True, empty=empty)
     expected = dict(truth(norm=True, empty=empty).named_buffers())
     for name, value in net.named_buffers():
-        torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            value, expected[name], rtol=1e-12, atol=1e-12, msg=lambda text, n=name: f"{n}: {text}"
+        )
 
 
 def torch_sync_batch_norm(rank: int) -> None:
