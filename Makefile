@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 LOWEST := .venv-lowest
 PYTEST := -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo test quick lint format types layers unit lowest mutants wheel release clean
+.PHONY: demo test quick lint format types layers unit lowest fuzz-files mutants wheel release clean
 
 demo: $(VENV)/demo.stamp  ## train on the sample scans, label unseen ones, draw them to out/
 	$(BIN)/python examples/segment_lidar.py
@@ -50,6 +50,9 @@ lowest: pyproject.toml constraints-lowest.txt  ## the same with the lowest versi
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
 	HYPOTHESIS_PROFILE=quick $(LOWEST)/bin/python $(PYTEST)
+
+fuzz-files: $(VENV)/test.stamp  ## read 10,000 changed files of every format, with little memory
+	$(BIN)/python tests/io/mutations.py --count 10000
 
 mutants: $(VENV)/test.stamp  ## break the library in known ways and see that the tests notice
 	$(BIN)/python tools/mutants.py

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from sparseconv.errors import SparseConvError, SparseConvValueError
+from sparseconv.io.source import Source
 
 
 @contextmanager
-def naming_damage(path: Path) -> Iterator[None]:
+def naming_damage(source: Source) -> Iterator[None]:
     """Turn any parser's error inside the block into one that names the file.
 
     Args:
-        path: The file being read; open it before the block, so that a missing file stays an
+        source: The file being read; open it before the block, so that a missing file stays an
             ordinary FileNotFoundError.
 
     Raises:
@@ -31,5 +31,5 @@ def naming_damage(path: Path) -> Iterator[None]:
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise SparseConvValueError(
-            f"{path.name!r} cannot be read as {path.suffix.lower()}: {reason}"
+            f"{source.name!r} cannot be read as {source.suffix}: {reason}"
         ) from error

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.io.formats.bin import write_bin
 from sparseconv.io.formats.las import write_las
 from sparseconv.io.formats.npy import write_npy
 from sparseconv.io.formats.npz import write_npz
@@ -25,6 +26,9 @@ WRITERS: dict[str, Callable[[Path, Points], None]] = {
     ".xyz": write_text,
     ".txt": write_text,
     ".csv": write_text,
+    ".asc": write_text,
+    ".pts": write_text,
+    ".bin": write_bin,
 }
 
 
@@ -34,7 +38,7 @@ def write_points(path: str | os.PathLike[str], points: Points) -> None:
     Args:
         path: The file, replaced if it is there. ``.npz`` and ``.pcd`` keep everything; ``.npy`` has
             no names and no labels; ``.las`` and ``.laz`` round positions, and need the extra
-            ``las``. The layouts of single data sets (``.bin``) are not written.
+            ``las``; a ``.bin`` holds the columns of one of its layouts.
         points: What to write.
 
     Raises:

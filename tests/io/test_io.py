@@ -119,8 +119,8 @@ def test_layout_is_checked(tmp_path: Path) -> None:
     with pytest.raises(SparseConvValueError, match=r"layout='kitti' is for .bin files"):
         read_points(tmp_path / "a.npy", layout="kitti")
     (tmp_path / "a.bin").write_bytes(b"")
-    with pytest.raises(SparseConvValueError, match="layout is 'waymo', must be one of"):
-        read_points(tmp_path / "a.bin", layout="waymo")  # type: ignore[arg-type]
+    with pytest.raises(SparseConvValueError, match="layout is 'velodyne', must be one of"):
+        read_points(tmp_path / "a.bin", layout="velodyne")  # type: ignore[arg-type]
 
 
 def test_unknown_suffix_lists_the_known_ones(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_npy_without_rows(tmp_path: Path) -> None:
         (np.zeros((2, 3), complex), "dtype complex128, must be integer or floating"),
         (np.full((2, 3), "a"), "dtype <U1"),
         (np.zeros((2, 3), bool), "dtype bool"),
-        (np.zeros(2, [("x", "f4"), ("y", "f4"), ("z", "f4")]), "dtype"),
+        (np.zeros(2, [("x", "f4"), ("y", "f4"), ("h", "f4")]), "the fields x, y, h, must have"),
     ],
 )
 def test_npy_of_another_kind(tmp_path: Path, array: Any, message: str) -> None:
@@ -287,9 +287,7 @@ ROWS = np.zeros((4, 3), np.float32)
         ({"points": ROWS[:, :2]}, r"'points' in 'a.npz' has shape \(4, 2\)"),
         ({"xyz": ROWS, "t": np.zeros(5)}, "'t' in 'a.npz' has 5 rows, the positions have 4"),
         ({"xyz": ROWS, "label": np.zeros(3, int)}, "'label' in 'a.npz' has 3 rows, the pos.* 4"),
-        ({"xyz": ROWS, "t": np.float32(1)}, r"'t' in 'a.npz' has shape \(\), must be \(N,\) or"),
         ({"xyz": ROWS, "t": np.zeros((4, 2, 2))}, r"shape \(4, 2, 2\), must be \(N,\) or"),
-        ({"xyz": ROWS, "t": np.full(4, "a")}, "'t' in 'a.npz' has dtype <U1, must be numeric"),
         ({"xyz": ROWS, "label": np.zeros((4, 2), int)}, r"shape \(4, 2\), labels must be \(N,\)"),
         ({"xyz": ROWS, "label": np.zeros(4, int), "labels": np.zeros(4, int)}, "keep one"),
         ({"points": np.zeros((4, 4)), "intensity": np.zeros(4)}, "each name may come once"),

@@ -182,8 +182,8 @@ def test_names_that_would_be_read_as_something_else(tmp_path: Path, suffix: str,
 
 
 def test_what_is_written_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(SparseConvValueError, match=r"suffix '.bin', written are .npy, .npz, .ply"):
-        write_points(tmp_path / "a.bin", cloud(1))
+    with pytest.raises(SparseConvValueError, match=r"suffix '.foo', written are .npy, .npz, .ply"):
+        write_points(tmp_path / "a.foo", cloud(1))
     with pytest.raises(SparseConvTypeError, match="points: must be Points, got ndarray"):
         write_points(tmp_path / "a.ply", np.zeros((2, 3)))  # type: ignore[arg-type]
     large = Points(np.zeros((1, 3)), np.zeros((1, 0), np.float32), (), np.array([2**31]))
@@ -234,7 +234,6 @@ def test_ply_with_a_plain_element_before_its_vertices(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (b"plx\n", "the first line must be ply"),
-        (ply("ascii", before="element f 1\nproperty list uchar int i\n"), "lists in its element"),
         (ply("ascii").replace(b"double x", b"double u"), "has the fields u, y, z.* must have x, y"),
         (ply("ascii").replace(b"ascii", b"morse"), "must name one of the formats ascii, binary_li"),
         (ply("ascii").replace(b"vertex", b"point"), "has no element vertex"),
@@ -413,7 +412,7 @@ def test_text_without_rows(tmp_path: Path, text: str) -> None:
     [
         ("1 2\n", r"shape \(1, 2\), must be \(N, 3 \+ F\)"),
         ("1 2 3\n1 2\n", "columns"),
-        ("1,2,3\n1,,3\n", "could not convert"),
+        ("1,2,3\n1,a,3\n", "could not convert"),
         ("x y z\n1 2 3 4\n", "3 names for 4 columns"),
         ("x y z t t\n1 2 3 4 5\n", "must differ"),
         ("lat lon alt\n1 2 3\n", "has the fields lat, lon, alt, must have x, y and z once"),

@@ -50,7 +50,7 @@ PUBLIC = {
         subm_partial_conv to_dense to_sites union
     """),
     sc.engines: names("ENGINES Engine Epilogue Index chosen engine explain for_tensor get"),
-    sc.io: names("Points read_points write_points"),
+    sc.io: names("Points Scan iter_points join_points read_points scan write_points"),
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-SHORTEST = 3  # bytes that a reference copies at least
+import importlib
+
+import numpy as np
 
 
 def decompress(data: bytes, size: int) -> bytes:
@@ -20,26 +22,13 @@ def decompress(data: bytes, size: int) -> bytes:
     >>> decompress(bytes([2]) + b"abc" + bytes([0b101_00000, 2]), 10)
     b'abcabcabca'
     """
-    out = bytearray()
-    position = 0
-    while position < len(data) and len(out) <= size:
-        control = data[position]
-        position += 1
-        if control < 32:
-            out += data[position : position + control + 1]
-            position += control + 1
-            continue
-        length = control >> 5
-        if length == 7:
-            length += data[position]
-            position += 1
-        length += SHORTEST - 1
-        distance = ((control & 31) << 8 | data[position]) + 1
-        position += 1
-        if distance > len(out):
-            raise ValueError("its compressed part refers to what was never written")
-        piece = out[-distance:]  # shorter than the length where the copy overlaps itself
-        out += (piece * (length // distance + 1))[:length]
-    if len(out) != size or position > len(data):
-        raise ValueError(f"its compressed part holds {len(out)} bytes, must hold {size}")
-    return bytes(out)
+    if size > len(data) * 264 + 1:  # three bytes stand for 264 at most
+        raise ValueError(f"its compressed part of {len(data)} bytes cannot hold {size}")
+    out = np.empty(size, np.uint8)
+    loops = importlib.import_module("sparseconv.io.loops")
+    end = loops.decompress_lzf(np.frombuffer(data, np.uint8), out)
+    if end == -1:
+        raise ValueError("its compressed part refers to what was never written")
+    if end != size:
+        raise ValueError(f"its compressed part must hold {size} bytes, and does not")
+    return out.tobytes()
