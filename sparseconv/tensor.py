@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.dense import planes_of_rows, rows_of_planes
+from sparseconv.autograd.padded import (
+    jagged_rows,
+    padded_rows,
+    rows_of_jagged,
+    rows_of_padded,
+)
 from sparseconv.autograd.segments import check_reduction, reduce_groups
 from sparseconv.core.arguments import (
     Ints,
@@ -281,6 +287,36 @@ class SparseTensor(Methods):
             )
         return Packing.dense(self.sites.dense_extent).pack(self.sites.shared_coords)
 
+    def to_padded(self) -> tuple[Tensor, Tensor]:
+        """Return the samples side by side, as attention takes them.
+
+        Returns:
+            Features ``[B, L, C]``, L the sites of the largest sample, in ascending order of the
+            sites and 0 behind them; bool ``[B, L]``, True where a site is.
+
+        Example:
+            >>> import torch, sparseconv as sc
+            >>> x = sc.SparseTensor(torch.ones(3, 1), torch.tensor([[0, 1], [1, 0], [1, 4]]))
+            >>> padded, mask = x.to_padded()
+            >>> padded.shape, mask.tolist()
+            (torch.Size([2, 2, 1]), [[True, False], [True, True]])
+            >>> x.from_padded(2 * padded).features.flatten()
+            tensor([2., 2., 2.])
+        """
+        return padded_rows(self.features, self.sites.samples)
+
+    def from_padded(self, padded: Tensor) -> SparseTensor:
+        """Return ``padded`` ``[B, L, C']``, in the order of :meth:`to_padded`, on these sites."""
+        return self.replace(rows_of_padded(padded, self.sites.samples))
+
+    def to_nested(self) -> Tensor:
+        """Return the samples as a jagged nested tensor, in the order of :meth:`to_padded`."""
+        return jagged_rows(self.features, self.sites.samples)
+
+    def from_nested(self, nested: Tensor) -> SparseTensor:
+        """Return a jagged nested tensor, in the order of :meth:`to_nested`, on these sites."""
+        return self.replace(rows_of_jagged(nested, self.sites.samples))
+
     def at(self, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Look up coordinates through the hash index.
 
@@ -483,6 +519,9 @@ class SparseTensor(Methods):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run the sparse meaning of one of PyTorch's functions (or of ours)."""
+        for kind in types:
+            if issubclass(kind, Methods) and not issubclass(kind, SparseTensor):
+                return NotImplemented  # the other kind knows what to do with both
         handler = HANDLERS.get(function) or handler_of(function)
         return handler(*args, **(kwargs or {}))
 
@@ -502,6 +541,9 @@ def _check_alone(sites: Any, *others: Any) -> None:
 
 
 def _call(function: Callable[..., Any], *args: Any) -> SparseTensor:
+    for operand in args:
+        if isinstance(operand, Methods) and not isinstance(operand, SparseTensor):
+            return cast(SparseTensor, NotImplemented)  # as above
     result: SparseTensor = handler_of(function)(*args)
     return result
 

@@ -48,7 +48,7 @@ def _named(name: str) -> Callable[..., Any]:
     """Return the method ``name`` of a dense tensor, whichever function PyTorch has for it."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return handler_of(_function_of(name))(self, *args, **kwargs)
+        return self._call(_function_of(name), args, kwargs)
 
     method.__name__ = name
     method.__doc__ = f"Return what ``torch.Tensor.{name}`` is on the active sites, or refuse it."
@@ -77,6 +77,10 @@ class Methods:
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...  # those that the loops below make
+
+    def _call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Return what a function does on this tensor, its first argument."""
+        return handler_of(function)(self, *args, **kwargs)
 
     def contiguous(self, *_args: Any, **_kwargs: Any) -> Any:
         """Return the tensor itself: a memory format is of the dense tensor."""

@@ -48,6 +48,7 @@ SECTIONS = {
     "values.arithmetic": "Arithmetic",
     "values.reduce": "Reductions",
     "site_sets": "Sites",
+    "values.plain": "Plain tensors beside a sparse one",
     "values.operators": "Operators and functions in place",
 }
 

@@ -24,7 +24,9 @@ from sparseconv.functional.pooling.global_pool import global_avg_pool, global_ma
 from sparseconv.functional.pooling.partial import partial_avg_pool, partial_max_pool
 from sparseconv.functional.pooling.pool import avg_pool4d, max_pool4d
 from sparseconv.functional.site_sets import layout as _layout
+from sparseconv.functional.site_sets import mirrors as _mirrors
 from sparseconv.functional.site_sets import resample as _resample
+from sparseconv.functional.site_sets import shapes as _shapes
 from sparseconv.functional.site_sets.batches import cat, collate
 from sparseconv.functional.site_sets.ends import to_dense, to_sites
 from sparseconv.functional.site_sets.sets import crop, difference, intersect, prune, union
@@ -33,9 +35,11 @@ from sparseconv.functional.values import channels as _channels
 from sparseconv.functional.values import dropout as _dropout
 from sparseconv.functional.values import norm as _norm
 from sparseconv.functional.values import operators as _operators
+from sparseconv.functional.values import plain as _plain
 from sparseconv.functional.values import pointwise as _pointwise
 from sparseconv.functional.values import reduce as _reduce
 from sparseconv.functional.values import sync_norm as _sync_norm
+from sparseconv.functional.values import views as _views
 from sparseconv.points.interpolate import interpolate
 
 # importing them registers sparse meanings
@@ -44,13 +48,17 @@ _REGISTERED = (
     _channels,
     _dropout,
     _layout,
+    _mirrors,
     _norm,
+    _plain,
     _operators,
     _pointwise,
     _reduce,
     _refused,
     _resample,
     _sync_norm,
+    _shapes,
+    _views,
 )
 
 

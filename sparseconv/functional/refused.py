@@ -55,7 +55,7 @@ refuse(F.embedding, F.embedding_bag, instead="look features up before making the
 refuse(
     F.scaled_dot_product_attention,
     F.multi_head_attention_forward,
-    instead="attend over x.features of one sample at a time, x[b].features",
+    instead="attend over x.to_padded() and take x.from_padded back, or over x[b].features",
 )
 refuse(
     F.grid_sample,
@@ -69,25 +69,10 @@ refuse(
     instead="use torch.nn.Linear for a map of the channels, or x.features",
 )
 refuse(
-    torch.reshape,
-    torch.Tensor.view,
-    torch.permute,
-    torch.transpose,
-    torch.squeeze,
-    torch.unsqueeze,
-    torch.movedim,
-    torch.unflatten,
-    instead="a SparseTensor keeps its axes (B, C, *spatial); use x.features",
-)
-refuse(
     torch.Tensor.backward,
     torch.Tensor.register_hook,
     torch.Tensor.retain_grad,
     instead="autograd follows x.features, call it there",
-)
-refuse(
-    torch.stack,
-    instead="use torch.cat(dim=1) for channels or sparseconv.collate for samples",
 )
 refuse(
     torch.prod,
@@ -103,13 +88,6 @@ refuse(
     "run over active sites",
 )
 refuse(
-    torch.flip,
-    torch.roll,
-    torch.rot90,
-    instead="move x.coords and make a new SparseTensor",
-)
-refuse(
-    torch.Tensor.new,
     torch.zeros_like,
     torch.ones_like,
     torch.empty_like,

@@ -43,9 +43,7 @@ class Samples:
         Block ``b`` holds the rows ``order[starts[b]:starts[b + 1]]`` of the level before; the
         blocks of the last level are the samples.
         """
-        order, counts = self.order, self.counts
-        if order is None:
-            order = torch.arange(self.num_rows, device=counts.device)
+        (order, _), counts = self.ascending, self.counts
         levels = []
         while counts.numel() and int(counts.max()) > BLOCK:
             blocks = (counts + BLOCK - 1) // BLOCK
@@ -62,6 +60,27 @@ class Samples:
     def some(self) -> Tensor:
         """The number of rows of each sample, int64 ``[S, 1]``; 1 where there is none."""
         return self.counts.clamp(min=1)[:, None]
+
+    @cached_property
+    @remembered
+    def ascending(self) -> tuple[Tensor, Tensor]:
+        """The rows in ascending order of their sites, int64 ``[N]``, and where samples begin."""
+        order = self.order
+        if order is None:
+            order = torch.arange(self.num_rows, device=self.counts.device)
+        return order, starts_of(self.counts)
+
+    @cached_property
+    @remembered
+    def padded(self) -> tuple[int, Tensor]:
+        """The longest sample L, and each row's place among ``[B * L]``, int64 ``[N]``."""
+        length = int(self.counts.max()) if self.counts.numel() else 0
+        order, starts = self.ascending
+        sample = torch.repeat_interleave(self.counts)
+        place = torch.arange(self.num_rows, device=sample.device) - starts[sample]
+        places = torch.empty_like(order)
+        places[order] = sample * length + place
+        return length, places
 
     @cached_property
     @remembered

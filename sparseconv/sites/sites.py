@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ from sparseconv.errors import SparseConvValueError
 from sparseconv.sites.record import Parent, SiteRecord
 from sparseconv.sites.samples import Samples
 from sparseconv.sites.taps import sparse_taps
+
+Derived = TypeVar("Derived")
 
 
 class Union(NamedTuple):
@@ -66,6 +68,7 @@ class Sites:
         self._moved: weakref.WeakValueDictionary[torch.device, Sites] = (
             weakref.WeakValueDictionary()
         )
+        self._derived: dict[Hashable, Any] = {}
         self.dimensions = len(record.spatial_shape)
         LIVING[record.number] = self
 
@@ -221,6 +224,13 @@ class Sites:
         for rulebook in self.rulebooks.values():
             held += [rulebook.in_rows, rulebook.out_rows]
         return [t for t in held if t is not None]
+
+    def derived(self, key: Hashable, build: Callable[[Sites], Derived]) -> Derived:
+        """Return ``build(sites)``, built once and kept under ``key``: other sites made of these."""
+        found: Derived | None = self._derived.get(key)
+        if found is None:
+            found = self._derived.setdefault(key, remembered(build)(self))
+        return found
 
     def convolve(self, geometry: Geometry, like: Sites | None = None) -> tuple[Sites, Rulebook]:
         """Return the output sites of a layer and its rulebook; built once per geometry.

@@ -323,7 +323,7 @@ def test_a_wrong_call_names_its_argument(named: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("size", [None, (None, 1, 1), (1, 1), [], "one", 1.5, {}])
+@pytest.mark.parametrize("size", [None, (None, 1, 2), (1, 1), [], "one", 1.5, {}])
 def test_adaptive_pooling_takes_no_other_size(size: Any) -> None:
     x = random_input(20, 2, (6, 6, 6))
     for pool in (F.adaptive_avg_pool3d, F.adaptive_max_pool3d):

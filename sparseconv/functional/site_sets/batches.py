@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparseconv.autograd.elementwise import joined
-from sparseconv.core.arguments import check_kind
+from sparseconv.core.arguments import check_device, check_kind
 from sparseconv.core.dispatch import implements
 from sparseconv.core.grid import behind
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import (
+    SparseConvNotImplementedError,
+    SparseConvTypeError,
+    SparseConvValueError,
+)
+from sparseconv.functional.site_sets.broadcast import dense_rows
+from sparseconv.functional.site_sets.parts import joined_along
+from sparseconv.functional.site_sets.permuted import axis_number
 from sparseconv.functional.site_sets.sets import common_sites, filled
+from sparseconv.functional.site_sets.shapes import shape_function
 from sparseconv.sites.coordinates import sites_from_coords
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
 
 
 def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None) -> SparseTensor:
-    """Concatenate channels (``dim=1``), or batches (``dim=0``).
+    """Concatenate channels (``dim=1``), batches (``dim=0``), or a spatial axis.
 
     Args:
         tensors: at least one SparseTensor; for ``dim=1`` all on the same set of sites (their rows
             may be ordered differently: the result has the first one's order), unless ``fill`` is
-            given.
-        dim: 1 or 0.
+            given. A dense tensor among them gives its channels at these sites; along other axes it
+            has the sites of :meth:`SparseTensor.from_dense`.
+        dim: the axis.
         fill: the number that stands for the channels of a tensor at the sites that it does not
             have; the result then has the union of the sites, sorted.
 
     Raises:
-        SparseConvValueError: sites that differ without a ``fill``, a ``fill`` along ``dim=0``, or
-            another ``dim``.
+        SparseConvValueError: sites that differ without a ``fill``, a ``fill`` along another axis,
+            shapes that do not fit.
 
     Example:
         >>> import torch, sparseconv as sc
@@ -39,16 +49,15 @@ def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None
         >>> sc.cat([x, x]).channels
         6
     """
-    tensors = _checked_list(tensors)
+    operands = _checked_operands(tensors)
+    axis = axis_number("dim", dim, operands[0].ndim)
+    if axis == 1:
+        return _channels_side_by_side(operands, fill)
+    if fill is not None:
+        raise SparseConvValueError("fill: is for channels (dim=1), other axes need none")
+    tensors = [SparseTensor.from_dense(x) if isinstance(x, Tensor) else x for x in operands]
     first = tensors[0]
-    axis = dim + first.ndim if dim < 0 else dim
-    if axis not in (0, 1):
-        raise SparseConvValueError(
-            f"dim: sparse tensors concatenate along 0 (samples) or 1 (channels), got {dim}"
-        )
     if axis == 0:
-        if fill is not None:
-            raise SparseConvValueError("fill: samples need none; it is for channels (dim=1)")
         for entry in tensors[1:]:
             if entry.spatial_shape != first.spatial_shape:
                 raise SparseConvValueError(
@@ -56,22 +65,46 @@ def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None
                     f"{entry.spatial_shape}; sparseconv.collate takes the larger extent"
                 )
         return collate(tensors)
-    if fill is not None:
+    return joined_along(tensors, axis - 2)
+
+
+def _channels_side_by_side(
+    operands: Sequence[SparseTensor | Tensor], fill: float | None
+) -> SparseTensor:
+    """Return the channels of all operands, those of dense ones at the sites of the others."""
+    tensors = [entry for entry in operands if isinstance(entry, SparseTensor)]
+    if fill is None:
+        sites = tensors[0].sites
+        columns = [_features_on(sites, entry) for entry in tensors]
+    else:
         sites, rows_of = common_sites(tensors)
         count = sites.num_sites
         columns = [
             filled(x.features, rows, count, fill) for x, rows in zip(tensors, rows_of, strict=True)
         ]
-        return SparseTensor.on_sites(joined(columns), sites)
-    return first.replace(joined([_features_on(first.sites, entry) for entry in tensors]))
+    rest = iter(columns)
+    rows = [_dense_at(x, sites) if isinstance(x, Tensor) else next(rest) for x in operands]
+    return SparseTensor.on_sites(joined(rows), sites)
+
+
+def _dense_at(t: Tensor, sites: Sites) -> Tensor:
+    """Return the channels ``[N, C]`` of a dense tensor at sites of its own grid."""
+    check_device("tensors", t, sites.device, "first SparseTensor")
+    if (t.shape[0], *t.shape[2:]) != sites.dense_extent:
+        raise SparseConvValueError(
+            f"tensors: a dense one must have the grid (batch, *spatial) of the others, "
+            f"{sites.dense_extent}, got shape {tuple(t.shape)}"
+        )
+    return dense_rows(t, sites).expand(sites.num_sites, -1)
 
 
 @implements(
     torch.cat,
     torch.concat,
     torch.concatenate,
-    meaning="channels side by side (dim=1) or samples one after another (dim=0)",
-    law="dense law; dim=1 on different sites has their union, where an absent row counts 0",
+    meaning="channels side by side (dim=1), samples or cells of an axis one after another",
+    law="dense law; dim=1 on different sites has their union, where an absent row counts 0, and "
+    "takes dense tensors at these sites",
 )
 def _sparse_cat(
     tensors: Sequence[SparseTensor], dim: int = 0, *, axis: int | None = None, out: None = None
@@ -83,8 +116,26 @@ def _sparse_cat(
     return cat(tensors, dim, fill=0 if _is_channel_axis(tensors, dim) else None)
 
 
+@shape_function(
+    torch.stack,
+    meaning="tensors along a new axis, which is not the first",
+    law="dense law, as unsqueeze and cat",
+)
+def _stack(tensors: Sequence[Any], dim: int = 0) -> Any:
+    check_kind("tensors", tensors, list | tuple, "a list or tuple of SparseTensors")
+    if not tensors:
+        raise SparseConvValueError("tensors: must hold at least one SparseTensor")
+    place = axis_number("dim", dim, tensors[0].ndim + 1)
+    if place == 0:
+        raise SparseConvNotImplementedError(
+            "dim: use torch.cat(dim=1) for channels or sparseconv.collate for samples; a new axis "
+            "is not the first"
+        )
+    return torch.cat([entry.unsqueeze(place) for entry in tensors], place)
+
+
 def _is_channel_axis(tensors: Sequence[SparseTensor], dim: int) -> bool:
-    return dim % _checked_list(tensors)[0].ndim == 1
+    return axis_number("dim", dim, _checked_operands(tensors)[0].ndim) == 1
 
 
 def _features_on(sites: Sites, x: SparseTensor) -> Tensor:
@@ -94,8 +145,9 @@ def _features_on(sites: Sites, x: SparseTensor) -> Tensor:
     rows = sites.rows_in(x.sites)
     if rows is None or x.num_sites != sites.num_sites:
         raise SparseConvValueError(
-            f"tensors: must live on the same sites to join channels, got {sites} and {x.sites}; "
-            f"sparseconv.cat(tensors, fill=0) takes the union of different sites"
+            f"tensors: give fill=0 for the union of their sites; without it they must live on the "
+            f"same sites, {sites.num_sites} on a grid (batch, *spatial) of {sites.dense_extent}, "
+            f"got {x.num_sites} on {x.sites.dense_extent}"
         )
     return x.features[rows]
 
@@ -139,6 +191,16 @@ def collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
     grid = behind([x.grid for x in tensors], [x.batch_size for x in tensors])
     sites = sites_from_coords(torch.cat(coords), shape, offset, lower, grid=grid)
     return SparseTensor.on_sites(torch.cat([entry.features for entry in tensors]), sites)
+
+
+def _checked_operands(tensors: Sequence[SparseTensor | Tensor]) -> list[SparseTensor | Tensor]:
+    """Return the list of tensors of either kind, at least one of them sparse."""
+    check_kind("tensors", tensors, list | tuple, "a list or tuple of SparseTensors")
+    for entry in tensors:
+        check_kind("tensors", entry, SparseTensor | Tensor, "SparseTensors or dense tensors")
+    if not any(isinstance(entry, SparseTensor) for entry in tensors):
+        raise SparseConvValueError("tensors: must hold at least one SparseTensor")
+    return list(tensors)
 
 
 def _checked_list(tensors: Sequence[SparseTensor]) -> list[SparseTensor]:

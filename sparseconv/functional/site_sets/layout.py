@@ -1,4 +1,4 @@
-"""Functions that move values without changing them: flatten, pad, shuffle channels into space."""
+"""Functions that move values without changing them: pad, shuffle channels into space."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.autograd.segments import place_rows
@@ -20,24 +19,6 @@ from sparseconv.errors import (
 )
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
 from sparseconv.tensor import SparseTensor
-
-
-@implements(
-    torch.flatten,
-    meaning="the (B, C) tensor of a SparseTensor of spatial extent 1, as after global pooling",
-    law="a sample without sites gives 0",
-)
-def _sparse_flatten(input: SparseTensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    if (start_dim, end_dim % input.ndim) != (1, input.ndim - 1):
-        raise SparseConvValueError(
-            f"start_dim, end_dim: a SparseTensor flattens from 1 to -1, got {start_dim}, {end_dim}"
-        )
-    if any(size != 1 for size in input.spatial_shape):
-        raise SparseConvNotImplementedError(
-            f"flatten: has a sparse meaning for a spatial extent of 1 alone, got "
-            f"{input.spatial_shape}; pool globally first, or use x.dense().flatten(1)"
-        )
-    return input.dense().flatten(1)
 
 
 @implements(

@@ -11,6 +11,7 @@ from torch import Tensor
 from sparseconv.autograd.elementwise import applied
 from sparseconv.core.dispatch import HANDLERS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.functional.site_sets.broadcast import on_larger
 from sparseconv.functional.site_sets.sets import filled
 from sparseconv.functional.values.rows import rows_of
 from sparseconv.tensor import SparseTensor
@@ -30,7 +31,8 @@ def _elementwise(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]
         """Apply the operation row by row.
 
         Operands on the same sites meet row by row; on different sites the result has the union,
-        and an absent row counts 0. A number acts on every active site, and so does a dense tensor,
+        and an absent row counts 0. One that repeats along an axis of extent 1 acts at the sites of
+        the other. A number acts on every active site, and so does a dense tensor,
         which broadcasts as against the dense shape ``(B, C, *spatial)`` or has one row per site.
         """
         if options.get("out") is not None:
@@ -53,6 +55,9 @@ def _on_common_sites(x: SparseTensor, y: SparseTensor) -> tuple[Any, Tensor, Ten
         raise SparseConvValueError(f"other: shape {tuple(y.shape)} does not match {tuple(x.shape)}")
     if x.sites.same_as(y.sites):
         return x.sites, x.features, y.features
+    on_larger_one = on_larger(x, y)
+    if on_larger_one is not None:
+        return on_larger_one
     sites, rows, other_rows = x.sites.unite(y.sites)
     count = sites.num_sites
     return sites, filled(x.features, rows, count), filled(y.features, other_rows, count)

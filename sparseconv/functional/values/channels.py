@@ -13,6 +13,7 @@ from sparseconv.core.arguments import is_int
 from sparseconv.core.dispatch import implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.convolution.conv import subm_conv
+from sparseconv.functional.site_sets.parts import parts_of
 from sparseconv.tensor import SparseTensor
 
 
@@ -122,18 +123,10 @@ def _sparse_channel_shuffle(input: SparseTensor, groups: int) -> SparseTensor:
 
 
 def _parts(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``function``, which cuts a tensor along an axis, on the channels."""
+    """Return ``function``, which cuts a tensor along an axis."""
 
     def parts(input: SparseTensor, sizes: Any, dim: int = 0) -> tuple[SparseTensor, ...]:
-        check_channel_axis(input, dim)
-        try:
-            cut = function(input.features, sizes, 1)
-        except (TypeError, RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise SparseConvValueError(
-                f"{function.__name__}: {sizes!r} does not cut {input.channels} channels: {reason}"
-            ) from error
-        return tuple(input.replace(part) for part in cut)
+        return parts_of(function, input, sizes, dim)
 
     return parts
 
@@ -141,6 +134,6 @@ def _parts(function: Callable[..., Any]) -> Callable[..., Any]:
 for _function in (torch.chunk, torch.split):
     implements(
         _function,
-        meaning="the channels in several parts (dim=1)",
-        law="each site by itself; x.split() without arguments cuts the batch into its samples",
+        meaning="one axis in several parts: channels, cells or samples",
+        law="dense law; x.split() without arguments cuts the batch into its samples",
     )(_parts(_function))

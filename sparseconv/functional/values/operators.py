@@ -20,6 +20,7 @@ _BINARY: tuple[tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
     (torch.remainder, torch.Tensor.__mod__, torch.Tensor.__rmod__),
     (torch.floor_divide, torch.Tensor.__floordiv__, torch.Tensor.__rfloordiv__),
 )
+OPERATORS = tuple(operator for _, *both in _BINARY for operator in both)
 
 
 def _reflected(function: Callable[..., Tensor]) -> Callable[..., SparseTensor]:

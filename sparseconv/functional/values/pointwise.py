@@ -126,6 +126,7 @@ PAIRWISE: tuple[Callable[..., Any], ...] = (
     torch.floor_divide,
     torch.fmod,
 )
+OF_THREE: tuple[Callable[..., Any], ...] = (torch.addcmul, torch.addcdiv)
 
 
 def _on_features(function: Callable[..., Any]) -> Callable[..., SparseTensor]:
@@ -181,7 +182,7 @@ for _names in COMPARISONS:
         meaning="a plain bool tensor (N, C), a row per active site of the first sparse operand",
         law="row by row on the same sites; torch.where takes such a mask",
     )(_on_rows(_names[0]))
-for _function in PAIRWISE:
+for _function in PAIRWISE + OF_THREE:
     implements(
         _function,
         # the method that Python calls when the left operand is a dense tensor

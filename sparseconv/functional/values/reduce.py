@@ -1,8 +1,8 @@
 """Sums, means, largest values, variances and norms: over active sites, or over channels.
 
-``dim`` is None (everything), the spatial axes with or without batch and channels (a plain tensor
-comes out), or 1 with ``keepdim=True`` (a SparseTensor of one channel). A sample without sites
-counts 0 in all of them.
+``dim`` is None (everything), all spatial axes with or without the batch (a plain tensor comes out),
+some of the spatial axes (a SparseTensor of the others), or 1, each with or without channels. A
+sample without sites counts 0 in all of them.
 """
 
 from __future__ import annotations
@@ -28,24 +28,39 @@ from sparseconv.errors import (
     SparseConvValueError,
 )
 from sparseconv.functional.precision import widened
+from sparseconv.functional.site_sets.axes import lines_of
+from sparseconv.functional.site_sets.permuted import PermutedTensor
 from sparseconv.sites.samples import Samples
+from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
 
 Dim = int | Sequence[int] | None
-Result = Tensor | SparseTensor
+Result = Tensor | SparseTensor | PermutedTensor
 
 
 class _Axes(NamedTuple):
-    """What a reduction runs over besides the spatial axes."""
+    """What a reduction runs over.
+
+    Attributes:
+        samples: the rows of each result.
+        over_batch, over_channels: whether it runs over these besides spatial axes.
+        keepdim: whether the axes stay, with extent 1.
+        ndim: number of axes of the input.
+        sites: where the results lie; None where all spatial axes are reduced.
+    """
 
     samples: Samples
     over_batch: bool
     over_channels: bool
     keepdim: bool
     ndim: int
+    sites: Sites | None = None
 
-    def shaped(self, result: Tensor) -> Tensor:
+    def shaped(self, result: Tensor) -> Result:
         """Return ``result`` ``[S, C or 1]`` in the shape that torch gives the reduced tensor."""
+        if self.sites is not None:
+            reduced = SparseTensor.on_sites(result, self.sites)
+            return _one_channel(reduced, self.keepdim) if self.over_channels else reduced
         if self.keepdim:
             return result.reshape(*result.shape, *(1,) * (self.ndim - 2))
         if self.over_channels:
@@ -72,18 +87,22 @@ def _axes(x: SparseTensor, dim: Dim, keepdim: bool) -> _Axes | None:
         raise SparseConvValueError(f"dim: must lie in {-x.ndim} to {x.ndim - 1}, got {dim}")
     axes = {axis % x.ndim for axis in dims}
     if axes == {1}:
-        if not keepdim:
-            raise SparseConvValueError(
-                "dim: a SparseTensor always has channels; reduce over dim=1 with keepdim=True"
-            )
         return None
-    if not axes >= set(range(2, x.ndim)):
+    if axes >= set(range(2, x.ndim)):
+        samples = x.sites.whole_batch if 0 in axes else x.sites.samples
+        return _Axes(samples, 0 in axes, 1 in axes, keepdim, x.ndim)
+    if 0 in axes:
         raise SparseConvNotImplementedError(
-            f"dim: a sparse reduction runs over all spatial axes, {tuple(range(2, x.ndim))}, with "
-            f"or without 0 and 1, or over 1 alone, got {dim}; use x.dense() for others"
+            f"dim: reduce over the spatial axes too, {tuple(range(2, x.ndim))}: a SparseTensor "
+            f"keeps its samples, got {dim}; x.dense() takes any"
         )
-    samples = x.sites.whole_batch if 0 in axes else x.sites.samples
-    return _Axes(samples, 0 in axes, 1 in axes, keepdim, x.ndim)
+    lines = lines_of(x, [axis - 2 for axis in axes if axis > 1], keepdim)
+    return _Axes(lines.samples, False, 1 in axes, keepdim, x.ndim, lines.sites)
+
+
+def _one_channel(x: SparseTensor, keepdim: bool) -> SparseTensor | PermutedTensor:
+    """Return a reduction over the channels, with an axis for the one that is left or without."""
+    return x if keepdim else PermutedTensor(x, None)
 
 
 def _sums(values: Tensor, axes: _Axes) -> Tensor:
@@ -94,8 +113,8 @@ def _sums(values: Tensor, axes: _Axes) -> Tensor:
 
 @implements(
     torch.sum,
-    meaning="sum over active sites, per sample and channel, or of everything",
-    law="an inactive site counts 0; dim=1 with keepdim=True gives a SparseTensor",
+    meaning="sum over active sites, over spatial axes, channels or everything",
+    law="an inactive site counts 0; axes that are left give a SparseTensor",
 )
 def _sparse_sum(
     input: SparseTensor, dim: Dim = None, keepdim: bool = False, dtype: torch.dtype | None = None
@@ -103,13 +122,13 @@ def _sparse_sum(
     x = widened(input, "sum").features if dtype is None else input.features.to(dtype)
     axes = _axes(input, dim, keepdim)
     if axes is None:
-        return input.replace(x.sum(dim=1, keepdim=True))
+        return _one_channel(input.replace(x.sum(dim=1, keepdim=True)), keepdim)
     return axes.shaped(_sums(summable(x), axes).to(x.dtype))
 
 
 @implements(
     torch.mean,
-    meaning="mean over active sites, per sample and channel, or of everything",
+    meaning="mean over active sites, over spatial axes, channels or everything",
     law="statistics over active sites; 0 where there is none",
 )
 def _sparse_mean(
@@ -118,7 +137,7 @@ def _sparse_mean(
     x = input.features if dtype is None else input.features.to(dtype)
     axes = _axes(input, dim, keepdim)
     if axes is None:
-        return input.replace(x.mean(dim=1, keepdim=True))
+        return _one_channel(input.replace(x.mean(dim=1, keepdim=True)), keepdim)
     total = _sums(summable(x), axes)
     return axes.shaped((total / axes.counts(x).to(total.dtype).clamp(min=1)).to(x.dtype))
 
@@ -128,7 +147,7 @@ def _largest(input: SparseTensor, dim: Dim, keepdim: bool, sign: int) -> Result:
     x = input.features if sign > 0 else -input.features
     axes = _axes(input, dim, keepdim)
     if axes is None:
-        return input.replace(sign * x.amax(dim=1, keepdim=True))
+        return _one_channel(input.replace(sign * x.amax(dim=1, keepdim=True)), keepdim)
     largest = sample_max(x, axes.samples)
     if axes.over_channels:
         largest = largest.max(dim=1, keepdim=True).values
@@ -137,7 +156,7 @@ def _largest(input: SparseTensor, dim: Dim, keepdim: bool, sign: int) -> Result:
 
 @implements(
     torch.amax,
-    meaning="largest value of the active sites, per sample and channel, or of everything",
+    meaning="largest value of the active sites, over spatial axes, channels or everything",
     law="an inactive site counts minus infinity, a sample without sites gives 0; of equal values "
     "the first in the order of the sites gets the gradient",
 )
@@ -147,7 +166,7 @@ def _sparse_amax(input: SparseTensor, dim: Dim = (), keepdim: bool = False) -> R
 
 @implements(
     torch.amin,
-    meaning="smallest value of the active sites, per sample and channel, or of everything",
+    meaning="smallest value of the active sites, over spatial axes, channels or everything",
     law="an inactive site counts infinity, a sample without sites gives 0",
 )
 def _sparse_amin(input: SparseTensor, dim: Dim = (), keepdim: bool = False) -> Result:
@@ -168,7 +187,8 @@ def _extreme(function: Callable[..., Any], pairwise: Callable[..., Any], sign: i
                 f"torch.a{function.__name__} runs over sites, got {dim}"
             )
         extremes = function(input.features, 1, True)
-        return type(extremes)((input.replace(extremes.values), extremes.indices))
+        values = _one_channel(input.replace(extremes.values), keepdim)
+        return type(extremes)((values, extremes.indices))
 
     return extreme
 
@@ -187,7 +207,7 @@ for _function, _pairwise, _sign in (
 
 @implements(
     torch.var,
-    meaning="variance over active sites, per sample and channel, or of everything",
+    meaning="variance over active sites, over spatial axes, channels or everything",
     law="statistics over active sites; 0 where there are no more than correction values",
 )
 def _sparse_var(
@@ -200,13 +220,14 @@ def _sparse_var(
 ) -> Result:
     axes, correction = _spread_arguments(input, dim, unbiased, keepdim, correction)
     if axes is None:
-        return input.replace(input.features.var(dim=1, correction=correction, keepdim=True))
+        x = input.features.var(dim=1, correction=correction, keepdim=True)
+        return _one_channel(input.replace(x), keepdim)
     return axes.shaped(_variance(summable(input.features), axes, correction).to(input.dtype))
 
 
 @implements(
     torch.std,
-    meaning="standard deviation over active sites, per sample and channel, or of everything",
+    meaning="standard deviation over active sites, over spatial axes, channels or everything",
     law="as torch.var",
 )
 def _sparse_std(
@@ -219,7 +240,8 @@ def _sparse_std(
 ) -> Result:
     axes, correction = _spread_arguments(input, dim, unbiased, keepdim, correction)
     if axes is None:
-        return input.replace(input.features.std(dim=1, correction=correction, keepdim=True))
+        x = input.features.std(dim=1, correction=correction, keepdim=True)
+        return _one_channel(input.replace(x), keepdim)
     return axes.shaped(_root(_variance(summable(input.features), axes, correction)).to(input.dtype))
 
 
@@ -253,7 +275,7 @@ def _root(x: Tensor) -> Tensor:
 
 @implements(
     torch.norm,
-    meaning="p-norm over active sites, per sample and channel, or of everything",
+    meaning="p-norm over active sites, over spatial axes, channels or everything",
     law="an inactive site counts 0",
 )
 def _sparse_norm(
@@ -272,7 +294,8 @@ def _sparse_norm(
         raise SparseConvValueError(f"p: must be a number above 0 or 'fro', got {p!r}")
     axes = _axes(input, dim, keepdim)
     if axes is None:
-        return input.replace(torch.linalg.vector_norm(input.features, order, 1, keepdim=True))
+        x = torch.linalg.vector_norm(input.features, order, 1, keepdim=True)
+        return _one_channel(input.replace(x), keepdim)
     if order == math.inf:
         return _largest(input.replace(input.features.abs()), dim, keepdim, 1)
     x = summable(input.features)

@@ -5,33 +5,47 @@ from __future__ import annotations
 from numbers import Number
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 
 from sparseconv.core.arguments import came, check_device
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.functional.site_sets.broadcast import dense_rows, repeated, repeats
 from sparseconv.tensor import SparseTensor
 
 Operand: TypeAlias = SparseTensor | Tensor | float | bool | None
 
 
 def first_sparse(*operands: Any) -> SparseTensor:
-    """Return the first SparseTensor among ``operands``: the others are brought to its rows.
+    """Return the SparseTensor among ``operands`` to whose rows the others are brought.
+
+    It is the first one, unless that repeats along an axis in which another has more cells.
 
     Raises:
         SparseConvTypeError: there is none.
     """
+    found: SparseTensor | None = None
     for operand in operands:
-        if isinstance(operand, SparseTensor):
-            return operand
-    raise SparseConvTypeError("input: one operand must be a SparseTensor")
+        if isinstance(operand, SparseTensor) and (found is None or _is_larger(operand, found)):
+            found = operand
+    if found is None:
+        raise SparseConvTypeError("input: one operand must be a SparseTensor")
+    return found
+
+
+def _is_larger(x: SparseTensor, than: SparseTensor) -> bool:
+    """Return whether the other tensor repeats along an axis of this one."""
+    if x.sites is than.sites:
+        return False
+    both = repeats(x.sites, than.sites)
+    return both is not None and any(both.second) and not any(both.first)
 
 
 def rows_beside(x: SparseTensor, operand: Operand) -> Any:
     """Return ``operand`` in a shape that broadcasts against the rows ``[N, C]`` of ``x``.
 
-    A SparseTensor must have the same set of sites, in any row order; a dense tensor broadcasts
-    against the dense shape or has a row per site; anything else stays as it is.
+    A SparseTensor must have the same set of sites, in any row order, or repeat along axes of extent
+    1; a dense tensor broadcasts against the dense shape or has a row per site; anything else stays
+    as it is.
 
     Raises:
         SparseConvError: sites, shapes or devices that do not fit.
@@ -46,11 +60,15 @@ def rows_beside(x: SparseTensor, operand: Operand) -> Any:
         )
     if x.sites.same_as(operand.sites):
         return operand.features
+    both = repeats(x.sites, operand.sites)
+    if both is not None and not any(both.first):
+        return repeated(operand, x.sites)
     rows = x.sites.rows_in(operand.sites)
     if rows is None or operand.num_sites != x.num_sites:
         raise SparseConvValueError(
-            f"other: must live on the same sites, {x.sites}, got {operand.sites}; "
-            f"sparseconv.union and sparseconv.intersect bring tensors together"
+            f"other: bring both together by sparseconv.union or sparseconv.intersect, they must "
+            f"live on the same sites, {x.num_sites} of shape {tuple(x.shape)}, got "
+            f"{operand.num_sites} of {tuple(operand.shape)}"
         )
     return operand.features[rows]
 
@@ -82,7 +100,7 @@ def rows_of(operand: Any, x: SparseTensor) -> Any:
             f"other: shape {tuple(operand.shape)} neither broadcasts to the dense shape "
             f"{tuple(x.shape)} nor has one row per site, ({x.num_sites}, {x.channels})"
         )
-    return _at_sites(operand.reshape((1,) * (x.ndim - operand.ndim) + operand.shape), x)
+    return dense_rows(operand.reshape((1,) * (x.ndim - operand.ndim) + operand.shape), x.sites)
 
 
 def _broadcasts(t: Tensor, x: SparseTensor) -> bool:
@@ -95,18 +113,3 @@ def _broadcasts(t: Tensor, x: SparseTensor) -> bool:
         size in (1, length) or (axis == 1 and grows)
         for axis, (size, length) in enumerate(zip(sizes, x.shape, strict=True))
     )
-
-
-def _at_sites(t: Tensor, x: SparseTensor) -> Tensor:
-    """Return the values ``[N or 1, C]`` of ``t`` ``[B or 1, C, *(spatial or 1)]`` at the sites."""
-    if t.shape[0] == 1 and all(size == 1 for size in t.shape[2:]):
-        return t.reshape(1, -1)
-    if min(x.sites.lower) < 0 and any(size > 1 for size in t.shape[2:]):
-        raise SparseConvValueError("other: no dense tensor meets sites at negative coordinates")
-    columns = x.sites.shared_coords.long().unbind(1)
-    sizes = (t.shape[0], *t.shape[2:])
-    cells = [
-        column if size > 1 else torch.zeros_like(column)
-        for column, size in zip(columns, sizes, strict=True)
-    ]
-    return t.movedim(1, -1)[tuple(cells)]
