@@ -32,8 +32,9 @@ from sparseconv.tensor import SparseTensor
 from sparseconv.version import __version__ as __version__
 
 if _TYPE_CHECKING:
-    from sparseconv import compat, models, reference, tools
+    from sparseconv import compat, models, reference, tiles, tools
     from sparseconv.compat.checkpoints import convert_weights, load_checkpoint
+    from sparseconv.tiles import tiled
     from sparseconv.tools import optimize, reach, receptive_field, submanifold, summary
 
 _importlib.import_module("sparseconv.tracing")  # fills the doors into compiled graphs
@@ -52,6 +53,8 @@ _LATER = {
     "receptive_field": "sparseconv.tools",
     "submanifold": "sparseconv.tools",
     "summary": "sparseconv.tools",
+    "tiled": "sparseconv.tiles",
+    "tiles": "sparseconv.tiles",
 }
 
 
@@ -102,6 +105,8 @@ __all__ = [
     "reference",
     "submanifold",
     "summary",
+    "tiled",
+    "tiles",
     "tools",
     "union",
     "voxelize",

@@ -73,15 +73,15 @@ def chosen(x: Tensor) -> str:
     Raises:
         SparseConvTypeError: the engine that was asked for cannot, or none can; with the reason.
     """
-    return _choice(_asked_for(), x.device, x.dtype)
+    return _choice(asked_for(), x.device, x.dtype)
 
 
 def for_tensor(x: Tensor) -> Engine:
     """Return the engine that runs on tensors like ``x``."""
-    return _module(ENGINES[_choice(_asked_for(), x.device, x.dtype)])
+    return _module(ENGINES[_choice(asked_for(), x.device, x.dtype)])
 
 
-def _asked_for() -> str | None:
+def asked_for() -> str | None:
     """Return the engine that the block or the environment asks for, as it is at this moment."""
     return _forced.get() or os.environ.get("SPARSECONV_ENGINE")
 

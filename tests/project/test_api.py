@@ -32,7 +32,7 @@ PUBLIC = {
         SparseConvTypeError SparseConvValueError SparseTensor cat collate compat convert_weights
         crop difference engine engines functional interpolate intersect io load_checkpoint
         memory models nn optimize prune reach receptive_field reference submanifold summary
-        tools union voxelize
+        tiled tiles tools union voxelize
     """),
     sc.nn: names("""
         AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d
