@@ -5,8 +5,8 @@ partition: points on disk, tile by tile. run: one tile. manifest: what is done. 
 the source's order. runners: where tiles run.
 """
 
+from sparseconv.tiles.job import Tiled as Tiled
+from sparseconv.tiles.job import tiled as tiled
 from sparseconv.tiles.plan import Plan as Plan
 from sparseconv.tiles.run import Done as Done
 from sparseconv.tiles.run import Task as Task
-from sparseconv.tiles.job import Tiled as Tiled
-from sparseconv.tiles.job import tiled as tiled

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sparseconv.core.arguments import Ints, check_int
-from sparseconv.core.private_torch import tree_leaves
 from sparseconv.core.grid import Grid
+from sparseconv.core.private_torch import tree_leaves
 from sparseconv.engines.memory_limit import usable_bytes
 from sparseconv.errors import SparseConvValueError
 from sparseconv.sites.sites import Sites

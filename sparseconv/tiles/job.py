@@ -140,7 +140,8 @@ def fingerprint(model: nn.Module) -> str:
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         if isinstance(value, Tensor):
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            rows = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(rows.numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -227,7 +228,7 @@ class Tiled:
         return self.values()
 
     def values(self, fill: int | float | None = None) -> Iterator[Tensor]:
-        """Yield as iterating does; with ``fill`` points of broken tiles get it, and nothing raises."""
+        """Yield as iterating does; points of broken tiles get ``fill``, and nothing raises."""
         for part in self._gathered(fill):
             yield torch.from_numpy(part.astype(np.int64) if self._task.keep == LABELS else part)
 
@@ -244,7 +245,8 @@ class Tiled:
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
     def write(
-        self, target: str | os.PathLike[str] | Callable[[int, Tensor], object],
+        self,
+        target: str | os.PathLike[str] | Callable[[int, Tensor], object],
         fill: int | float | None = None,
     ) -> None:
         """Write the values of the points in the source's own order, part by part.

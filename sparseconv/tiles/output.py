@@ -108,7 +108,9 @@ def _write_npy(target: Path, values: Values) -> None:
     header = {"descr": part.dtype.str, "fortran_order": False}
     unfinished = target.with_name(f"{target.name}.part")
     with unfinished.open("wb") as file:
-        np.lib.format.write_array_header_2_0(file, {**header, "shape": (values.count, *part.shape[1:])})
+        np.lib.format.write_array_header_2_0(
+            file, {**header, "shape": (values.count, *part.shape[1:])}
+        )
         part.tofile(file)
         for part in values.parts:
             part.tofile(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -43,7 +44,7 @@ def partition(source: Source, plan: Plan, folder: Path) -> None:
     Raises:
         SparseConvValueError: the source changed since its points were counted.
     """
-    xyz_dtype, features_dtype = np.dtype(plan.xyz_dtype), np.dtype(plan.features_dtype)
+    xyz_dtype, features_dtype = np.dtype(plan.columns.xyz), np.dtype(plan.columns.features)
     numbering, corner_numbers = _tile_numbers(plan)
     cursors = plan.starts[:-1].copy()
     with ExitStack() as stack:
@@ -81,7 +82,7 @@ def runs(sorted_values: Array) -> Iterator[tuple[int, int, int]]:
         return
     ends = np.flatnonzero(np.diff(sorted_values)) + 1
     bounds = [0, *ends.tolist(), len(sorted_values)]
-    for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, end in pairwise(bounds):
         yield int(sorted_values[first]), first, end
 
 
@@ -95,26 +96,27 @@ def cut(plan: Plan, folder: Path, number: int) -> Cut:
     """Return what a tile reads of the cloud."""
     low, high = plan.box(number)
     starts = plan.starts
-    cells, features, kept = [], [], slice(0, 0)
+    cells, features, kept = list[Array](), list[Array](), slice(0, 0)
     with ExitStack() as stack:
         xyz_file = stack.enter_context((folder / _XYZ).open("rb"))
         features_file = stack.enter_context((folder / _FEATURES).open("rb"))
         for tile in plan.read_by(number):
             rows = int(starts[tile]), int(starts[tile + 1])
-            xyz = _read(xyz_file, plan.xyz_dtype, len(low), rows)
+            xyz = _read(xyz_file, plan.columns.xyz, len(low), rows)
             own = cells_of(xyz, plan.voxel_size) - plan.low - low
             inside = ((own >= 0) & (own < high - low)).all(axis=1)
             if tile == number:
                 before = sum(map(len, cells))
                 kept = slice(before, before + len(own))
             cells.append(own[inside])
-            if plan.channels:
-                values = _read(features_file, plan.features_dtype, plan.channels, rows)
+            if plan.columns.channels:
+                values = _read(features_file, plan.columns.features, plan.columns.channels, rows)
                 features.append(values[inside])
     joined = np.concatenate(features) if features else None
+    extent = tuple(int(side) for side in high - low)
     first = zip(low + plan.low, plan.voxel_size, strict=True)
     grid = Grid(tuple(float(cell * size) for cell, size in first), plan.voxel_size)
-    return Cut(np.concatenate(cells), joined, tuple(map(int, high - low)), grid, kept)
+    return Cut(np.concatenate(cells), joined, extent, grid, kept)
 
 
 def _read(file: BinaryIO, dtype: str, width: int, rows: tuple[int, int]) -> Array:
@@ -129,5 +131,3 @@ def tiles_in_order(folder: Path, points: int) -> Iterator[Array]:
     with (folder / _TILES).open("rb") as file:
         while len(tiles := np.fromfile(file, _TILE_DTYPE, points)):
             yield tiles
-
-

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,20 @@ from sparseconv.tiles.sources import Array, Source
 MULTIPLE_OF = 16  # voxels: the whole cloud's origin and extent, as voxelize rounds them
 
 
+class Columns(NamedTuple):
+    """What a source holds of each point.
+
+    Attributes:
+        xyz: the widest of the positions' dtypes.
+        channels: of the features; 0 where there are positions alone.
+        features: the widest of the features' dtypes.
+    """
+
+    xyz: str
+    channels: int
+    features: str
+
+
 class Census(NamedTuple):
     """What one reading of a source finds.
 
@@ -27,9 +41,7 @@ class Census(NamedTuple):
         blocks: int64 ``[B, D]``, the blocks that hold points, ascending.
         counts: int64 ``[B]``, points in each.
         sites: int64 ``[B]``, a bound of the voxels in each: those of every part, added up.
-        xyz_dtype: the widest of the positions' dtypes.
-        channels: of the features; 0 where the source has positions alone.
-        features_dtype: the widest of the features' dtypes.
+        columns: what the source holds of each point.
     """
 
     low: Ints
@@ -37,9 +49,7 @@ class Census(NamedTuple):
     blocks: Array
     counts: Array
     sites: Array
-    xyz_dtype: str
-    channels: int
-    features_dtype: str
+    columns: Columns
 
 
 def cells_of(xyz: Array, voxel_size: Sequence[float]) -> Array:
@@ -82,7 +92,7 @@ def take_census(source: Source, voxel_size: Sequence[float], edge: Ints, phase: 
         numbers, counts = _added((numbers, counts), (own, both))
     low, high = (lows[0], highs[0]) if first else (np.zeros(axes), np.full(axes, -1))
     box = tuple(map(int, low)), tuple(map(int, high))
-    return Census(*box, numbering.blocks(numbers), counts[:, 0], counts[:, 1], *kinds.found())
+    return Census(*box, numbering.blocks(numbers), counts[:, 0], counts[:, 1], kinds.found())
 
 
 _FAR = 2**62
@@ -119,15 +129,15 @@ class _Kinds:
         self.xyz = np.promote_types(self.xyz, xyz.dtype)
         self.features = np.promote_types(self.features, values)
 
-    def found(self) -> tuple[str, int, str]:
-        """Return dtype of the positions, number of features, and their dtype."""
-        return self.xyz.str, self.channels or 0, self.features.str
+    def found(self) -> Columns:
+        """Return what all parts hold."""
+        return Columns(self.xyz.str, self.channels or 0, self.features.str)
 
 
 def _check_part(xyz: Array, features: Array | None, first: int, axes: int) -> None:
-    if xyz.shape[1:] != (axes,):
+    if xyz.shape[1] != axes:
         raise SparseConvValueError(
-            f"source: must have {axes} axes, one for each voxel size, got {xyz.shape[1:]}"
+            f"source: must have {axes} axes, one for each voxel size, got {xyz.shape[1]}"
         )
     for name, values in (("xyz", xyz), ("features", features)):
         wrong = () if values is None else np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -190,7 +200,7 @@ class Plan:
         before, behind: voxels that a tile reads on each side of its core, per axis.
         corners: first voxel of each tile's core in the whole cloud, one entry per axis.
         counts: points in each tile's core.
-        xyz_dtype, channels, features_dtype: of what lies on disk.
+        columns: what lies on disk of each point.
     """
 
     voxel_size: tuple[float, ...]
@@ -201,9 +211,7 @@ class Plan:
     behind: Ints
     corners: Array
     counts: Array
-    xyz_dtype: str
-    channels: int
-    features_dtype: str
+    columns: Columns
 
     @property
     def phase(self) -> Array:
@@ -248,7 +256,7 @@ class Plan:
 
     def save(self, folder: Path) -> None:
         """Write the plan into a folder."""
-        values = {key: value for key, value in asdict(self).items() if key not in _ARRAYS}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _ARRAYS}
         (folder / "plan.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
         np.savez(folder / "tiles.npz", corners=self.corners, counts=self.counts)
 
@@ -257,6 +265,7 @@ class Plan:
         """Read what :meth:`save` wrote."""
         values = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        values["columns"] = Columns(*values["columns"])
         with np.load(folder / "tiles.npz") as arrays:
             return cls(**values, **{name: arrays[name] for name in _ARRAYS})
 
@@ -293,8 +302,7 @@ def make_plan(
     tiles = census.blocks // (np.asarray(core) // edge)
     tiles, counts = merged(tiles, census.counts)
     corners = tiles * core + phase - low
-    kinds = census.xyz_dtype, census.channels, census.features_dtype
-    return Plan(voxel_size, low, extent, core, *halo, corners, counts, *kinds)
+    return Plan(voxel_size, low, extent, core, *halo, corners, counts, census.columns)
 
 
 def merged(blocks: Array, counts: Array) -> tuple[Array, Array]:

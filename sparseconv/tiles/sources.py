@@ -16,8 +16,7 @@ from torch import Tensor
 from sparseconv import io
 from sparseconv.core.arguments import came
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.io.points import from_columns
-from sparseconv.io.read import READERS
+from sparseconv.io.read import OPENERS
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -82,16 +81,14 @@ class Arrays:
 
 @dataclass(frozen=True)
 class File:
-    """One file of :func:`sparseconv.io.read_points`; an ``.npy`` is read by parts."""
+    """One file, read as :func:`sparseconv.io.iter_points` does."""
 
     path: Path
 
     def parts(self) -> Iterator[Part]:
         """Yield the file's points."""
-        if self.path.suffix.lower() == ".npy":
-            yield from _rows_of_npy(self.path)
-        else:
-            yield from _of_points(io.read_points(self.path)).parts()
+        for points in io.iter_points(self.path, rows=POINTS_PER_PART):
+            yield from _of_points(points).parts()
 
     def fingerprint(self) -> str:
         """Return name, size and time of the last change."""
@@ -156,7 +153,7 @@ def _of_path(path: Path) -> Source:
         if not path.exists():
             raise SparseConvValueError(f"source: there is no file {path.name!r}")
         return File(path)
-    files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in READERS)
+    files = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in OPENERS)
     if not files:
         raise SparseConvValueError(f"source: the folder {path.name!r} holds no point clouds")
     return Joined(tuple(map(File, files)))
@@ -188,22 +185,3 @@ def _floats(rows: Any) -> Array:
     if array.dtype.kind != "f":
         raise SparseConvTypeError(f"source: must be floating point, got {array.dtype}")
     return array
-
-
-def _rows_of_npy(path: Path) -> Iterator[Part]:
-    """Yield the rows of an ``.npy`` of columns, without mapping more of it than a part."""
-    table = np.load(path, mmap_mode="r")
-    rows, width = table.shape if table.ndim == 2 else (0, 0)
-    dtype, start, by_column = table.dtype, table.offset, not table.flags.c_contiguous
-    if table.ndim != 2 or by_column:
-        yield from _of_points(io.read_points(path)).parts()
-        return
-    del table
-    with path.open("rb") as file:
-        file.seek(start)
-        for first in range(0, rows, POINTS_PER_PART):
-            count = min(POINTS_PER_PART, rows - first)
-            values = np.fromfile(file, dtype, count * width).reshape(count, width)
-            yield from _of_points(from_columns(values, path.name)).parts()
-
-

@@ -53,7 +53,9 @@ def judge(runner: Runner, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_pool_loses_nothing_when_a_process_is_killed(tmp_path: Path) -> None:
     net, sites = Deadly(tmp_path).eval(), list[int]()
-    hook = net.register_forward_pre_hook(lambda _, args: sites.append(getattr(args[0], "num_sites", 0)))
+    hook = net.register_forward_pre_hook(
+        lambda _, args: sites.append(getattr(args[0], "num_sites", 0))
+    )
     expected = sc.tiled(net, POINTS, 0.25, 32, keep="scores").result()
     hook.remove()
     sites = [count for count in sites if count]  # not what follows the reach, without data
