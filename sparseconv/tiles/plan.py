@@ -140,7 +140,9 @@ def _check_part(xyz: Array, features: Array | None, first: int, axes: int) -> No
             f"source: must have {axes} axes, one for each voxel size, got {xyz.shape[1]}"
         )
     for name, values in (("xyz", xyz), ("features", features)):
-        wrong = () if values is None else np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if values is None:
+            continue
+        wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(wrong):
             raise SparseConvValueError(
                 f"source: {name} of row {first + int(wrong[0])} is NaN or infinite (and of "
@@ -299,9 +301,9 @@ def make_plan(
     """
     edge, phase = blocks
     low, extent = whole_box(census)
-    tiles = census.blocks // (np.asarray(core) // edge)
-    tiles, counts = merged(tiles, census.counts)
-    corners = tiles * core + phase - low
+    first = census.blocks.min(axis=0, initial=_FAR)  # so that what fits into one tile is one
+    tiles, counts = merged((census.blocks - first) // (np.asarray(core) // edge), census.counts)
+    corners = tiles * core + first * edge + phase - low
     return Plan(voxel_size, low, extent, core, *halo, corners, counts, census.columns)
 
 
@@ -318,8 +320,9 @@ def most_read(
     """Return a bound of what one tile reads, where each block of a census weighs something."""
     steps = np.asarray(core) // edge
     before, behind = (-(-np.asarray(side) // edge) for side in halo)
-    tiles = census.blocks // steps
-    inside = census.blocks - tiles * steps
+    blocks = census.blocks - census.blocks.min(axis=0)
+    tiles = blocks // steps
+    inside = blocks - tiles * steps
     numbering = Numbering(len(edge))
     occupied = np.unique(numbering.of(tiles))
     read = np.zeros(len(occupied))

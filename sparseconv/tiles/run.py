@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from sparseconv import engines
 from sparseconv.autograd.segments import reduce_groups
+from sparseconv.core.arguments import came
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import grouped_sites
 from sparseconv.tensor import SparseTensor
@@ -161,7 +162,7 @@ def _values(output: object, x: SparseTensor, rows: Tensor) -> Tensor:
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != x.num_sites:
         raise SparseConvTypeError(
             f"model: must return a SparseTensor, or features [N, C] of its {x.num_sites} voxels, "
-            f"got {type(output).__name__} {tuple(getattr(output, 'shape', ()))}"
+            f"got {came(output)}"
         )
     return output[rows]
 

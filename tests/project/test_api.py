@@ -50,7 +50,9 @@ PUBLIC = {
         subm_conv
         subm_partial_conv to_dense to_sites union
     """),
-    sc.engines: names("ENGINES Engine Epilogue Index chosen engine explain for_tensor get"),
+    sc.engines: names("""
+        ENGINES Engine Epilogue Index asked_for chosen engine explain for_tensor get
+    """),
     sc.io: names("Points Scan iter_points join_points read_points scan write_points"),
 }
 
