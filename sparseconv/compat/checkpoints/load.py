@@ -14,7 +14,7 @@ from sparseconv.compat.checkpoints.layouts import LAYOUTS, Layout
 from sparseconv.compat.checkpoints.names import Target, matched, targets, unwrapped
 from sparseconv.compat.checkpoints.report import CheckpointReport, Entry, shape_of
 from sparseconv.core.arguments import check_kind
-from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.errors import SparseConvValueError
 
 Weights = dict[str, Tensor]
 Checkpoint = str | os.PathLike[str] | Mapping[str, Any]
@@ -99,30 +99,27 @@ def convert_weights(
     return _exported(weights, targets(model), _layout("target", target))
 
 
-def _read(checkpoint: Checkpoint) -> Weights:
+def _read(checkpoint: Any) -> Weights:
     """Return the tensors of a file or a state dict."""
     if not isinstance(checkpoint, Mapping):
-        if not isinstance(checkpoint, str | os.PathLike):
-            raise SparseConvTypeError(
-                f"checkpoint: must be a file or a state dict, got {type(checkpoint).__name__}"
-            )
-        path = Path(checkpoint)
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415  # who has such files has it
-
-            checkpoint = load_file(path)
-        else:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(checkpoint, Mapping):
-        raise SparseConvTypeError(
-            f"checkpoint: must hold a state dict, got {type(checkpoint).__name__}"
-        )
+        check_kind("checkpoint", checkpoint, (str, os.PathLike), "a file or a state dict")
+        checkpoint = _opened(Path(checkpoint))
+        check_kind("checkpoint", checkpoint, Mapping, "a file of a state dict")
     found = unwrapped(checkpoint)
     if not found:
         raise SparseConvValueError(
             f"checkpoint: no tensors in it, its keys are {list(checkpoint)[:5]}"
         )
     return found
+
+
+def _opened(path: Path) -> Any:
+    """Return what a file holds, on the CPU; no code in it runs."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file  # noqa: PLC0415  # who has such files has it
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _layout(name: str, source: str) -> Layout:
