@@ -32,7 +32,7 @@ from sparseconv.tensor import SparseTensor
 from sparseconv.version import __version__ as __version__
 
 if _TYPE_CHECKING:
-    from sparseconv import compat, models, reference, tiles, tools
+    from sparseconv import compat, datasets, models, reference, tiles, tools, view
     from sparseconv.compat.checkpoints import convert_weights, load_checkpoint
     from sparseconv.tiles import tiled
     from sparseconv.tools import optimize, reach, receptive_field, submanifold, summary
@@ -42,6 +42,8 @@ _importlib.import_module("sparseconv.integration")  # tells PyTorch what a Spars
 
 # Loaded when first used, so that importing the package stays quick.
 _LATER = {
+    "datasets": "sparseconv.datasets",
+    "view": "sparseconv.view",
     "compat": "sparseconv.compat",
     "convert_weights": "sparseconv.compat.checkpoints",
     "load_checkpoint": "sparseconv.compat.checkpoints",
@@ -87,6 +89,7 @@ __all__ = [
     "compat",
     "convert_weights",
     "crop",
+    "datasets",
     "difference",
     "engine",
     "engines",
@@ -109,5 +112,6 @@ __all__ = [
     "tiles",
     "tools",
     "union",
+    "view",
     "voxelize",
 ]

@@ -30,9 +30,9 @@ PUBLIC = {
     sc: names("""
         Grid PointMap SparseConvAttributeError SparseConvError SparseConvNotImplementedError
         SparseConvTypeError SparseConvValueError SparseTensor cat collate compat convert_weights
-        crop difference engine engines functional interpolate intersect io load_checkpoint
-        memory models nn optimize prune reach receptive_field reference submanifold summary
-        tiled tiles tools union voxelize
+        crop datasets difference engine engines functional interpolate intersect io
+        load_checkpoint memory models nn optimize prune reach receptive_field reference
+        submanifold summary tiled tiles tools union view voxelize
     """),
     sc.nn: names("""
         AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d

@@ -132,6 +132,13 @@ def _check_promises(file: BinaryIO, size: int) -> None:
         later_start, later, points = struct.unpack_from("<QIQ", header, 235)
     if start > size or (later and later_start > size):
         raise ValueError(f"its header points past the end of its {size} bytes")
+    place = later_start
+    for _ in range(later if later * 60 <= size else 0):
+        file.seek(place)
+        record = file.read(60)
+        if len(record) < 60 or struct.unpack_from("<Q", record, 20)[0] > size - place - 60:
+            raise ValueError(f"its later records reach past the end of its {size} bytes")
+        place += 60 + struct.unpack_from("<Q", record, 20)[0]
     row = 0 if header[104] & 0x80 else row  # compressed points are checked on their own
     for count, least in ((records, 54), (later, 60), (points, row)):
         if count * least > size:
