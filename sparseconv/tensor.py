@@ -35,6 +35,7 @@ from sparseconv.core.index import Packing
 from sparseconv.core.private_torch import outside_transforms
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
+from sparseconv.sites.places import centres_of
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor_methods import Methods
 
@@ -190,6 +191,14 @@ class SparseTensor(Methods):
         collated from grids of their own have one each, a tuple.
         """
         return self.sites.grid
+
+    def centres(self) -> Tensor:
+        """Return the centres of the sites, float64 ``[N, D]``, in the unit of their grid.
+
+        Raises:
+            SparseConvValueError: nobody knows where the sites lie.
+        """
+        return centres_of(self.sites)
 
     def with_grid(self, grid: Grids) -> SparseTensor:
         """Return the features on the same sites elsewhere in the world; None forgets where."""

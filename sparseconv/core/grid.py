@@ -129,7 +129,7 @@ class Grid:
         units = {self.unit, other.unit} - {""}
         if self.dimensions != other.dimensions or len(units) > 1:
             return False
-        apart = 1 - SAME_PLACE if self._root == other._root else SAME_PLACE
+        apart = 1 - SAME_PLACE if self.root == other.root else SAME_PLACE
         ends = zip(self.origin, other.origin, self.voxel_size, other.voxel_size, strict=True)
         return all(
             abs(size - other_size) <= SAME_SIZE * size and abs(low - other_low) < apart * size
@@ -137,14 +137,15 @@ class Grid:
         )
 
     @property
-    def _root(self) -> Grid:
+    def root(self) -> Grid:
+        """The grid that layers started from: the base, or the grid itself."""
         return self if self.base is None else self.base
 
     def _placed(self, stride: Fractions, shift: Fractions) -> Grid:
         """Return the grid of this stride and shift over the base."""
         if (stride, shift) == (self.stride, self.shift):
             return self
-        base = self._root
+        base = self.root
         ends = zip(base.origin, base.voxel_size, shift, strict=True)
         origin = tuple(low + float(steps) * size for low, size, steps in ends)
         size = tuple(edge * float(s) for edge, s in zip(base.voxel_size, stride, strict=True))
@@ -202,7 +203,7 @@ def common(name: str, first: Grids, other: Grids) -> Grids:
     """
     if first is None or other is None or first is other:
         return other if first is None else first
-    pairs = _paired(first, other)
+    pairs = paired(first, other)
     for own, others in pairs:
         if not own.agrees_with(others):
             raise SparseConvValueError(
@@ -217,10 +218,10 @@ def agree(first: Grids, other: Grids) -> bool:
     """Return False where both are known, and differ."""
     if first is None or other is None or first is other:
         return True
-    return all(own.agrees_with(others) for own, others in _paired(first, other))
+    return all(own.agrees_with(others) for own, others in paired(first, other))
 
 
-def _paired(
+def paired(
     first: Grid | tuple[Grid, ...], other: Grid | tuple[Grid, ...]
 ) -> list[tuple[Grid, Grid]]:
     """Return the grids of each sample side by side."""

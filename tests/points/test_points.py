@@ -111,8 +111,8 @@ def test_a_list_of_clouds_is_a_batch() -> None:
 
 def test_voxels_do_not_depend_on_whole_shifts() -> None:
     xyz = cloud()
-    x, _ = sc.voxelize(xyz, 0.5)
-    y, _ = sc.voxelize(xyz + torch.tensor([-3.0, 2.5, 100.0]), 0.5)
+    x, _ = sc.voxelize(xyz, 0.5, multiple_of=1)
+    y, _ = sc.voxelize(xyz + torch.tensor([-3.0, 2.5, 100.0]), 0.5, multiple_of=1)
     assert torch.equal(x.coords, y.coords)
 
 

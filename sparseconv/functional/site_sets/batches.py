@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from sparseconv.functional.site_sets.parts import joined_along
 from sparseconv.functional.site_sets.permuted import axis_number
 from sparseconv.functional.site_sets.sets import common_sites, filled
 from sparseconv.functional.site_sets.shapes import shape_function
+from sparseconv.points.batches import joined_maps
+from sparseconv.points.point_map import PointMap
 from sparseconv.sites.coordinates import sites_from_coords
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
@@ -152,12 +154,17 @@ def _features_on(sites: Sites, x: SparseTensor) -> Tensor:
     return x.features[rows]
 
 
-def collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
+@overload
+def collate(tensors: Sequence[SparseTensor]) -> SparseTensor: ...
+@overload
+def collate(tensors: Sequence[PointMap]) -> PointMap: ...
+def collate(tensors: Any) -> Any:
     """Put samples into one batch, in the order given.
 
     Args:
         tensors: SparseTensors with equal channels, dtype and number of axes; each may hold several
-            samples. The result's extent is the largest per axis.
+            samples. The result's extent is the largest per axis, and each sample keeps its grid.
+            Or PointMaps, for the map of the batch.
 
     Raises:
         SparseConvValueError, SparseConvTypeError: nothing to collate, or tensors that do not fit.
@@ -168,6 +175,10 @@ def collate(tensors: Sequence[SparseTensor]) -> SparseTensor:
         >>> sc.collate([x, x]).shape
         torch.Size([2, 3, 2])
     """
+    if isinstance(tensors, list | tuple) and tensors and isinstance(tensors[0], PointMap):
+        for entry in tensors:
+            check_kind("tensors", entry, PointMap, "all PointMaps or all SparseTensors")
+        return joined_maps(tensors, collate)
     tensors = _checked_list(tensors)
     first = tensors[0]
     for entry in tensors:

@@ -1,0 +1,201 @@
+"""Clouds from outside: one or a batch of them, with their features, checked and joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparseconv import io
+from sparseconv.core.arguments import check_device, check_floating, check_integers
+from sparseconv.core.dtypes import INT32
+from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.sites.coordinates import MAX_DIMENSIONS
+
+Points = Tensor | np.ndarray[Any, Any]
+ARRAYS = (Tensor, np.ndarray)
+
+
+class Cloud(NamedTuple):
+    """The points of a batch in one piece.
+
+    Attributes:
+        xyz: floating point ``[N, D]``, all finite.
+        features: floating point ``[N, C]``, no NaN.
+        samples: int64 ``[N]``, the sample of each point.
+        batch_size: number of samples, empty ones counted.
+    """
+
+    xyz: Tensor
+    features: Tensor
+    samples: Tensor
+    batch_size: int
+
+
+def one_cloud(xyz: Any, features: Any, batch: Any) -> Cloud:
+    """Return what a caller gave as one cloud: an array, a file, a list of them or ``(B, N, D)``.
+
+    Raises:
+        SparseConvError: see :func:`sparseconv.voxelize`.
+    """
+    xyz, features = _columns(xyz, features)
+    if isinstance(xyz, ARRAYS) and xyz.ndim == 3:
+        xyz = list(xyz)
+        features = list(features) if isinstance(features, ARRAYS) else features
+    batch_size = None
+    if isinstance(xyz, list | tuple) and any(isinstance(entry, ARRAYS) for entry in xyz):
+        xyz, features, batch, batch_size = _joined(xyz, features, batch)
+    points = as_tensor("xyz", xyz)
+    check_cloud("xyz", points)
+    values = _point_features(features, points)
+    samples = _point_samples(batch, points)
+    if batch_size is None:
+        batch_size = int(samples.max()) + 1 if samples.numel() else 1
+    return Cloud(points, values, samples, batch_size)
+
+
+def _columns(xyz: Any, features: Any) -> tuple[Any, Any]:
+    """Return positions and features where ``xyz`` is what a reader returned, or a list of that.
+
+    Raises:
+        SparseConvValueError: the files of a list have different features.
+    """
+    if isinstance(xyz, io.Points):
+        read = xyz.features if xyz.feature_names else None
+        return xyz.xyz, read if features is None else features
+    if not isinstance(xyz, list | tuple) or not all(isinstance(x, io.Points) for x in xyz):
+        return xyz, features
+    names = {x.feature_names for x in xyz}
+    if features is None and len(names) > 1:
+        raise SparseConvValueError(
+            f"features: must be the same in all samples, got {sorted(names)}; give features="
+        )
+    if features is None and names - {()}:
+        features = [x.features for x in xyz]
+    return [x.xyz for x in xyz], features
+
+
+def _joined(
+    xyz: Sequence[Any], features: Any, batch: Any
+) -> tuple[Tensor, Tensor | None, Tensor, int]:
+    """Return points and features of a list of samples in one piece, their batch and its size."""
+    if batch is not None:
+        raise SparseConvValueError("batch: a list of samples says it already; leave it out")
+    clouds = [as_tensor(f"xyz[{sample}]", cloud) for sample, cloud in enumerate(xyz)]
+    for cloud in clouds:
+        check_cloud("xyz", cloud)
+    counts = [cloud.shape[0] for cloud in clouds]
+    if len({(cloud.shape[1], cloud.device) for cloud in clouds}) > 1:
+        raise SparseConvValueError("xyz: the samples differ in their number of axes or device")
+    numbers = torch.arange(len(clouds), device=clouds[0].device)
+    samples = torch.repeat_interleave(numbers, torch.tensor(counts, device=numbers.device))
+    if features is None:
+        return torch.cat(clouds), None, samples, len(clouds)
+    if not isinstance(features, list | tuple) or len(features) != len(clouds):
+        raise SparseConvValueError(f"features: must be a list of {len(clouds)}, as xyz")
+    values = [as_tensor(f"features[{sample}]", value) for sample, value in enumerate(features)]
+    shapes = [tuple(value.shape) for value in values]
+    fits = all(len(shape) == 2 for shape in shapes) and len({shape[1:] for shape in shapes}) == 1
+    if not fits or [shape[0] for shape in shapes] != counts:
+        raise SparseConvValueError(
+            f"features: must have shape (N, C) with one row per point in each sample, got {shapes} "
+            f"for {counts} points"
+        )
+    return torch.cat(clouds), torch.cat(values), samples, len(clouds)
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """Return an array as a tensor."""
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # strings, objects, negative strides
+        raise SparseConvTypeError(f"{name}: no tensor can be made of it: {error}") from error
+
+
+def check_cloud(name: str, points: Any) -> None:
+    """Raise unless ``points`` are finite floating point ``[N, D]`` with D from 1 to 4."""
+    check_floating(name, points)
+    if points.ndim != 2 or not 1 <= points.shape[1] <= MAX_DIMENSIONS:
+        raise SparseConvValueError(
+            f"{name}: must have shape (N, D) with D from 1 to {MAX_DIMENSIONS}, "
+            f"got {tuple(points.shape)}"
+        )
+    # a finite sum shows that every point is finite, and is many times as fast as asking each one
+    sums = [axis.sum(dtype=torch.float64) for axis in points.detach().unbind(1)]
+    if bool(torch.stack(sums).isfinite().all()):
+        return
+    finite = torch.isfinite(points).all(dim=1)
+    if not bool(finite.all()):
+        raise SparseConvValueError(
+            f"{name}: {int((~finite).sum())} of {points.shape[0]} points are NaN or infinite; keep "
+            f"those with torch.isfinite(xyz).all(dim=1)"
+        )
+
+
+def _point_features(features: Any, points: Tensor) -> Tensor:
+    if features is None:
+        return torch.ones(points.shape[0], 1, device=points.device)
+    values = as_tensor("features", features)
+    check_floating("features", values)
+    if values.ndim != 2 or values.shape[0] != points.shape[0]:
+        raise SparseConvValueError(
+            f"features: must have shape (N, C) with one row per point, got "
+            f"{tuple(values.shape)} for {points.shape[0]} points"
+        )
+    check_device("features", values, points.device, "points")
+    if not bool(
+        values.detach().sum(dtype=torch.float64).isnan()
+    ):  # much faster than a look at each
+        return values
+    wrong = values.detach().isnan().any(dim=1)
+    if bool(wrong.any()):
+        raise SparseConvValueError(
+            f"features: {int(wrong.sum())} of {points.shape[0]} points have NaN; keep those with "
+            f"~torch.isnan(features).any(dim=1), or replace NaN by torch.nan_to_num"
+        )
+    return values
+
+
+def some_points(points: Any, own: Tensor) -> Tensor:
+    """Return points ``[M, D]`` that must have as many axes as a map's own, on their device."""
+    xyz = as_tensor("points", points)
+    check_cloud("points", xyz)
+    check_device("points", xyz, own.device, "map")
+    if xyz.shape[1] != own.shape[1]:
+        raise SparseConvValueError(
+            f"points: must have {own.shape[1]} axes as the map's, got {xyz.shape[1]}"
+        )
+    return xyz
+
+
+def samples_of(batch: Any, points: Tensor, batch_size: int) -> Tensor:
+    """Return the sample of each of other points, int64 ``[M]``, which the batch must have."""
+    samples = _point_samples(batch, points)
+    if samples.numel() and int(samples.max()) >= batch_size:
+        raise SparseConvValueError(
+            f"batch: must be below the {batch_size} samples of the map, got {int(samples.max())}"
+        )
+    return samples
+
+
+def _point_samples(batch: Any, points: Tensor) -> Tensor:
+    if batch is None:
+        return torch.zeros(points.shape[0], dtype=torch.int64, device=points.device)
+    samples = as_tensor("batch", batch)
+    check_integers("batch", samples)
+    if tuple(samples.shape) != (points.shape[0],):
+        raise SparseConvValueError(
+            f"batch: must have shape ({points.shape[0]},), one entry per point, "
+            f"got {tuple(samples.shape)}"
+        )
+    check_device("batch", samples, points.device, "points")
+    samples = samples.long()
+    wrong = samples[(samples < 0) | (samples > INT32.max)]
+    if wrong.numel():
+        raise SparseConvValueError(
+            f"batch: must not be negative or exceed the int32 range, got {int(wrong[0])}"
+        )
+    return samples
