@@ -204,7 +204,8 @@ class PointMap(PerVoxel):
     def pin_memory(self) -> PointMap:
         """Return the map with its points in memory that a device reads without a copy."""
         rows, xyz, samples = (t.pin_memory() for t in (self.rows, self.xyz, self.samples))
-        return replace(self, rows=rows, xyz=xyz, samples=samples)
+        pinned = self.sites.pinned()
+        return replace(self, rows=rows, sites=pinned, xyz=xyz, samples=samples, _groups=[])
 
     def __len__(self) -> int:
         """Return the number of samples."""

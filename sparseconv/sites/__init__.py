@@ -1,5 +1,6 @@
 """The active sites of a batch: coordinates, index, cached rulebooks.
 
 sites: `Sites` and its caches. record: what never changes, and the site law. coordinates: checks of
-what a user gave. samples: the rows of each sample. taps: where deformable kernels sample.
+what a user gave. samples: the rows of each sample. taps: where deformable kernels sample. places:
+where sites lie in the world.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from sparseconv.points.point_map import PointMap
 from sparseconv.sites.coordinates import sites_from_coords
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
+
+Batch = TypeVar("Batch", SparseTensor, PointMap)
 
 
 def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None) -> SparseTensor:
@@ -154,11 +156,7 @@ def _features_on(sites: Sites, x: SparseTensor) -> Tensor:
     return x.features[rows]
 
 
-@overload
-def collate(tensors: Sequence[SparseTensor]) -> SparseTensor: ...
-@overload
-def collate(tensors: Sequence[PointMap]) -> PointMap: ...
-def collate(tensors: Any) -> Any:
+def collate(tensors: Sequence[Batch]) -> Batch:
     """Put samples into one batch, in the order given.
 
     Args:
@@ -178,7 +176,12 @@ def collate(tensors: Any) -> Any:
     if isinstance(tensors, list | tuple) and tensors and isinstance(tensors[0], PointMap):
         for entry in tensors:
             check_kind("tensors", entry, PointMap, "all PointMaps or all SparseTensors")
-        return joined_maps(tensors, collate)
+        return joined_maps(tensors, _collated)
+    return _collated(tensors)
+
+
+def _collated(tensors: Any) -> SparseTensor:
+    """Return the batch of SparseTensors, see :func:`collate`."""
     tensors = _checked_list(tensors)
     first = tensors[0]
     for entry in tensors:
