@@ -176,8 +176,10 @@ def collate(tensors: Sequence[Batch]) -> Batch:
     if isinstance(tensors, list | tuple) and tensors and isinstance(tensors[0], PointMap):
         for entry in tensors:
             check_kind("tensors", entry, PointMap, "all PointMaps or all SparseTensors")
-        return joined_maps(tensors, _collated)
-    return _collated(tensors)
+        batch: Any = joined_maps(tensors, _collated)
+    else:
+        batch = _collated(tensors)
+    return batch
 
 
 def _collated(tensors: Any) -> SparseTensor:
