@@ -176,9 +176,10 @@ def collate(tensors: Sequence[Batch]) -> Batch:
     if isinstance(tensors, list | tuple) and tensors and isinstance(tensors[0], PointMap):
         for entry in tensors:
             check_kind("tensors", entry, PointMap, "all PointMaps or all SparseTensors")
-        batch: Any = joined_maps(tensors, _collated)
+        whole: Any = joined_maps(tensors, _collated)
     else:
-        batch = _collated(tensors)
+        whole = _collated(tensors)
+    batch: Batch = whole
     return batch
 
 
