@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from sparseconv.core.arguments import check_int
 from sparseconv.errors import SparseConvError, SparseConvValueError
 from sparseconv.io import Points, join_points
 
@@ -56,8 +57,7 @@ class PointDataset(Dataset[Points]):
         Raises:
             SparseConvError: There is no such split, it holds no scans, or it has no poses.
         """
-        if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < 1:
-            raise SparseConvValueError(f"sweeps: must be 1 or more, got {sweeps!r}")
+        check_int("sweeps", sweeps, least=1)
         self.root, self.split, self.transform = Path(root), split, transform
         self.seed, self.sweeps, self.epoch = seed, sweeps, 0
         if not self.root.is_dir():

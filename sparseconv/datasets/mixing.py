@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sparseconv.datasets.transforms import Rotate
+from sparseconv.datasets.transforms import Random, Rotate
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io import Points, join_points
-
-Random = np.random.Generator
 
 
 @dataclass(frozen=True)

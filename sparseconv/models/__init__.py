@@ -1,6 +1,7 @@
 """Networks that people ask for by name, in plain PyTorch and :mod:`sparseconv.nn`.
 
-lenet: LeNet-5. unet: a label per site. partial_unet: images with holes.
+lenet: LeNet-5. unet: a label per site. partial_unet: images with holes. point_labeller:
+a label per point of a scan.
 """
 
 from sparseconv.models.lenet import LeNet5 as LeNet5

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from sparseconv import io
+from sparseconv.core.arguments import came
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.tensor import SparseTensor
 from sparseconv.view.colors import RIGHT, UNKNOWN, WRONG, Colors, of_classes, of_values
@@ -107,7 +108,7 @@ def _places(
     if array.ndim != 2 or array.shape[1] != AXES or array.dtype.kind not in "iuf":
         raise SparseConvTypeError(
             f"cloud: must be Points, a SparseTensor of 3 axes or an array (N, 3), got "
-            f"{type(cloud).__name__} {array.shape}"
+            f"{came(cloud)} {array.shape}"
         )
     return array.astype(np.float64), None, {}, None
 

@@ -147,7 +147,7 @@ def public_functions() -> dict[str, Callable[..., Any]]:
             label = f"{module.__name__.partition('.')[2]}:{name}"
             if inspect.isclass(member):
                 found |= dict(functions_of(member, f"{label}."))
-            elif callable(member):
+            elif callable(member) and not inspect.ismodule(member):
                 found[label] = inspect.unwrap(member)
     for registered in HANDLERS.values():
         handler = inspect.unwrap(getattr(registered, "func", registered))

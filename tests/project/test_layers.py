@@ -41,7 +41,11 @@ PLANTS = {
         NO_CIRCLE,
     ),
     "of what fills the doors": ("tensor.py", "from sparseconv.tracing import sites\n", DOORS),
-    "of what fills the doors, from above": ("cli.py", "import sparseconv.tracing.rules\n", DOORS),
+    "of what fills the doors, from above": (
+        "cli/command.py",
+        "import sparseconv.tracing.rules\n",
+        DOORS,
+    ),
     "between floors of an engine": (
         "engines/numba/keys/index.py",
         "from sparseconv.engines.numba.products import tiles\n",

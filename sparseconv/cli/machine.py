@@ -1,0 +1,71 @@
+"""``sparseconv warmup`` and ``sparseconv engines``: this computer."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import time
+from typing import Any
+
+import torch
+
+from sparseconv import engines
+from sparseconv.cli.terminal import say, size, table
+from sparseconv.engines import memory
+from sparseconv.tools import warm_up
+from sparseconv.version import __version__
+
+LIBRARIES = ("torch", "numpy", "numba", "llvmlite", "laspy", "lazrs", "open3d-cpu", "scipy")
+
+
+def add_machine(commands: Any) -> None:
+    """Add the commands to the parser's commands."""
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile the CPU kernels now, so that later processes start quickly",
+        description="Compile the CPU kernels and keep them on disk.",
+        epilog="example: sparseconv warmup",
+    )
+    warmup.set_defaults(run=_warm_up)
+    about = commands.add_parser(
+        "engines",
+        help="which engine is used here, threads, vector width, cache, versions",
+        description="Say which engine runs on each device, and what it has to work with.",
+        epilog="example: sparseconv engines",
+    )
+    about.set_defaults(run=_engines)
+
+
+def _warm_up(_: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    for step in warm_up():
+        say(f"{time.perf_counter() - start:6.1f} s  {step}")
+
+
+def _engines(_: argparse.Namespace) -> None:
+    devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    rows = []
+    for device in devices:
+        probe = torch.zeros(1, device=device)
+        for name, reason in engines.explain(probe).items():
+            used = "used" if name == engines.chosen(probe) else ""
+            rows.append((device, name, used, reason))
+    table("engines", ("device", "engine", "", "why"), rows)
+    cache = os.environ.get("NUMBA_CACHE_DIR") or "beside the installed package"
+    installed = []
+    for name in LIBRARIES:
+        try:
+            installed.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    facts = [
+        ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
+        ("vectors", torch.backends.cpu.get_cpu_capability()),
+        ("kernels", f"kept {cache}"),
+        ("memory pool", f"{size(memory.held())} held"),
+        ("versions", f"sparseconv {__version__}, Python {platform.python_version()}"),
+        ("", ", ".join(installed)),
+    ]
+    table("this computer", ("", "."), facts)
