@@ -33,7 +33,7 @@ class _Reading(nn.Module):
         super().__init__()
         self.tensor_class = spconv.SparseConvTensor
 
-    def tensor(self, features: Tensor, indices: Tensor, shape: list[int], batch: int) -> Any:
+    def tensor(self, features: Tensor, indices: Tensor, shape: Any, batch: int) -> Any:
         """Return spconv's tensor of the voxels."""
         return self.tensor_class(
             features=features, indices=indices.int(), spatial_shape=shape, batch_size=batch
@@ -61,14 +61,12 @@ class VoxelBackbone(_Reading):
         window = {"kernel_size": (3, 1, 1), "stride": (2, 1, 1)}
         self.conv_out = block("spconv", widths[-1], 2 * widths[-1], "down", padding=0, **window)
 
-    def forward(self, *scan: Any) -> Tensor:
+    def forward(self, features: Tensor, indices: Tensor, shape: Any, batch: int) -> Tensor:
         """Return ``[B, C * D, H, W]``."""
-        x = self.conv_input(self.tensor(*scan))
+        x = self.conv_input(self.tensor(features, indices, shape, batch))
         for stage in self.stages:
             x = stage(x)
-        dense = self.conv_out(x).dense()
-        n, c, d, h, w = dense.shape
-        return dense.view(n, c * d, h, w)
+        return self.conv_out(x).dense().flatten(1, 2)
 
 
 class SecondMiddle(_Reading):
@@ -95,10 +93,9 @@ class SecondMiddle(_Reading):
         add(spconv.SparseConv3d(c, c, (3, 1, 1), (2, 1, 1), bias=False))
         self.middle_conv = spconv.SparseSequential(*layers, spconv.ToDense())
 
-    def forward(self, *scan: Any) -> Tensor:
+    def forward(self, features: Tensor, indices: Tensor, shape: Any, batch: int) -> Tensor:
         """Return ``[B, C * D, H, W]``."""
-        dense = self.middle_conv(self.tensor(*scan))
-        return dense.flatten(1, 2)
+        return self.middle_conv(self.tensor(features, indices, shape, batch)).flatten(1, 2)
 
 
 @functools.cache
@@ -182,9 +179,9 @@ class SparseUNet(_Reading):
         pairs = itertools.pairwise(widths)
         return spconv.SparseSequential(*(_residual(spconv)(*pair, key) for pair in pairs))
 
-    def forward(self, *scan: Any) -> Tensor:
+    def forward(self, features: Tensor, indices: Tensor, shape: Any, batch: int) -> Tensor:
         """Return ``[N, classes]``."""
-        x = self.conv_input(self.tensor(*scan))
+        x = self.conv_input(self.tensor(features, indices, shape, batch))
         skips = []
         for down, enc in zip(self.down, self.enc, strict=True):
             skips.append(x)

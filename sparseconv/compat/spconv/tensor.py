@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.fx import ProxyableClassMeta  # type: ignore[attr-defined]
 
 from sparseconv.compat.spconv.place import Place, place_of_indices
 from sparseconv.core.arguments import (
@@ -24,7 +25,7 @@ from sparseconv.tensor import SparseTensor
 Self = TypeVar("Self", bound="SparseConvTensor")
 
 
-class SparseConvTensor:
+class SparseConvTensor(metaclass=ProxyableClassMeta):  # torch.fx can follow who makes one
     """Features and where they lie, under the names of spconv 2.x.
 
     Repeated indices, and indices outside of the shape, are found when a layer reads them.

@@ -12,7 +12,6 @@ from sparseconv.compat.spconv.layers import convolution, named
 class SparseConvolution(convolution.SparseConvolution):
     """Base of all convolutions: as that of version 2, but for the weight's layout."""
 
-    layout = "RSCK"
     checkpoint_layout = "spconv-1"
 
     def __init__(self, *args: Any, use_hash: bool = False, **kwargs: Any) -> None:

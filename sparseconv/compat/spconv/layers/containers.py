@@ -72,7 +72,7 @@ class SparseSequential(SparseModule):
     def forward(self, input: Any) -> Any:
         """Return what the last module makes of ``input``."""
         for module in self._modules.values():
-            if isinstance(module, _SPARSE) or not isinstance(input, SparseConvTensor):
+            if isinstance(module, SPARSE) or not isinstance(input, SparseConvTensor):
                 input = module(input)  # type: ignore[misc]
             elif input.num_rows != 0:
                 input = input.replace_feature(module(input.features))  # type: ignore[misc]
@@ -124,12 +124,12 @@ class SparseIdentity(_OfFeatures, nn.Identity):
 
 Identity = SparseIdentity
 # spconv lists SparseReLU and SparseBatchNorm; the others take their tensors as well
-_SPARSE = (SparseModule, _OfFeatures)
+SPARSE = (SparseModule, _OfFeatures)
 
 
 def is_spconv_module(module: nn.Module) -> bool:
     """Return whether a module takes the tensor itself."""
-    return isinstance(module, _SPARSE)
+    return isinstance(module, SPARSE)
 
 
 def assign_name_for_sparse_modules(module: nn.Module) -> None:

@@ -49,7 +49,6 @@ class SparseConvolution(WindowModule):
         SparseConvError: an argument that no layer can have.
     """
 
-    layout: ClassVar[str] = "KRSC"  # K: C_out, RS: kernel, C: C_in
     checkpoint_layout: ClassVar[str] = "spconv"  # as sparseconv.load_checkpoint names it
 
     def __init__(
