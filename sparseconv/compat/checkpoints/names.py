@@ -39,9 +39,11 @@ class Target:
         """
         own = self.layout or LAYOUTS["torch"]
         if self.layer is None:
-            shape = tuple(self.tensor.shape)
-            row = layout.bias_row and self.layout is not None
-            if tuple(value.shape) != ((1, self.tensor.numel()) if row else shape):
+            shape, row = tuple(self.tensor.shape), (1, self.tensor.numel())
+            shapes = [row] if layout.bias_row else [shape]
+            if self.layout is None:  # of a norm or a linear layer
+                shapes.append(shape)
+            if tuple(value.shape) not in shapes:
                 raise ValueError(f"shape {tuple(value.shape)}")
             return value.reshape(shape)
         if not self.layer.kernel and leaf == "weight":
