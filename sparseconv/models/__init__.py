@@ -1,12 +1,8 @@
 """Networks that people ask for by name, in plain PyTorch and :mod:`sparseconv.nn`.
 
-<<<<<<< HEAD
-lenet: LeNet-5. unet: a label per site. partial_unet: images with holes. point_labeller:
-a label per point of a scan.
-=======
-minkunet, unet: a label per site. resnet: a label per sample. detection: encoders of detectors.
-partial_unet: images with holes. lenet: LeNet-5. residual: the blocks of MinkUNet and ResNet.
->>>>>>> 6bc71a2 (Add MinkUNet, ResNet and the encoders of SECOND and VoxelNeXt by name)
+minkunet, unet: a label per site. point_labeller: a label per point of a scan. resnet: a label per
+sample. detection: encoders of detectors. partial_unet: images with holes. lenet: LeNet-5. residual:
+the blocks of MinkUNet and ResNet.
 """
 
 from sparseconv.models.detection import SECONDEncoder as SECONDEncoder
