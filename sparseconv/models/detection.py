@@ -52,8 +52,8 @@ class SECONDEncoder(torch.nn.Module):
 
     Example:
         >>> import torch, sparseconv as sc
-        >>> coords = torch.cat([torch.zeros(50, 1), 40 * torch.rand(50, 3)], dim=1).long()
-        >>> x = sc.SparseTensor(torch.randn(50, 4), coords, (41, 48, 64), duplicates="mean")
+        >>> coords = torch.nn.functional.pad(torch.arange(40).expand(3, 40).t(), (1, 0))
+        >>> x = sc.SparseTensor(torch.randn(40, 4), coords, (41, 48, 64))
         >>> sc.models.SECONDEncoder(4).eval()(x).shape
         (1, 128, 2, 6, 8)
     """
@@ -117,8 +117,8 @@ class VoxelNeXtEncoder(torch.nn.Module):
 
     Example:
         >>> import torch, sparseconv as sc
-        >>> coords = torch.cat([torch.zeros(50, 1), 40 * torch.rand(50, 3)], dim=1).long()
-        >>> x = sc.SparseTensor(torch.randn(50, 4), coords, (41, 48, 64), duplicates="mean")
+        >>> coords = torch.nn.functional.pad(torch.arange(40).expand(3, 40).t(), (1, 0))
+        >>> x = sc.SparseTensor(torch.randn(40, 4), coords, (41, 48, 64))
         >>> sc.models.VoxelNeXtEncoder(4).eval()(x).shape
         (1, 128, 6, 8)
     """

@@ -86,7 +86,7 @@ class MinkUNet(torch.nn.Module):
         >>> x, to_points = sc.voxelize(16 * torch.rand(300, 3), 1.0)
         >>> net = sc.models.MinkUNet(1, 5, "14A").eval()
         >>> net(x).channels, sum(p.numel() for p in net.parameters())
-        (5, 8015077)
+        (5, 8015045)
     """
 
     def __init__(

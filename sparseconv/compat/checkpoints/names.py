@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparseconv.compat.checkpoints.layers import Layer, layer_of
 from sparseconv.compat.checkpoints.layouts import LAYOUTS, Layout
+from sparseconv.core.arguments import Ints
 
 WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile put before
 
@@ -39,8 +40,8 @@ class Target:
         """
         own = self.layout or LAYOUTS["torch"]
         if self.layer is None:
-            shape, row = tuple(self.tensor.shape), (1, self.tensor.numel())
-            shapes = [row] if layout.bias_row else [shape]
+            shape: Ints = tuple(self.tensor.shape)
+            shapes: list[Ints] = [(1, self.tensor.numel())] if layout.bias_row else [shape]
             if self.layout is None:  # of a norm or a linear layer
                 shapes.append(shape)
             if tuple(value.shape) not in shapes:
