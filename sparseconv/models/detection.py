@@ -55,7 +55,7 @@ class SECONDEncoder(torch.nn.Module):
         >>> coords = torch.nn.functional.pad(torch.arange(40).expand(3, 40).t(), (1, 0))
         >>> x = sc.SparseTensor(torch.randn(40, 4), coords, (41, 48, 64))
         >>> sc.models.SECONDEncoder(4).eval()(x).shape
-        (1, 128, 2, 6, 8)
+        torch.Size([1, 128, 2, 6, 8])
     """
 
     def __init__(self, in_channels: int) -> None:
@@ -120,7 +120,7 @@ class VoxelNeXtEncoder(torch.nn.Module):
         >>> coords = torch.nn.functional.pad(torch.arange(40).expand(3, 40).t(), (1, 0))
         >>> x = sc.SparseTensor(torch.randn(40, 4), coords, (41, 48, 64))
         >>> sc.models.VoxelNeXtEncoder(4).eval()(x).shape
-        (1, 128, 6, 8)
+        torch.Size([1, 128, 6, 8])
     """
 
     def __init__(
