@@ -109,6 +109,11 @@ def test_a_unet_in_any_dimension(dimensions: int) -> None:
     assert sc.reach(partial.eval()) == sc.reach(net)
 
 
+def test_an_optimized_network_reads_what_it_read() -> None:
+    net = Both(UNet(1, 1, (2, 3, 3)), nn.Sequential(nn.Conv3d(1, 1, 5, padding=2), nn.ReLU()))
+    assert sc.reach(sc.optimize(net.eval())) == sc.reach(net)
+
+
 def test_axes_are_told_apart() -> None:
     net = nn.Sequential(nn.Conv2d(1, 1, (3, 1), (2, 1), (1, 0)), nn.Upsample(scale_factor=(2, 1)))
     assert sc.reach(net) == ((2, 0), (1, 0), (2, 1))  # the upper of two copies reads 2 down

@@ -134,11 +134,28 @@ class _SparseStandIn(StandIn):
             x, weight = args[0], args[1]
             shape = (x.shape[0], weight.shape[0], *x.shape[2:])
             return cls.of(torch.empty(shape, dtype=x.dtype, device="meta"), x.axes, x.history)
+        if name == "fused_conv":
+            return _unfused(*args, **kwargs)
         if name in _WITHOUT_MASK:
             function = _WITHOUT_MASK[name]
             args = args[: 3 + len(line_of(function).arguments)]
             kwargs = {key: kwargs[key] for key in kwargs if key not in ("mask", "normalize")}
         return super().__torch_function__(function, types, args, kwargs)
+
+
+def _unfused(
+    input: Any,
+    function: Callable[..., Any],
+    weight: Any,
+    bias: Any,
+    options: dict[str, Any],
+    packed: Any,
+    other: Any = None,
+    relu: bool = False,
+) -> Any:
+    """Return what a fused convolution reads: its convolution's inputs, and what is added."""
+    output = function(input, weight, bias, **options)
+    return output if other is None else output + other
 
 
 class _Rule:
