@@ -30,7 +30,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[B, c_out, *spatial]`` on the sites of ``x``."""
-        out: Tensor = self.last(self.body(x) + self.shortcut(x))
+        x = self.body(x) + self.shortcut(x)
+        out: Tensor = self.last(x)
         return out
 
 
@@ -72,7 +73,10 @@ class MinkUNet(nn.Module):
             x = encoder(down(x))
         for up, join, decoder in zip(self.ups, self.joins, self.decoders, strict=True):
             skip = skips.pop()
-            x = decoder(torch.cat([join(up(x, like=skip)), skip], dim=1))
+            x = torch.cat([join(up(x, like=skip)), skip], dim=1)
+            del skip
+            for block in decoder:  # called as a whole, it would hold its input to the end
+                x = block(x)
         scores: Tensor = self.head(x)
         return scores
 

@@ -59,11 +59,10 @@ class _Living(TorchFunctionMode):
     ) -> Any:
         """Run the function and note what it made."""
         result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, SparseTensor):
-                self.sites[id(leaf.sites)] = leaf.sites
-                self._note(leaf.features)
-            elif isinstance(leaf, Tensor):
+        if isinstance(result, SparseTensor):
+            self.sites[id(result.sites)] = result.sites
+        for leaf in tree_leaves(result):  # a SparseTensor's is its features
+            if isinstance(leaf, Tensor):
                 self._note(leaf)
         self.peak = max(self.peak, sum(self.alive.values()))
         return result
