@@ -50,6 +50,7 @@ def partition(source: Source, plan: Plan, folder: Path) -> None:
     with ExitStack() as stack:
         files = [stack.enter_context((folder / n).open("wb")) for n in (_XYZ, _FEATURES, _TILES)]
         for xyz, features in source.parts():
+            xyz = xyz.astype(xyz_dtype, copy=False)
             cells = cells_of(xyz, plan.voxel_size)
             blocks = (cells - plan.low - plan.phase) // plan.core
             numbers = numbering.of(blocks)
@@ -60,7 +61,7 @@ def partition(source: Source, plan: Plan, folder: Path) -> None:
             tiles.astype(_TILE_DTYPE).tofile(files[2])
             order = np.argsort(tiles, kind="stable")
             pieces = runs(tiles[order])
-            columns = [(files[0], xyz.astype(xyz_dtype, copy=False)[order])]
+            columns = [(files[0], xyz[order])]
             if features is not None:
                 columns.append((files[1], features.astype(features_dtype, copy=False)[order]))
             for tile, first, end in pieces:

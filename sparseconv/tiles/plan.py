@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from sparseconv.core.arguments import Ints
 from sparseconv.errors import SparseConvValueError
+from sparseconv.points.cells import cells_from, lifted, rounded_box
 from sparseconv.tiles.sources import Array, Source
 
 MULTIPLE_OF = 16  # voxels: the whole cloud's origin and extent, as voxelize rounds them
@@ -53,12 +55,17 @@ class Census(NamedTuple):
 
 
 def cells_of(xyz: Array, voxel_size: Sequence[float]) -> Array:
-    """Return the voxel of each point in the sensor's frame, int64 ``[n, D]``."""
-    columns = [np.floor(xyz[:, axis] / np.float64(size)) for axis, size in enumerate(voxel_size)]
+    """Return the voxel of each point in the points' own frame, int64 ``[n, D]``."""
+    columns = []
+    for axis, size in enumerate(voxel_size):
+        column = torch.from_numpy(np.ascontiguousarray(xyz[:, axis]))
+        columns.append(cells_from(lifted(column, size), 0.0, size).numpy())
     return np.stack(columns, axis=1).astype(np.int64)
 
 
-def take_census(source: Source, voxel_size: Sequence[float], edge: Ints, phase: Ints) -> Census:
+def take_census(
+    source: Source, voxel_size: Sequence[float], edge: Ints, phase: Ints, dtype: str | None = None
+) -> Census:
     """Read a source once, and count the points of each block of ``edge`` voxels.
 
     Args:
@@ -66,6 +73,8 @@ def take_census(source: Source, voxel_size: Sequence[float], edge: Ints, phase: 
         voxel_size: metres per axis.
         edge: voxels of a block per axis.
         phase: blocks begin at ``phase`` plus a multiple of ``edge``.
+        dtype: of the positions of all parts together, where that is known: a point's own dtype
+            says by how much it may have been rounded.
 
     Raises:
         SparseConvValueError: positions or features that are NaN or infinite, or differ in shape
@@ -82,7 +91,7 @@ def take_census(source: Source, voxel_size: Sequence[float], edge: Ints, phase: 
         if not len(xyz):
             continue
         first += len(xyz)
-        cells = cells_of(xyz, voxel_size)
+        cells = cells_of(xyz if dtype is None else xyz.astype(dtype, copy=False), voxel_size)
         lows.append(np.minimum(lows.pop(), cells.min(axis=0)))
         highs.append(np.maximum(highs.pop(), cells.max(axis=0)))
         blocks = numbering.of((cells - phase) // edge)
@@ -92,6 +101,8 @@ def take_census(source: Source, voxel_size: Sequence[float], edge: Ints, phase: 
         numbers, counts = _added((numbers, counts), (own, both))
     low, high = (lows[0], highs[0]) if first else (np.zeros(axes), np.full(axes, -1))
     box = tuple(map(int, low)), tuple(map(int, high))
+    if kinds.mixed and dtype is None:
+        return take_census(source, voxel_size, edge, phase, kinds.found().xyz)
     return Census(*box, numbering.blocks(numbers), counts[:, 0], counts[:, 1], kinds.found())
 
 
@@ -114,6 +125,7 @@ class _Kinds:
         self.xyz: Any = np.dtype(np.float32)
         self.features: Any = np.dtype(np.float32)
         self.channels: int | None = None
+        self.mixed = False
 
     def note(self, xyz: Array, features: Array | None) -> None:
         """Widen the dtypes to those of a part, and check that it has as many features."""
@@ -126,6 +138,7 @@ class _Kinds:
                 f"source: must have the same features in all parts, got {self.channels} and "
                 f"{width} columns"
             )
+        self.mixed |= self.xyz != xyz.dtype
         self.xyz = np.promote_types(self.xyz, xyz.dtype)
         self.features = np.promote_types(self.features, values)
 
@@ -139,14 +152,14 @@ def _check_part(xyz: Array, features: Array | None, first: int, axes: int) -> No
         raise SparseConvValueError(
             f"source: must have {axes} axes, one for each voxel size, got {xyz.shape[1]}"
         )
-    for name, values in (("xyz", xyz), ("features", features)):
-        if values is None:
-            continue
-        wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if len(wrong):
+    wrong = {"xyz: NaN or infinite": ~np.isfinite(xyz).all(axis=1)}
+    if features is not None:
+        wrong["features: NaN"] = np.isnan(features).any(axis=1)
+    for what, rows in wrong.items():
+        if rows.any():
             raise SparseConvValueError(
-                f"source: {name} of row {first + int(wrong[0])} is NaN or infinite (and of "
-                f"{len(wrong) - 1} more in this part); keep the rows that are finite"
+                f"source: {what} in row {first + int(np.argmax(rows))} and in {rows.sum() - 1} "
+                f"others of this part; keep the rows without"
             )
 
 
@@ -277,10 +290,7 @@ _ARRAYS = ("corners", "counts")
 
 def whole_box(census: Census) -> tuple[Ints, Ints]:
     """Return first voxel and extent of the whole cloud, as voxelize rounds them."""
-    ends = zip(census.low, census.high, strict=True)
-    box = [(low // MULTIPLE_OF * MULTIPLE_OF, -(-(high + 1) // MULTIPLE_OF)) for low, high in ends]
-    low = tuple(first for first, _ in box)
-    return low, tuple(last * MULTIPLE_OF - first for first, last in box)
+    return rounded_box(census.low, census.high, (MULTIPLE_OF,) * len(census.low))
 
 
 def make_plan(

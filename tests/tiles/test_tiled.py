@@ -25,20 +25,9 @@ def cloud(count: int, axes: int = 3, seed: int = 0, side: float = 12.0) -> np.nd
     return np.round(points, 2)
 
 
-def aligned(points: Any, size: float, features: Any) -> Any:
-    points = torch.as_tensor(points)
-    cells = torch.floor(points.double() / size).long()
-    low = cells.amin(0) // 16 * 16
-    coords = torch.cat([torch.zeros(len(cells), 1).long(), cells - low], 1)
-    shape = tuple((-(-(cells.amax(0) + 1 - low) // 16) * 16).tolist())
-    values = torch.ones(len(cells), 1) if features is None else torch.as_tensor(features)
-    x = sc.SparseTensor(values, coords, shape, reduce="mean")
-    return x, lambda y: y.features[x.at(coords)[0]]
-
-
 def whole(net: nn.Module, points: Any, size: float, features: Any = None) -> Tensor:
     """Return the scores of one run over the whole cloud."""
-    x, to_points = aligned(points, size, features)
+    x, to_points = sc.voxelize(points, size, features)
     with torch.no_grad():
         scores: Tensor = to_points(net(x))
         return scores
@@ -107,6 +96,14 @@ def test_sources(kind: str, tmp_path: Path) -> None:
             sc.io.write_points(tmp_path / name, part)
     expected = whole(net, points, 0.3, None if kind in ("array", "tensor") else features)
     assert torch.equal(sc.tiled(net, source, 0.3, 16, keep="scores").result(), expected)
+
+
+def test_parts_of_different_dtypes_lie_on_one_grid() -> None:
+    points = np.arange(400).reshape(-1, 1) * np.array([0.05, 0.15, 0.35])
+    parts = [points[:200].astype(np.float32), points[200:]]
+    net = small_unet()
+    expected = whole(net, np.concatenate(parts), 0.05)
+    assert torch.equal(sc.tiled(net, parts, 0.05, 64, keep="scores").result(), expected)
 
 
 def test_labels_come_in_parts_and_go_to_files(tmp_path: Path) -> None:
@@ -248,7 +245,7 @@ def test_no_point() -> None:
         ({"source": np.zeros((4, 3), int)}, "source: must be floating point"),
         ({"source": np.zeros(4)}, "source: must have shape"),
         ({"source": (np.zeros((4, 3)), np.zeros((3, 1)))}, "source: its features"),
-        ({"source": np.full((4, 3), np.nan)}, "source: xyz of row 0 is NaN"),
+        ({"source": np.full((4, 3), np.nan)}, "source: xyz: NaN or infinite in row 0"),
         ({"source": [np.zeros((4, 3)), np.zeros((4, 2))]}, "source: must have 3 axes"),
         ({"voxel_size": 0}, "voxel_size"),
         ({"core": 0}, "core"),
