@@ -49,8 +49,8 @@ def partition(source: Source, plan: Plan, folder: Path) -> None:
     cursors = plan.starts[:-1].copy()
     with ExitStack() as stack:
         files = [stack.enter_context((folder / n).open("wb")) for n in (_XYZ, _FEATURES, _TILES)]
-        for xyz, features in source.parts():
-            xyz = xyz.astype(xyz_dtype, copy=False)
+        for positions, features in source.parts():
+            xyz = positions.astype(xyz_dtype, copy=False)
             cells = cells_of(xyz, plan.voxel_size)
             blocks = (cells - plan.low - plan.phase) // plan.core
             numbers = numbering.of(blocks)
