@@ -29,11 +29,11 @@ from sparseconv.core.arguments import (
 from sparseconv.core.dispatch import HANDLERS, handler_of
 from sparseconv.core.dtypes import FLOATS
 from sparseconv.core.foreign_names import TENSOR, native_keywords, no_attribute
-from sparseconv.core.grid import Grids, check_grids, of_samples
+from sparseconv.core.grid import Grids, check_grids
 from sparseconv.core.handles import DOORS
 from sparseconv.core.index import Packing
-from sparseconv.core.private_torch import outside_transforms
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.sites.batches import some_samples
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
 from sparseconv.sites.places import centres_of
 from sparseconv.sites.sites import Sites
@@ -410,21 +410,8 @@ class SparseTensor(Methods):
             raise IndexError(f"sample {samples} is out of range for batch_size {len(self)}")
         chosen = range(len(self))[samples]
         numbers = [chosen] if isinstance(chosen, int) else list(chosen)
-        rows, sites = self._samples_alone(numbers)
+        rows, sites = some_samples(self.sites, numbers)
         return SparseTensor.on_sites(self.features[rows], sites)
-
-    @outside_transforms
-    def _samples_alone(self, numbers: list[int]) -> tuple[Tensor, Sites]:
-        """Return the rows of some samples, and their sites with the samples numbered anew."""
-        renumbered = torch.full((max(len(self), 1),), -1, device=self.device)
-        renumbered[numbers] = torch.arange(len(numbers), device=self.device)
-        batch = renumbered[self.sites.shared_coords[:, 0].long()]
-        rows = torch.nonzero(batch >= 0)[:, 0]
-        coords = self.sites.shared_coords[rows]
-        coords[:, 0] = batch[rows].to(coords.dtype)
-        lower = self.sites.lower
-        grid = of_samples(self.grid, numbers)
-        return rows, sites_from_coords(coords, self.spatial_shape, len(numbers), lower, grid=grid)
 
     def _some_channels(
         self, samples: Any = slice(None), channels: Any = slice(None), *rest: Any

@@ -66,6 +66,12 @@ class Geometry:
         """Kernel cells, last axis fastest: the order of ``weight.flatten(2)``."""
         return list(itertools.product(*(range(size) for size in self.kernel_size)))
 
+    @property
+    def numbers(self) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints]:
+        """All but the kind, in the order of the constructor."""
+        window = (self.kernel_size, self.stride, self.padding, self.padding_end, self.dilation)
+        return (*window, self.output_padding)
+
     def __hash__(self) -> int:
         return self._hash
 
@@ -75,8 +81,7 @@ class Geometry:
 
         That of an enumeration's member differs from process to process, and pickles keep this one.
         """
-        window = (self.kernel_size, self.stride, self.padding, self.padding_end, self.dilation)
-        return hash((*window, self.output_padding))
+        return hash(self.numbers)
 
     @property
     def is_pointwise(self) -> bool:
@@ -88,6 +93,18 @@ class Geometry:
     def as_submanifold(self) -> Geometry:
         """The same window under the submanifold site law."""
         return replace(self, kind=Kind.SUBMANIFOLD)
+
+    @property
+    def keeps_grid(self) -> bool:
+        """Whether outputs lie where inputs do: stride 1, and padding that keeps the extent."""
+        if self.kind is Kind.SUBMANIFOLD:
+            return True
+        windows = (d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
+        pads = zip(self.padding, self.padding_end, strict=True)
+        return max(self.stride) == 1 and all(
+            low + high == window and low == window // 2
+            for (low, high), window in zip(pads, windows, strict=True)
+        )
 
     def output_shape(self, spatial_shape: Ints) -> Ints:
         """Return the output's extent per axis: ``floor((L + 2p - d(k-1) - 1)/s + 1)``, or back.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,12 +22,51 @@ from sparseconv.core.rulebook import Rulebook
 from sparseconv.sites.samples import Samples
 
 
-class Parent(NamedTuple):
-    """The sites that a set was strided from, and how."""
+class Later:
+    """A set of sites that is made when somebody first asks for it."""
 
-    record: SiteRecord
-    geometry: Geometry
-    rulebook: Rulebook
+    def __init__(self, make: Callable[[], SiteRecord]) -> None:
+        self._make: Callable[[], SiteRecord] | None = make
+        self._record: SiteRecord | None = None
+
+    @property
+    def record(self) -> SiteRecord:
+        """The sites; what makes them is let go."""
+        if self._record is None and self._make is not None:
+            self._record, self._make = self._make(), None
+        return cast(SiteRecord, self._record)
+
+
+class Parent:
+    """The sites that a set was strided from, and how.
+
+    Args:
+        geometry: of the strided layer.
+        source: the sites that it read, or what will make them.
+        rulebook: its pairs, where they are known.
+    """
+
+    def __init__(
+        self, geometry: Geometry, source: SiteRecord | Later, rulebook: Rulebook | None = None
+    ) -> None:
+        self.geometry = geometry
+        self.source = source
+        self._rulebook = rulebook
+
+    @property
+    def record(self) -> SiteRecord:
+        """The sites that the layer read."""
+        return self.source.record if isinstance(self.source, Later) else self.source
+
+    def rulebook(self, child: SiteRecord) -> Rulebook:
+        """Return the pairs of the layer, from the parent to ``child``, whose parent this is."""
+        if self._rulebook is None:
+            self._rulebook = self.record.pairs(child, self.geometry)
+        return self._rulebook
+
+    def of_others(self) -> Parent:
+        """Return the same of other sites on the same grid."""
+        return Parent(self.geometry, self.source)
 
 
 @dataclass(eq=False)
@@ -44,6 +83,7 @@ class SiteRecord:
         grid: where the sites lie in the world, None where nobody knows.
         parent: where an inverse layer leads back to.
         number: by which the living ``Sites`` are found.
+        ways: what :meth:`way_back` found.
     """
 
     index: Index
@@ -54,11 +94,27 @@ class SiteRecord:
     grid: Grids = None
     parent: Parent | None = None
     number: int = field(default_factory=next_number, repr=False)
+    ways: dict[Geometry, Parent | None] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def num_sites(self) -> int:
         """Number of active sites N."""
         return self.index.keys.numel()
+
+    def way_back(self, geometry: Geometry) -> Parent | None:
+        """Return the sites that a layer of ``geometry`` strided these from, None for no such layer.
+
+        Layers in between may have changed which sites are active, but not the grid.
+        """
+        parent = self.parent
+        if parent is not None and parent.geometry == geometry:
+            return parent
+        if geometry not in self.ways:
+            older: Parent | None = parent
+            while older is not None and older.geometry != geometry:
+                older = older.record.parent if older.geometry.keeps_grid else None
+            self.ways[geometry] = older and older.of_others()
+        return self.ways[geometry]
 
     @cached_property
     @remembered
@@ -100,10 +156,6 @@ class SiteRecord:
         rows = engine.lookup(self.index, torch.where(inside, packing.pack(coords), -1))
         return rows, rows >= 0
 
-    def moved(self, device: torch.device) -> SiteRecord:
-        """Return the same sites on another device, without a way back to their parent."""
-        return self.copied(lambda t: t.to(device))
-
     @remembered
     def copied(self, copy: Callable[[Tensor], Tensor]) -> SiteRecord:
         """Return the same sites in other memory, without a way back to their parent."""
@@ -127,7 +179,23 @@ class SiteRecord:
         grid = common("other", self.grid, other.grid)
         index = Index(unique, None, packing)
         united = SiteRecord(index, shape, self.batch_size, lower, self.coords_dtype, grid)
+        united.parent = self._parent_with(other)
         return united, rows
+
+    def _parent_with(self, other: SiteRecord) -> Parent | None:
+        """Return the parent of the union with another set: what both lead back to, or one does."""
+        mine, others = self.parent, other.parent
+        if mine is None or others is None:
+            parent = mine or others
+            return parent and parent.of_others()
+        if mine.geometry != others.geometry:
+            return None
+        if mine.source is others.source:
+            return mine.of_others()
+        first, second = mine.record, others.record
+        if first is second:
+            return Parent(mine.geometry, first)
+        return Parent(mine.geometry, Later(lambda: first.united(second)[0]))
 
     @remembered
     def pairs(self, target: SiteRecord, geometry: Geometry) -> Rulebook:

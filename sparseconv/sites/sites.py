@@ -29,11 +29,14 @@ from sparseconv.core.index import Index, Packing
 from sparseconv.core.remember import remembered
 from sparseconv.core.rulebook import Rulebook, Taps
 from sparseconv.errors import SparseConvValueError
-from sparseconv.sites.record import Parent, SiteRecord
+from sparseconv.sites.record import Later, Parent, SiteRecord
 from sparseconv.sites.samples import Samples
 from sparseconv.sites.taps import sparse_taps
 
 Derived = TypeVar("Derived")
+
+
+WITHOUT_PARENT = 5  # how many values of a pickled set come before its parent sites
 
 
 class Union(NamedTuple):
@@ -103,6 +106,21 @@ class Sites:
         return self._record.whole_batch
 
     @property
+    def record(self) -> SiteRecord:
+        """What never changes about the sites."""
+        return self._record
+
+    @property
+    def parent(self) -> Parent | None:
+        """The sites that a strided layer made these from."""
+        return self._record.parent
+
+    def lead_back_as(self, other: Sites) -> None:
+        """Let these sites, new and some of another set's, know the parent sites of those."""
+        if other.parent is not None:
+            self._record.parent = other.parent.of_others()
+
+    @property
     def number(self) -> int:
         """The number by which a graph finds these sites while they live."""
         return self._record.number
@@ -164,11 +182,16 @@ class Sites:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle coordinates and extent; caches and the way back to parent sites stay behind."""
+        """Pickle coordinates, extent, grid and parent sites; caches stay behind."""
         record, index = self._record, self.index
         box = index.packing.lower, index.packing.extent, index.packing.guard
         site_set = (record.spatial_shape, record.batch_size, record.lower, record.coords_dtype)
-        return rebuilt_sites, (index.keys, index.order, box, *site_set, record.grid)
+        parent = record.parent
+        way = None
+        if parent is not None:
+            geometry = parent.geometry
+            way = geometry.numbers, geometry.kind.value, living_sites(parent.record)
+        return rebuilt_sites, (index.keys, index.order, box, *site_set, record.grid, way)
 
     def __iter__(self) -> Iterator[Tensor]:
         """Give the numbers of rows, int64 ``[B]``: what looks for a batch size here finds B."""
@@ -210,12 +233,20 @@ class Sites:
             return self
         moved = self._moved.get(target)
         if moved is None:
-            moved = self._moved.setdefault(target, Sites(self._record.moved(target)))
+            moved = self._moved.setdefault(target, self._copied(lambda t: t.to(target)))
+            parent = self._record.parent
+            if parent is not None:
+                there = Later(lambda: living_sites(parent.record).to(target).record)
+                moved.record.parent = Parent(parent.geometry, there)
         return moved
+
+    def _copied(self, copy: Callable[[Tensor], Tensor]) -> Sites:
+        """Return the same sites in other memory, without a way back to their parent."""
+        return Sites(self._record.copied(copy))
 
     def pinned(self) -> Sites:
         """Return the same sites in page-locked memory."""
-        return Sites(self._record.copied(Tensor.pin_memory))
+        return self._copied(Tensor.pin_memory)
 
     def memory(self) -> list[Tensor]:
         """Return the tensors that the sites and their rulebooks lie in."""
@@ -261,15 +292,15 @@ class Sites:
             SparseConvValueError: no layer of this geometry made these sites and ``like`` is not
                 given, or ``like`` has an extent that the layer would not map to this one.
         """
-        parent = self._record.parent
         if geometry.is_pointwise and (like is None or like is self):
             return self, self.convolve(geometry)[1].transposed
+        parent = self._record.way_back(geometry)
         if like is None:
-            if parent is None or parent.geometry != geometry:
-                raise SparseConvValueError(_nothing_to_invert(parent, geometry))
-            return living_sites(parent.record), parent.rulebook.transposed
-        if parent is not None and parent.record is like._record and parent.geometry == geometry:
-            return like, parent.rulebook.transposed
+            if parent is None:
+                raise SparseConvValueError(_nothing_to_invert(self._record.parent, geometry))
+            return living_sites(parent.record), parent.rulebook(self._record).transposed
+        if parent is not None and parent.record is like._record:
+            return like, parent.rulebook(self._record).transposed
         return like, like._rulebook_to(self, geometry).transposed
 
     def unite(self, other: Sites) -> Union:
@@ -365,7 +396,7 @@ class Sites:
         record = self._record.reached(geometry, shape)
         rulebook = self._record.pairs(record, geometry)
         if geometry.kind is Kind.REGULAR:
-            record.parent = Parent(self._record, geometry, rulebook)
+            record.parent = Parent(geometry, self._record, rulebook)
         return self._layers.setdefault(geometry, Layer(Sites(record), rulebook))
 
     def _rulebook_to(self, target: Sites, geometry: Geometry) -> Rulebook:
@@ -395,7 +426,10 @@ def living_sites(record: SiteRecord) -> Sites:
 
 
 def rebuilt_sites(
-    keys: Tensor, order: Tensor | None, box: tuple[Ints, Ints, int], *site_set: Any
+    keys: Tensor,
+    order: Tensor | None,
+    box: tuple[Ints, Ints, int],
+    *site_set: Any,
 ) -> Sites:
     """Return unpickled sites.
 
@@ -413,7 +447,11 @@ def rebuilt_sites(
         raise SparseConvValueError(
             "sites: the file holds no keys in ascending order; it is damaged"
         )
-    return Sites(SiteRecord(Index(keys, order, packing), *site_set))
+    record = SiteRecord(Index(keys, order, packing), *site_set[:WITHOUT_PARENT])
+    for numbers, kind, parent in filter(None, site_set[WITHOUT_PARENT:]):
+        arguments = *numbers, Kind(kind)
+        record.parent = Parent(Geometry(*arguments), parent.record)
+    return Sites(record)
 
 
 def _counts_all(order: Tensor) -> bool:

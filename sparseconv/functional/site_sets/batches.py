@@ -11,7 +11,6 @@ from torch import Tensor
 from sparseconv.autograd.elementwise import joined
 from sparseconv.core.arguments import check_device, check_kind
 from sparseconv.core.dispatch import implements
-from sparseconv.core.grid import behind
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,
@@ -24,7 +23,7 @@ from sparseconv.functional.site_sets.sets import common_sites, filled
 from sparseconv.functional.site_sets.shapes import shape_function
 from sparseconv.points.batches import joined_maps
 from sparseconv.points.point_map import PointMap
-from sparseconv.sites.coordinates import sites_from_coords
+from sparseconv.sites.batches import joined_samples
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
 
@@ -197,16 +196,7 @@ def _collated(tensors: Any) -> SparseTensor:
                 f"tensors: dtypes or devices differ, {first.dtype} on {first.device} and "
                 f"{entry.dtype} on {entry.device}"
             )
-    shape = tuple(map(max, *(entry.spatial_shape for entry in tensors), first.spatial_shape))
-    lower = tuple(map(min, *(entry.sites.lower for entry in tensors), first.sites.lower))
-    coords, offset = [], 0
-    for entry in tensors:
-        moved = entry.coords.to(first.coords.dtype, copy=True)
-        moved[:, 0] += offset
-        coords.append(moved)
-        offset += entry.batch_size
-    grid = behind([x.grid for x in tensors], [x.batch_size for x in tensors])
-    sites = sites_from_coords(torch.cat(coords), shape, offset, lower, grid=grid)
+    sites = joined_samples([entry.sites for entry in tensors])
     return SparseTensor.on_sites(torch.cat([entry.features for entry in tensors]), sites)
 
 

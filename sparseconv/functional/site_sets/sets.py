@@ -153,7 +153,9 @@ def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
     if bool(keep.all()):
         return x
     box = x.sites.spatial_shape, x.sites.lower
-    return _rows_at(x, torch.nonzero(keep)[:, 0], x.coords, *box, x.grid)
+    few = _rows_at(x, torch.nonzero(keep)[:, 0], x.coords, *box, x.grid)
+    few.sites.lead_back_as(x.sites)
+    return few
 
 
 def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -> SparseTensor:

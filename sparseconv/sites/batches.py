@@ -1,0 +1,54 @@
+"""Sites of some samples, and samples put into one batch, with their way back to parent sites."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparseconv.core.grid import behind, of_samples
+from sparseconv.core.private_torch import outside_transforms
+from sparseconv.sites.coordinates import sites_from_coords
+from sparseconv.sites.record import Later, Parent
+from sparseconv.sites.sites import Sites, living_sites
+
+
+@outside_transforms
+def some_samples(sites: Sites, numbers: Sequence[int]) -> tuple[Tensor, Sites]:
+    """Return the rows of some samples, and their sites with the samples numbered anew."""
+    renumbered = torch.full((max(sites.batch_size, 1),), -1, device=sites.device)
+    renumbered[list(numbers)] = torch.arange(len(numbers), device=sites.device)
+    batch = renumbered[sites.shared_coords[:, 0].long()]
+    rows = torch.nonzero(batch >= 0)[:, 0]
+    coords = sites.shared_coords[rows]
+    coords[:, 0] = batch[rows].to(coords.dtype)
+    grid = of_samples(sites.grid, numbers)
+    some = sites_from_coords(coords, sites.spatial_shape, len(numbers), sites.lower, grid=grid)
+    parent = sites.parent
+    if parent is not None:
+        source = Later(lambda: some_samples(living_sites(parent.record), numbers)[1].record)
+        some.record.parent = Parent(parent.geometry, source)
+    return rows, some
+
+
+@outside_transforms
+def joined_samples(batches: Sequence[Sites]) -> Sites:
+    """Return the sites of batches one behind another, rows as they come; at least one batch."""
+    first = batches[0]
+    shape = tuple(map(max, *(sites.spatial_shape for sites in batches), first.spatial_shape))
+    lower = tuple(map(min, *(sites.lower for sites in batches), first.lower))
+    coords, count = [], 0
+    for sites in batches:
+        moved = sites.coords.to(first.coords.dtype, copy=True)
+        moved[:, 0] += count
+        coords.append(moved)
+        count += sites.batch_size
+    grid = behind([sites.grid for sites in batches], [sites.batch_size for sites in batches])
+    joined = sites_from_coords(torch.cat(coords), shape, count, lower, grid=grid)
+    parents = [sites.parent for sites in batches]
+    known = [parent for parent in parents if parent is not None]
+    if len(known) == len(parents) and len({parent.geometry for parent in known}) == 1:
+        source = Later(lambda: joined_samples([living_sites(p.record) for p in known]).record)
+        joined.record.parent = Parent(known[0].geometry, source)
+    return joined
