@@ -20,6 +20,7 @@ from sparseconv.functional.convolution.partial import (
     partial_conv_transpose,
     subm_partial_conv,
 )
+from sparseconv.functional.convolution.row_pairs import pairs
 from sparseconv.functional.pooling.global_pool import global_avg_pool, global_max_pool
 from sparseconv.functional.pooling.partial import partial_avg_pool, partial_max_pool
 from sparseconv.functional.pooling.pool import avg_pool4d, max_pool4d
@@ -84,6 +85,7 @@ __all__ = [
     "inverse_conv",
     "locally_connected",
     "max_pool4d",
+    "pairs",
     "partial_avg_pool",
     "partial_conv",
     "partial_conv_transpose",

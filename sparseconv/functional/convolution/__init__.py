@@ -2,5 +2,6 @@
 
 conv: torch's own, submanifold, inverse. fused: with bias, sum and ReLU in one pass. partial, masks:
 over the valid values. deform: with moved kernel cells. local: unshared weights. dense: on dense
-tensors, by geometry. products: check, plan and product. table: all of them by name.
+tensors, by geometry. products: check, plan and product. row_pairs: which rows belong together.
+table: all of them by name.
 """
