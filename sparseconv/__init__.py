@@ -32,8 +32,9 @@ from sparseconv.tensor import SparseTensor
 from sparseconv.version import __version__ as __version__
 
 if _TYPE_CHECKING:
-    from sparseconv import compat, datasets, models, reference, tiles, tools, view
+    from sparseconv import compat, datasets, interop, models, reference, tiles, tools, view
     from sparseconv.compat.checkpoints import convert_weights, load_checkpoint
+    from sparseconv.interop import components
     from sparseconv.tiles import tiled
     from sparseconv.tools import optimize, reach, receptive_field, submanifold, summary
 
@@ -42,7 +43,9 @@ _importlib.import_module("sparseconv.integration")  # tells PyTorch what a Spars
 
 # Loaded when first used, so that importing the package stays quick.
 _LATER = {
+    "components": "sparseconv.interop",
     "datasets": "sparseconv.datasets",
+    "interop": "sparseconv.interop",
     "view": "sparseconv.view",
     "compat": "sparseconv.compat",
     "convert_weights": "sparseconv.compat.checkpoints",
@@ -87,6 +90,7 @@ __all__ = [
     "cat",
     "collate",
     "compat",
+    "components",
     "convert_weights",
     "crop",
     "datasets",
@@ -94,6 +98,7 @@ __all__ = [
     "engine",
     "engines",
     "functional",
+    "interop",
     "interpolate",
     "intersect",
     "io",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -124,6 +125,16 @@ class SparseTensor(Methods):
         x._sites = sites
         x.__dict__["features"] = features
         return x
+
+    def to_scipy(self) -> Any:
+        """Return a SciPy array, see :func:`sparseconv.interop.to_scipy`."""
+        return import_module("sparseconv.interop").to_scipy(self)
+
+    @staticmethod
+    def from_scipy(array: Any, axes: int | None = None) -> SparseTensor:
+        """Return a tensor of a SciPy array, see :func:`sparseconv.interop.from_scipy`."""
+        made: SparseTensor = import_module("sparseconv.interop").from_scipy(array, axes)
+        return made
 
     @classmethod
     def from_dense(cls, t: Tensor, mask: Tensor | None = None) -> SparseTensor:

@@ -20,8 +20,8 @@ from sparseconv.cli.terminal import say, table, track
 from sparseconv.datasets import Compose, Drop, Flip, Folder, Jitter, Rotate, Scale
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io import Points
+from sparseconv.io.labels import NO_LABEL
 from sparseconv.models.point_labeller import (
-    NO_LABEL,
     PointLabeller,
     load_labeller,
     save_labeller,

@@ -14,11 +14,10 @@ from torch.utils.data import Dataset
 from sparseconv.core.arguments import check_int
 from sparseconv.errors import SparseConvError, SparseConvValueError
 from sparseconv.io import Points, join_points
+from sparseconv.io.labels import NO_LABEL
 
 Transform: TypeAlias = Callable[[Points, np.random.Generator], Points]
 Pose: TypeAlias = npt.NDArray[np.float64]
-
-NO_LABEL = -1
 
 
 class PointDataset(Dataset[Points]):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from sparseconv.datasets.base import NO_LABEL
 from sparseconv.errors import SparseConvError
+from sparseconv.io.labels import NO_LABEL
 
 
 def mean_iou(num_classes: int, average: str = "macro") -> Any:

@@ -18,6 +18,7 @@ FOLDERS = {
     "os1_cloud_node_kitti_bin": "os1_cloud_node_semantickitti_label_id",
 }
 LIDARSEG = "_lidarseg.bin"
+NO_LABEL = -1
 CLASS_BITS = 16  # of a .label's 32: the class; above it the number of the instance
 
 

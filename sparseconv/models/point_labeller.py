@@ -16,12 +16,12 @@ from torch import Tensor
 from sparseconv.core.arguments import check_int
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io import Points
+from sparseconv.io.labels import NO_LABEL
 from sparseconv.models.unet import UNet
 from sparseconv.points.point_map import PointMap
 from sparseconv.points.voxels import voxelize
 from sparseconv.tensor import SparseTensor
 
-NO_LABEL = -1
 WIDTHS = (16, 32, 64, 64)
 LOWEST = 0.02  # share of the points that lie below what counts as a scan's ground
 METRES_OF_ONE = 2.0  # height that enters the network as 1

@@ -29,10 +29,10 @@ def names(text: str) -> set[str]:
 PUBLIC = {
     sc: names("""
         Grid PointMap SparseConvAttributeError SparseConvError SparseConvNotImplementedError
-        SparseConvTypeError SparseConvValueError SparseTensor cat collate compat convert_weights
-        crop datasets difference engine engines functional interpolate intersect io
-        load_checkpoint memory models nn optimize prune reach receptive_field reference
-        submanifold summary tiled tiles tools union view voxelize
+        SparseConvTypeError SparseConvValueError SparseTensor cat collate compat components
+        convert_weights crop datasets difference engine engines functional interop interpolate
+        intersect io load_checkpoint memory models nn optimize prune reach receptive_field
+        reference submanifold summary tiled tiles tools union view voxelize
     """),
     sc.nn: names("""
         AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d
