@@ -1,10 +1,10 @@
 """To and from other libraries; each is imported where it is used.
 
-torch_sparse: PyTorch's COO tensors. scipy_sparse: arrays and matrices. components: objects of
+torch_sparse: PyTorch's COO tensors. scipy_sparse: arrays and matrices. objects: components of
 connected sites. open3d_clouds: point clouds and voxel grids.
 """
 
-from sparseconv.interop.components import components as components
+from sparseconv.interop.objects import components as components
 from sparseconv.interop.open3d_clouds import from_open3d as from_open3d
 from sparseconv.interop.open3d_clouds import to_open3d as to_open3d
 from sparseconv.interop.scipy_sparse import from_scipy as from_scipy

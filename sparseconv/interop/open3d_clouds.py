@@ -12,9 +12,9 @@ from sparseconv.core.arguments import came
 from sparseconv.core.grid import Grid
 from sparseconv.errors import SparseConvError, SparseConvTypeError, SparseConvValueError
 from sparseconv.io import Points
+from sparseconv.io.points import COLORS
 from sparseconv.tensor import SparseTensor
 
-COLORS = ("red", "green", "blue")
 NORMALS = ("normal_x", "normal_y", "normal_z")
 NORMAL_NAMES = (NORMALS, ("nx", "ny", "nz"))
 BYTE, WORD = 255.0, 65535.0

@@ -16,6 +16,7 @@ Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 AXES = 3
 AXIS_NAMES = ("x", "y", "z")
 LABEL_NAMES = ("label", "labels")
+COLORS = ("red", "green", "blue")
 GRID_KEYS = ("width", "height")  # of a header: no longer true of a part
 
 

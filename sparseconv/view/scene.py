@@ -13,11 +13,11 @@ import torch
 from sparseconv import io
 from sparseconv.core.arguments import came
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
+from sparseconv.io.points import COLORS
 from sparseconv.tensor import SparseTensor
 from sparseconv.view.colors import RIGHT, UNKNOWN, WRONG, Colors, of_classes, of_values
 
 AXES = 3
-COLORS = ("red", "green", "blue")
 GAP = 0.92  # of a voxel's edge is drawn, so that neighbours are told apart
 Entry = tuple[str, Colors, int, int]  # name, colour, how many, number of the class
 

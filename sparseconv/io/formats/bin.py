@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io.fields import named_columns
-from sparseconv.io.points import AXIS_NAMES, Points
+from sparseconv.io.points import AXIS_NAMES, COLORS, Points
 from sparseconv.io.source import Source
 from sparseconv.io.table import Column, Table
 
 Layout: TypeAlias = Literal["kitti", "nuscenes", "scannet", "sunrgbd", "waymo"]
 Rows: TypeAlias = npt.NDArray[np.float32]
 
-COLORS = ("red", "green", "blue")
 COLUMNS: dict[Layout, tuple[str, ...]] = {
     "kitti": (*AXIS_NAMES, "intensity"),
     "nuscenes": (*AXIS_NAMES, "intensity", "ring"),

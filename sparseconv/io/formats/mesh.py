@@ -7,11 +7,10 @@ import re
 import numpy as np
 
 from sparseconv.io.numbers import read_numbers
-from sparseconv.io.points import AXIS_NAMES
+from sparseconv.io.points import AXIS_NAMES, COLORS
 from sparseconv.io.source import Source
 from sparseconv.io.table import Table, array_columns
 
-COLORS = ("red", "green", "blue")
 OBJ_NAMES = {
     3: AXIS_NAMES,
     4: (*AXIS_NAMES, "w"),

@@ -13,13 +13,12 @@ import numpy.typing as npt
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io.fields import as_fields, check_numbers
 from sparseconv.io.formats.lzf import decompress
-from sparseconv.io.points import Points
+from sparseconv.io.points import COLORS, Points
 from sparseconv.io.records import binary_records, text_records
 from sparseconv.io.source import Source
 from sparseconv.io.table import Array, Column, Table, record_columns
 
 KINDS = {"F": "f", "I": "i", "U": "u"}
-COLORS = ("red", "green", "blue")  # packed into 4 bytes of a field rgb or rgba, alpha above them
 SHIFTS = dict(zip((*COLORS, "alpha"), (16, 8, 0, 24), strict=True))
 PADDING = "_"
 LONGEST_HEADER = 1 << 20  # bytes

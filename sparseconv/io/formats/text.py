@@ -13,12 +13,11 @@ import numpy.typing as npt
 
 from sparseconv.io.fields import AXIS_WORDS, as_fields, column_names, named_columns, plain
 from sparseconv.io.numbers import number_of, read_integers, read_numbers, words_of
-from sparseconv.io.points import AXES, AXIS_NAMES, Points
+from sparseconv.io.points import AXES, AXIS_NAMES, COLORS, Points
 from sparseconv.io.source import Source
 from sparseconv.io.table import Array, Table, array_columns
 
 COMMENTS = ("#", "//")
-COLORS = ("red", "green", "blue")
 NORMALS = ("nx", "ny", "nz")
 # columns of files without names, by suffix and number of columns
 UNNAMED = {
