@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 import sparseconv as sc
+from sparseconv.compat import namespaces
 
 
 @pytest.fixture(autouse=True)
@@ -45,13 +48,70 @@ def test_a_library_in_use_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_an_installed_library_is_hidden_with_a_warning(
-    tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "spconv", raising=False)
-    (tmp_path / "spconv.py").write_text("")  # type: ignore[operator]
+    (tmp_path / "spconv.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.warns(UserWarning, match=r"spconv is installed .*uninstall"):
         sc.compat.install("spconv")
+
+
+def test_version_1_lies_flat() -> None:
+    sc.compat.install("spconv", version=1, force=True)
+    spconv = importlib.import_module("spconv")
+    assert spconv.__version__ == "1.2.1"
+    conv = importlib.import_module("spconv.conv")
+    assert issubclass(spconv.SubMConv3d, conv.SparseConvolution)
+    assert importlib.import_module("spconv.utils").VoxelGeneratorV2
+    with pytest.raises(ImportError):  # what programs ask to tell the versions apart
+        importlib.import_module("spconv.pytorch")
+
+
+def test_version_2_lies_below_pytorch() -> None:
+    sc.compat.install("spconv", force=True)
+    root = importlib.import_module("spconv")
+    assert root.__version__ == "2.3.8"
+    assert root.SparseConvTensor is root.pytorch.SparseConvTensor
+    utils = importlib.import_module("spconv.utils")
+    assert not hasattr(utils, "VoxelGenerator")
+    assert utils.Point2VoxelCPU3d
+    view = importlib.import_module("cumm.tensorview")
+    assert view.from_numpy(np.arange(3)).numpy().tolist() == [0, 1, 2]
+    assert importlib.import_module("spconv.core").ConvAlgo is root.ConvAlgo
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = root.nothing
+
+
+def test_mmcv_is_taken_on_request() -> None:
+    sc.compat.install(force=True)
+    assert "mmcv.ops" not in sys.modules
+    sc.compat.install("mmcv")
+    assert importlib.import_module("mmcv.ops").SparseConvTensor
+    sc.compat.uninstall()
+    assert "mmcv.ops" not in sys.modules
+
+
+PROGRAM = """
+import sys, torch
+import spconv.pytorch as spconv
+from spconv.pytorch.utils import PointToVoxel
+print(__name__, sys.argv[1:], spconv.SubMConv3d(1, 1, 3).weight.shape[0])
+"""
+
+
+def test_a_program_runs_unchanged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["python"])
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(namespaces, "_check_hidden", lambda modules: None)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    namespaces.main([str(tmp_path / "program.py"), "--epochs", "3"])
+    assert capsys.readouterr().out == "__main__ ['--epochs', '3'] 1\n"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    namespaces.main(["program", "-v"])
+    assert capsys.readouterr().out == "__main__ ['-v'] 1\n"
 
 
 @pytest.mark.parametrize(

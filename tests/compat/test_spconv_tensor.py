@@ -227,6 +227,7 @@ def test_sums_are_of_rows_on_the_same_indices() -> None:
     total = spconv.functional.sparse_add(x, other)
     assert_close(total.dense(), x.dense() + other.dense())
     assert spconv.functional.sparse_add(x, x.select_by_index(torch.arange(3))).indices is x.indices
+    assert spconv.functional.sparse_add_hash_based is spconv.functional.sparse_add
     with pytest.raises(sc.SparseConvValueError, match="tens: must have one shape"):
         spconv.functional.sparse_add(x, example(batch=1))
 

@@ -7,20 +7,22 @@ import sys
 from types import ModuleType
 
 _ROOMS = "sparseconv.compat.spconv"
+# What spconv's modules of layers import themselves, and so have as well.
+_BELOW = ("layers.containers", "layers.pairs", "tensor", "constants")
 # The modules of spconv 2.x, and the rooms whose public names each of them has.
 _PATHS = {
     "constants": ("constants",),
     "core": ("constants",),
     "utils": ("voxels",),
     "pytorch.constants": ("constants",),
-    "pytorch.conv": ("layers.convolution", "layers.named"),
-    "pytorch.core": ("tensor", "layers.pairs"),
-    "pytorch.functional": ("functional",),
+    "pytorch.conv": ("layers.convolution", "layers.named", *_BELOW),
+    "pytorch.core": ("tensor", "layers.pairs", "constants"),
+    "pytorch.functional": ("functional", "tensor"),
     "pytorch.identity": ("layers.containers",),
-    "pytorch.modules": ("layers.containers", "layers.convolution"),
+    "pytorch.modules": ("layers.convolution", *_BELOW),
     "pytorch.ops": ("ops",),
-    "pytorch.pool": ("layers.pooling",),
-    "pytorch.tables": ("layers.tables",),
+    "pytorch.pool": ("layers.pooling", *_BELOW),
+    "pytorch.tables": ("layers.tables", *_BELOW),
     "pytorch.utils": ("voxels",),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -227,11 +228,40 @@ class Point2VoxelCPU4d(_Point2Voxel):
     """Voxeliser of points on four axes."""
 
 
+class _OnDevice(_Point2Voxel):
+    def point_to_voxel_hash(
+        self, points: Any, clear_voxels: bool = True, empty_mean: bool = False
+    ) -> tuple[tensorview.Tensor, tensorview.Tensor, tensorview.Tensor]:
+        """Return voxels, indices and numbers of points."""
+        return self._voxels(points, empty_mean)
+
+
+class Point2VoxelGPU1d(_OnDevice):
+    """Voxeliser of points on one axis, as spconv names the one for CUDA."""
+
+
+class Point2VoxelGPU2d(_OnDevice):
+    """Voxeliser of points on two axes, as spconv names the one for CUDA."""
+
+
+class Point2VoxelGPU3d(_OnDevice):
+    """Voxeliser of points on three axes, as spconv names the one for CUDA."""
+
+
+class Point2VoxelGPU4d(_OnDevice):
+    """Voxeliser of points on four axes, as spconv names the one for CUDA."""
+
+
 __all__ = [
     "Point2VoxelCPU1d",
     "Point2VoxelCPU2d",
     "Point2VoxelCPU3d",
     "Point2VoxelCPU4d",
+    "Point2VoxelGPU1d",
+    "Point2VoxelGPU2d",
+    "Point2VoxelGPU3d",
+    "Point2VoxelGPU4d",
     "PointToVoxel",
     "gather_features_by_pc_voxel_id",
+    "nullcontext",
 ]

@@ -191,4 +191,6 @@ def is_sparse_conv(module: nn.Module) -> bool:
     return isinstance(module, SparseConvolution)
 
 
-__all__ = ["SparseConvolution", "is_sparse_conv"]
+SparseConvolutionBase = SparseConvolution
+
+__all__ = ["SparseConvolution", "SparseConvolutionBase", "is_sparse_conv"]

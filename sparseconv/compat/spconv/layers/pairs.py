@@ -283,4 +283,6 @@ def output_shape(geometry: Geometry, shape: Ints) -> Ints:
     return geometry.output_shape(shape)
 
 
-__all__ = ["IndiceData"]
+ImplicitGemmIndiceData = IndiceData  # whichever way spconv would have computed
+
+__all__ = ["ImplicitGemmIndiceData", "IndiceData"]

@@ -167,20 +167,30 @@ class SparseAvgPool3d(_Named, SparseAvgPool):
     dimensions = 3
 
 
-class SparseGlobalAvgPool(SparseModule):
+class SparseGlobalMaxOrAvgPool(SparseModule):
+    """Pooling over the sites of each sample, ``[B, C]``; by the mean or the largest value."""
+
+    def __init__(self, is_mean: bool, name: str | None = None) -> None:
+        super().__init__(name)
+        self.is_mean = is_mean
+
+    def forward(self, input: SparseConvTensor) -> Tensor:
+        """Return a row for each sample."""
+        return (global_avg_pool if self.is_mean else global_max_pool)(input.sparse)
+
+
+class SparseGlobalAvgPool(SparseGlobalMaxOrAvgPool):
     """The mean over the sites of each sample, ``[B, C]``; 0 for a sample without any."""
 
-    def forward(self, input: SparseConvTensor) -> Tensor:
-        """Return a row for each sample."""
-        return global_avg_pool(input.sparse)
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(True, name)
 
 
-class SparseGlobalMaxPool(SparseModule):
+class SparseGlobalMaxPool(SparseGlobalMaxOrAvgPool):
     """The largest value over the sites of each sample, ``[B, C]``."""
 
-    def forward(self, input: SparseConvTensor) -> Tensor:
-        """Return a row for each sample."""
-        return global_max_pool(input.sparse)
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(False, name)
 
 
 ALL_POOL_LAYERS = {
@@ -195,6 +205,7 @@ __all__ = [
     "SparseAvgPool2d",
     "SparseAvgPool3d",
     "SparseGlobalAvgPool",
+    "SparseGlobalMaxOrAvgPool",
     "SparseGlobalMaxPool",
     "SparseMaxPool",
     "SparseMaxPool1d",
