@@ -10,9 +10,9 @@ from sparseconv.engines.torch.deform import sample_gemm_grads as sample_gemm_gra
 from sparseconv.engines.torch.keys import ascends as ascends
 from sparseconv.engines.torch.keys import bounds as bounds
 from sparseconv.engines.torch.keys import build_index as build_index
-from sparseconv.engines.torch.keys import build_rulebook as build_rulebook
 from sparseconv.engines.torch.keys import lookup as lookup
-from sparseconv.engines.torch.keys import reached_keys as reached_keys
+from sparseconv.engines.torch.maps import build_rulebook as build_rulebook
+from sparseconv.engines.torch.maps import reached_keys as reached_keys
 from sparseconv.engines.torch.products import gather_gemm_epilogue as gather_gemm_epilogue
 from sparseconv.engines.torch.products import gather_gemm_reduce as gather_gemm_reduce
 from sparseconv.engines.torch.products import gather_gemm_scatter as gather_gemm_scatter

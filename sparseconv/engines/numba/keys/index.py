@@ -24,7 +24,7 @@ from sparseconv.engines.numba.machine.arrays import (
     by_chunks,
     by_shares,
 )
-from sparseconv.engines.torch import keys as plain
+from sparseconv.engines.torch import maps as plain
 
 MIN_SITES_PER_MERGE = 8192  # sites that one task merges
 

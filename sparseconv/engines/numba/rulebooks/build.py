@@ -26,7 +26,7 @@ from sparseconv.engines.numba.machine.arrays import (
 )
 from sparseconv.engines.numba.rulebooks import merge as kernels
 from sparseconv.engines.numba.rulebooks.tiles import ORDER
-from sparseconv.engines.torch import keys as plain
+from sparseconv.engines.torch import maps as plain
 
 MERGE_CELLS = 48  # kernel cells searched at once: bounds the scratch memory; a multiple of 3
 
