@@ -125,9 +125,9 @@ def sample_max(values: Tensor, samples: Samples) -> Tensor:
         rows = best if rows is None else rows.gather(0, best)
         held = values.detach().gather(0, rows)
     order, starts = samples.levels[-1]
-    full = torch.nonzero(samples.counts)[:, 0]
+    full = samples.full
     # a segment without rows has no largest one: the starts of the others still join up
     best = segment_argmax(held, order, torch.cat([starts[:-1][full], starts[-1:]]))
     rows = best if rows is None else rows.gather(0, best)
-    out = values.new_zeros(samples.counts.numel(), values.shape[1])
+    out = values.new_zeros(len(samples.numbers), values.shape[1])
     return place_rows(values.gather(0, rows), full, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,6 +22,10 @@ MAX_DERIVED_CELLS = 2**63 - 1
 # cell up to so many cells outside the box then shares its key with no other cell, so one addition
 # gives the key of a neighbour, and nobody looks at coordinates.
 GUARD = 2
+
+
+KEY_BYTES = 8
+MAX_COPY = 2**29  # bytes: no copy that a map or a product makes on a device is larger
 
 
 @dataclass(frozen=True)
@@ -145,3 +150,8 @@ class Groups(NamedTuple):
 def starts_of(counts: Tensor) -> Tensor:
     """Return where runs of the lengths ``counts`` ``[S]`` begin, and the end, ``[S + 1]``."""
     return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+
+
+def to_device(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """Return integers of the host as an int64 tensor; the host does not wait for the copy."""
+    return torch.tensor(numbers, dtype=torch.int64, device="cpu").to(device, non_blocking=True)

@@ -35,6 +35,7 @@ __all__ = [
     "tree_leaves",
     "tree_map",
     "version",
+    "viewed_anew",
 ]
 
 Arguments = ParamSpec("Arguments")
@@ -46,6 +47,7 @@ _ATTRIBUTES = (
     (forward_ad, "_current_level"),
     (Function.__mro__[1], "apply"),
     (BackwardHook, "_apply_on_tensors"),
+    (torch.ops.aten, "_unsafe_view"),
 )
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -92,6 +94,11 @@ def derived(*args: Any) -> bool:
 def not_a_view(result: Tensor) -> Tensor:
     """Return the result in its own memory: autograd lets no view of a rule be changed in place."""
     return result.clone() if result._is_view() else result
+
+
+def viewed_anew(result: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return a contiguous result of which nobody else knows, in another shape, as no view of it."""
+    return torch.ops.aten._unsafe_view(result, shape)  # type: ignore[no-any-return]
 
 
 def version(t: Tensor) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -15,7 +16,7 @@ from sparseconv.core.arguments import Ints
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.grid import Grids, change, common
 from sparseconv.core.handles import next_number
-from sparseconv.core.index import Index, Packing
+from sparseconv.core.index import Index, Packing, to_device
 from sparseconv.core.private_torch import outside_transforms
 from sparseconv.core.remember import remembered
 from sparseconv.core.rulebook import Rulebook
@@ -133,18 +134,27 @@ class SiteRecord:
 
     @cached_property
     @remembered
-    def samples(self) -> Samples:
-        """The rows of each sample."""
-        batch = self.coords[:, 0].long()
-        counts = torch.bincount(batch, minlength=self.batch_size)
-        return Samples(self.num_sites, self.index.order, batch, counts)
+    def splits(self) -> tuple[int, ...]:
+        """Where the rows of each sample begin, and the last ends, in ascending order."""
+        keys, packing = self.index.keys, self.index.packing
+        if self.batch_size < 2:
+            return (0,) if self.batch_size == 0 else (0, self.num_sites)
+        places = (sample - packing.lower[0] for sample in range(self.batch_size))
+        first = [min(max(place, 0), packing.extent[0]) * packing.weights[0] for place in places]
+        starts = torch.searchsorted(keys, to_device(first, keys.device)).tolist()
+        return (*starts, self.num_sites)
 
     @cached_property
     @remembered
+    def samples(self) -> Samples:
+        """The rows of each sample."""
+        numbers = tuple(b - a for a, b in pairwise(self.splits))
+        return Samples(self.index.order, self.coords[:, 0].long(), numbers, self.index.keys.device)
+
+    @cached_property
     def whole_batch(self) -> Samples:
         """All rows as one sample."""
-        counts = torch.tensor([self.num_sites], device=self.index.keys.device)
-        return Samples(self.num_sites, self.index.order, None, counts)
+        return Samples(self.index.order, None, (self.num_sites,), self.index.keys.device)
 
     @outside_transforms
     def rows_of(self, coords: Tensor) -> tuple[Tensor, Tensor]:

@@ -85,12 +85,14 @@ Make = Callable[[int], Layer]  # takes the number of sites
 def of_layer(
     make: Make, forward: bool, backward: bool, dtype: torch.dtype = torch.float32
 ) -> Callable[[int], Run]:
-    """Prepare the passes of a layer of 16 channels whose sites and map are known."""
+    """Prepare the passes of a layer of 16 channels that has run, so that its map is known."""
 
     def prepare(size: int) -> Run:
         x, layer = scene(size, 16, dtype), make(size**2)
-        layer(x)  # builds the map
         x.requires_grad_()
+        y = layer(x)
+        if backward:
+            differentiate(y)
         if forward:
             return lambda: differentiate(layer(x)) if backward else layer(x)
         y = layer(x)

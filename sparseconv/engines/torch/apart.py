@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sparseconv.core.geometry import Geometry, Kind
-from sparseconv.core.index import Index, Packing
-from sparseconv.engines.torch.keys import ABSENT, to_device
+from sparseconv.core.index import Index, Packing, to_device
+from sparseconv.engines.torch.keys import ABSENT
 
 
 class Finished(NamedTuple):

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from sparseconv.core.index import MAX_DERIVED_CELLS, Index, Packing
 
 ABSENT = MAX_DERIVED_CELLS  # larger than every key
-KEY_BYTES = 8
-MAX_COPY = 2**29  # bytes: no copy that a map or a product makes is larger
 
 
 def bounds(coords: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -52,8 +47,3 @@ def search(ascending: Tensor, keys: Tensor, *, narrow: bool = False) -> tuple[Te
     """
     position = torch.searchsorted(ascending, keys, right=True, out_int32=narrow).sub_(1)
     return position, ascending[position] == keys
-
-
-def to_device(numbers: Sequence[Any], device: torch.device) -> Tensor:
-    """Return integers of the host as an int64 tensor; the host does not wait for the copy."""
-    return torch.tensor(numbers, dtype=torch.int64, device="cpu").to(device, non_blocking=True)

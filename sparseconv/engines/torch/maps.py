@@ -1,6 +1,6 @@
 """The maps of the plain engine: all kernel cells at once, by one binary search or one sort.
 
-A kernel cell is one addition to a packed key where the guard of the packing (see ``core.packing``)
+A kernel cell is one addition to a packed key where the guard of the packing (see ``core.index``)
 keeps neighbours apart. Elsewhere the place of each row along each axis is worked out for every
 step of the kernel along that axis, and the axes are put together by broadcasting.
 
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from sparseconv.core.geometry import Geometry, Kind
-from sparseconv.core.index import Index, Packing
+from sparseconv.core.index import KEY_BYTES, MAX_COPY, Index, Packing, to_device
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.torch.apart import Finished, falls_apart, reached_apart
-from sparseconv.engines.torch.keys import ABSENT, KEY_BYTES, MAX_COPY, search, to_device
+from sparseconv.engines.torch.keys import ABSENT, search
 
 REACHED = "torch: reached"  # the name, in an index, of the map that came with its output sites
 

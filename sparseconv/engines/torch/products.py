@@ -10,37 +10,42 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparseconv.core.dtypes import summable, tree_sum
+from sparseconv.core.private_torch import Arguments, Result
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.protocol import Epilogue
+from sparseconv.engines.torch import block_products
 
 BLOCK_ROWS = 64
 COLUMN_STEP = 16  # columns
 REDUCE_BLOCK_ROWS = 1024
 
 
-def _exact(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def exact(product: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Let a product run in the dtypes that it chose, whatever autocast is on around it."""
 
     @functools.wraps(product)
-    def run(features: Tensor, *args: Any) -> Tensor:
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        features = args[0]
+        assert isinstance(features, Tensor)
         with torch.autocast(features.device.type, enabled=False):
-            return product(features, *args)
+            return product(*args, **kwargs)
 
     return run
 
 
-@_exact
+@exact
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) -> Tensor:
     """Return the convolution: gather rows, multiply in blocks, add to the output rows."""
+    if features.device.type != "cpu":
+        return block_products.gather_gemm_scatter(features, weight, rulebook)
     _, groups, c_in, c_out = weight.shape
     x, w = summable(features), summable(weight)
-    w = _padded(w)
+    w = padded(w)
     columns = w.shape[-1]
     out = x.new_zeros(rulebook.n_out, groups, c_out)
     for cell, (start, end) in enumerate(zip(rulebook.splits, rulebook.splits[1:], strict=False)):
@@ -48,7 +53,7 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
             continue
         rows = _in_blocks(x, rulebook.in_rows[start:end], BLOCK_ROWS)
         blocks = rows.reshape(-1, BLOCK_ROWS, groups, c_in).transpose(1, 2)
-        product = _products(blocks, w[cell].expand(blocks.shape[0], groups, c_in, columns))
+        product = products(blocks, w[cell].expand(blocks.shape[0], groups, c_in, columns))
         product = product.transpose(1, 2)
         product = product.reshape(-1, groups, columns)[: end - start, :, :c_out]
         out.index_add_(0, rulebook.out_rows[start:end], product)
@@ -67,9 +72,11 @@ def gather_gemm_epilogue(
     return epilogue.apply(gather_gemm_scatter(features, packed, rulebook))
 
 
-@_exact
+@exact
 def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, groups: int) -> Tensor:
     """Return the weight gradient: products of blocks of pairs, added in a tree of fixed shape."""
+    if features.device.type != "cpu":
+        return block_products.gather_gemm_reduce(features, grad, rulebook, groups)
     x, g = summable(features), summable(grad)
     c_in, c_out = x.shape[1] // groups, g.shape[1] // groups
     weight = x.new_zeros(rulebook.num_cells, groups, c_in, c_out)
@@ -78,9 +85,9 @@ def gather_gemm_reduce(features: Tensor, grad: Tensor, rulebook: Rulebook, group
             continue
         left = _in_blocks(x, rulebook.in_rows[start:end], REDUCE_BLOCK_ROWS)
         right = _in_blocks(g, rulebook.out_rows[start:end], REDUCE_BLOCK_ROWS)
-        left = _padded(left.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_in)).permute(0, 2, 3, 1)
-        right = _padded(right.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_out)).transpose(1, 2)
-        weight[cell] = tree_sum(_products(left, right))[:, :c_in, :c_out]
+        left = padded(left.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_in)).permute(0, 2, 3, 1)
+        right = padded(right.reshape(-1, REDUCE_BLOCK_ROWS, groups, c_out)).transpose(1, 2)
+        weight[cell] = tree_sum(products(left, right))[:, :c_in, :c_out]
     return weight.to(features.dtype)
 
 
@@ -91,12 +98,13 @@ def _in_blocks(x: Tensor, rows: Tensor, block: int) -> Tensor:
     return padded
 
 
-def _padded(x: Tensor) -> Tensor:
+def padded(x: Tensor) -> Tensor:
     """Return ``x`` with zeros behind its last axis, up to a multiple of ``COLUMN_STEP``."""
-    return torch.nn.functional.pad(x, (0, -x.shape[-1] % COLUMN_STEP))
+    missing = -x.shape[-1] % COLUMN_STEP
+    return torch.nn.functional.pad(x, (0, missing)) if missing else x
 
 
-def _products(left: Tensor, right: Tensor) -> Tensor:
+def products(left: Tensor, right: Tensor) -> Tensor:
     """Return the matrix products of ``[B, G, M, K]`` and ``[B, G, K, N]``.
 
     Where there are fewer matrices than threads BLAS cuts the matrices up, and rounds in another

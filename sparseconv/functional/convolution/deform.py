@@ -252,11 +252,10 @@ def _product(
     taps: Taps,
 ) -> Tensor:
     """Return the product ``[N, C_out]`` with the N-linear shares of each position's taps."""
-    shares = part.new_ones(1, 1, 1, 1) if modulation is None else modulation
-    for axis in range(part.shape[2]):
-        upper = part[:, :, axis : axis + 1]
-        both = torch.stack([1 - upper, upper], dim=3)  # [H, K, 1, 2, N]
-        shares = (shares.unsqueeze(3) * both).flatten(2, 3)
+    first, *others = torch.stack([1 - part, part], dim=3).unbind(2)  # [H, K, 2, N] an axis
+    shares = first if modulation is None else first * modulation
+    for both in others:
+        shares = (shares.unsqueeze(3) * both.unsqueeze(2)).flatten(2, 3)
     weight, bias = parameters
     with torch.autocast(features.device.type, enabled=False):
         out = sample_gemm(features, shares, cells_first(weight, groups), taps)

@@ -96,7 +96,7 @@ def _pooled_axes(input: SparseTensor, sizes: Sequence[Any]) -> list[int] | None:
 @outside_transforms
 def _site_per_sample(sites: Sites) -> tuple[Tensor, Sites]:
     """Return the samples that have sites, ascending, and one site for each of them."""
-    samples = torch.nonzero(sites.samples.counts)[:, 0]
+    samples = sites.samples.full
     coords = F.pad(samples[:, None].to(sites.shared_coords.dtype), (0, sites.dimensions))
     return samples, sites_from_coords(coords, (1,) * sites.dimensions, sites.batch_size)
 

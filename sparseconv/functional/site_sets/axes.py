@@ -270,7 +270,8 @@ def lines_of(input: SparseTensor, axes: Sequence[int], keepdim: bool) -> Lines:
 
 
 def _samples(groups: Groups, order: Tensor) -> Samples:
-    return Samples(order.numel(), order, groups.site_of_row, groups.starts.diff())
+    numbers = tuple(groups.starts.diff().tolist())
+    return Samples(order, groups.site_of_row, numbers, order.device)
 
 
 def _projected(sites: Sites, rest: Sequence[int], keepdim: bool) -> tuple[Sites, Groups]:

@@ -47,7 +47,7 @@ def sync_batch_norm(
     """
     rows = input.movedim(1, -1)
     flat = rows.reshape(-1, input.shape[1])
-    whole = Samples(len(flat), None, None, torch.tensor([len(flat)], device=input.device))
+    whole = Samples(None, None, (len(flat),), input.device)
     given = running_mean, running_var, weight, bias
     normal = _over_processes(flat, whole, given, momentum, eps, process_group)
     return normal.reshape(rows.shape).movedim(-1, 1)
