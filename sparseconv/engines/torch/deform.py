@@ -24,6 +24,8 @@ CHANNEL_STEP = 16  # channels whose gradient is worked out at once, or a multipl
 def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:
     """Return the deformable product: interpolate what the cells read, multiply."""
     _, groups, _, c_out = weight.shape
+    if 0 in (*shares.shape, *weight.shape):
+        return features.new_zeros(shares.shape[3], groups * c_out)
     x, matrix = _with_absent(features), _as_matrix(weight)
     parts = []
     for rows, part in _parts(taps.rows, summable(shares), features.shape[1]):
@@ -38,6 +40,8 @@ def sample_gemm_grads(
     features: Tensor, shares: Tensor, weight: Tensor, grad: Tensor, taps: Taps
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of the deformable product."""
+    if 0 in (*shares.shape, *weight.shape):
+        return torch.zeros_like(features), torch.zeros_like(shares), torch.zeros_like(weight)
     x, s, g = _with_absent(features), summable(shares), summable(grad)
     d_weight = torch.zeros_like(_as_matrix(weight))
     d_shares = [s[..., :0]]
@@ -63,7 +67,7 @@ def _parts(rows: Tensor, shares: Tensor, width: int) -> Iterator[tuple[Tensor, T
     """Yield ranges of outputs whose columns, of so many numbers a cell, fit ``MAX_COPY``."""
     cells, count = rows.shape[1], rows.shape[3]
     step = max(MAX_COPY // (cells * max(width, 1) * shares.element_size()), 1)
-    for first in range(0, max(count, 1), step):
+    for first in range(0, count, step):
         yield rows[..., first : first + step], shares[..., first : first + step]
 
 
@@ -81,7 +85,7 @@ def _columns(x: Tensor, shares: Tensor, rows: Tensor) -> Tensor:
         for bag, part, share in zip(bags, x.chunk(offset_groups, dim=1), shares, strict=True)
     ]
     columns = parts[0] if offset_groups == 1 else torch.cat(parts, dim=1)
-    return columns.view(count, cells, -1)
+    return columns.view(count, cells, x.shape[1])
 
 
 def _by_group(columns: Tensor, groups: int) -> Tensor:
