@@ -10,7 +10,7 @@ from torch import Tensor
 from sparseconv.core.grid import behind, of_samples
 from sparseconv.core.private_torch import outside_transforms
 from sparseconv.sites.coordinates import sites_from_coords
-from sparseconv.sites.record import Later, Parent
+from sparseconv.sites.record import Later, Parent, SiteRecord
 from sparseconv.sites.sites import Sites, living_sites
 
 
@@ -25,10 +25,9 @@ def some_samples(sites: Sites, numbers: Sequence[int]) -> tuple[Tensor, Sites]:
     coords[:, 0] = batch[rows].to(coords.dtype)
     grid = of_samples(sites.grid, numbers)
     some = sites_from_coords(coords, sites.spatial_shape, len(numbers), sites.lower, grid=grid)
-    parent = sites.parent
-    if parent is not None:
-        source = Later(lambda: some_samples(living_sites(parent.record), numbers)[1].record)
-        some.record.parent = Parent(parent.geometry, source)
+    some.record.parents = tuple(
+        Parent(geometry, Later(_some, p, tuple(numbers))) for geometry, p in sites.ways.items()
+    )
     return rows, some
 
 
@@ -46,9 +45,18 @@ def joined_samples(batches: Sequence[Sites]) -> Sites:
         count += sites.batch_size
     grid = behind([sites.grid for sites in batches], [sites.batch_size for sites in batches])
     joined = sites_from_coords(torch.cat(coords), shape, count, lower, grid=grid)
-    parents = [sites.parent for sites in batches]
-    known = [parent for parent in parents if parent is not None]
-    if len(known) == len(parents) and len({parent.geometry for parent in known}) == 1:
-        source = Later(lambda: joined_samples([living_sites(p.record) for p in known]).record)
-        joined.record.parent = Parent(known[0].geometry, source)
+    for geometry in first.ways:
+        known = [sites.ways[geometry] for sites in batches if geometry in sites.ways]
+        if len(known) == len(batches):
+            joined.record.parents += (Parent(geometry, Later(_together, known)),)
     return joined
+
+
+def _some(parent: Parent, numbers: Sequence[int]) -> SiteRecord:
+    """Return some samples of a parent's sites."""
+    return some_samples(living_sites(parent.record), numbers)[1].record
+
+
+def _together(parents: Sequence[Parent]) -> SiteRecord:
+    """Return the records of parents as one batch."""
+    return joined_samples([living_sites(parent.record) for parent in parents]).record

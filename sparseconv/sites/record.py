@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,17 +24,18 @@ from sparseconv.sites.samples import Samples
 
 
 class Later:
-    """A set of sites that is made when somebody first asks for it."""
+    """A set of sites, ``make(*args)``, that is made when somebody first asks for it."""
 
-    def __init__(self, make: Callable[[], SiteRecord]) -> None:
-        self._make: Callable[[], SiteRecord] | None = make
+    def __init__(self, make: Callable[..., SiteRecord], *args: Any) -> None:
+        self._make: tuple[Callable[..., SiteRecord], tuple[Any, ...]] | None = make, args
         self._record: SiteRecord | None = None
 
     @property
     def record(self) -> SiteRecord:
         """The sites; what makes them is let go."""
-        if self._record is None and self._make is not None:
-            self._record, self._make = self._make(), None
+        if self._make is not None:
+            make, args = self._make
+            self._record, self._make = make(*args), None
         return cast(SiteRecord, self._record)
 
 
@@ -82,9 +83,8 @@ class SiteRecord:
             negative coordinates without a ``spatial_shape``.
         coords_dtype: integer dtype in which coordinates are shown.
         grid: where the sites lie in the world, None where nobody knows.
-        parent: where an inverse layer leads back to.
+        parents: where inverse layers lead back to; several for a union.
         number: by which the living ``Sites`` are found.
-        ways: what :meth:`way_back` found.
     """
 
     index: Index
@@ -93,29 +93,26 @@ class SiteRecord:
     lower: Ints
     coords_dtype: torch.dtype = torch.int64
     grid: Grids = None
-    parent: Parent | None = None
+    parents: tuple[Parent, ...] = ()
     number: int = field(default_factory=next_number, repr=False)
-    ways: dict[Geometry, Parent | None] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def num_sites(self) -> int:
         """Number of active sites N."""
         return self.index.keys.numel()
 
-    def way_back(self, geometry: Geometry) -> Parent | None:
-        """Return the sites that a layer of ``geometry`` strided these from, None for no such layer.
+    @cached_property
+    def ways(self) -> dict[Geometry, Parent]:
+        """Where each strided layer leads back to, by its geometry: the latest of each.
 
         Layers in between may have changed which sites are active, but not the grid.
         """
-        parent = self.parent
-        if parent is not None and parent.geometry == geometry:
-            return parent
-        if geometry not in self.ways:
-            older: Parent | None = parent
-            while older is not None and older.geometry != geometry:
-                older = older.record.parent if older.geometry.keeps_grid else None
-            self.ways[geometry] = older and older.of_others()
-        return self.ways[geometry]
+        found = {parent.geometry: parent for parent in reversed(self.parents)}
+        for parent in self.parents:
+            if parent.geometry.keeps_grid:
+                for geometry, older in parent.record.ways.items():
+                    found.setdefault(geometry, older.of_others())
+        return found
 
     @cached_property
     @remembered
@@ -171,7 +168,7 @@ class SiteRecord:
         """Return the same sites in other memory, without a way back to their parent."""
         keys, order = copy(self.index.keys), self.index.order
         index = Index(keys, None if order is None else copy(order), self.index.packing)
-        return replace(self, index=index, parent=None, number=next_number())
+        return replace(self, index=index, parents=(), number=next_number())
 
     @remembered
     def united(self, other: SiteRecord) -> tuple[SiteRecord, Tensor]:
@@ -189,23 +186,21 @@ class SiteRecord:
         grid = common("other", self.grid, other.grid)
         index = Index(unique, None, packing)
         united = SiteRecord(index, shape, self.batch_size, lower, self.coords_dtype, grid)
-        united.parent = self._parent_with(other)
+        united.parents = self._parents_with(other)
         return united, rows
 
-    def _parent_with(self, other: SiteRecord) -> Parent | None:
-        """Return the parent of the union with another set: what both lead back to, or one does."""
-        mine, others = self.parent, other.parent
-        if mine is None or others is None:
-            parent = mine or others
-            return parent and parent.of_others()
-        if mine.geometry != others.geometry:
-            return None
-        if mine.source is others.source:
-            return mine.of_others()
-        first, second = mine.record, others.record
-        if first is second:
-            return Parent(mine.geometry, first)
-        return Parent(mine.geometry, Later(lambda: first.united(second)[0]))
+    def _parents_with(self, other: SiteRecord) -> tuple[Parent, ...]:
+        """Return the parents of the union with another set: those of either, or of both united."""
+        parents = []
+        for geometry in {**self.ways, **other.ways}:
+            mine, others = self.ways.get(geometry), other.ways.get(geometry)
+            if mine is None or others is None or mine.source is others.source:
+                parents += [parent.of_others() for parent in (mine or others,) if parent]
+                continue
+            first, second = mine.record, others.record
+            both = first if first is second else Later(_union, first, second)
+            parents.append(Parent(geometry, both))
+        return tuple(parents)
 
     @remembered
     def pairs(self, target: SiteRecord, geometry: Geometry) -> Rulebook:
@@ -261,3 +256,8 @@ class SiteRecord:
         engine = engines.for_tensor(self.index.keys)
         index = Index(engine.reached_keys(self.index, geometry, target), None, target)
         return SiteRecord(index, shape, self.batch_size, floor, self.coords_dtype, grid)
+
+
+def _union(first: SiteRecord, second: SiteRecord) -> SiteRecord:
+    """Return the union of two sets."""
+    return first.united(second)[0]

@@ -36,7 +36,7 @@ from sparseconv.sites.taps import sparse_taps
 Derived = TypeVar("Derived")
 
 
-WITHOUT_PARENT = 5  # how many values of a pickled set come before its parent sites
+WITHOUT_PARENTS = 5  # how many values of a pickled set come before its parent sites
 
 
 class Union(NamedTuple):
@@ -111,14 +111,13 @@ class Sites:
         return self._record
 
     @property
-    def parent(self) -> Parent | None:
-        """The sites that a strided layer made these from."""
-        return self._record.parent
+    def ways(self) -> dict[Geometry, Parent]:
+        """The sites that strided layers made these from, by the layers' geometry."""
+        return self._record.ways
 
     def lead_back_as(self, other: Sites) -> None:
         """Let these sites, new and some of another set's, know the parent sites of those."""
-        if other.parent is not None:
-            self._record.parent = other.parent.of_others()
+        self._record.parents = tuple(parent.of_others() for parent in other.ways.values())
 
     @property
     def number(self) -> int:
@@ -186,12 +185,11 @@ class Sites:
         record, index = self._record, self.index
         box = index.packing.lower, index.packing.extent, index.packing.guard
         site_set = (record.spatial_shape, record.batch_size, record.lower, record.coords_dtype)
-        parent = record.parent
-        way = None
-        if parent is not None:
-            geometry = parent.geometry
-            way = geometry.numbers, geometry.kind.value, living_sites(parent.record)
-        return rebuilt_sites, (index.keys, index.order, box, *site_set, record.grid, way)
+        ways = [
+            (geometry.numbers, geometry.kind.value, living_sites(parent.record))
+            for geometry, parent in self.ways.items()
+        ]
+        return rebuilt_sites, (index.keys, index.order, box, *site_set, record.grid, ways)
 
     def __iter__(self) -> Iterator[Tensor]:
         """Give the numbers of rows, int64 ``[B]``: what looks for a batch size here finds B."""
@@ -234,10 +232,9 @@ class Sites:
         moved = self._moved.get(target)
         if moved is None:
             moved = self._moved.setdefault(target, self._copied(lambda t: t.to(target)))
-            parent = self._record.parent
-            if parent is not None:
-                there = Later(lambda: living_sites(parent.record).to(target).record)
-                moved.record.parent = Parent(parent.geometry, there)
+            moved.record.parents = tuple(
+                Parent(p.geometry, Later(_moved, p, target)) for p in self.ways.values()
+            )
         return moved
 
     def _copied(self, copy: Callable[[Tensor], Tensor]) -> Sites:
@@ -294,10 +291,10 @@ class Sites:
         """
         if geometry.is_pointwise and (like is None or like is self):
             return self, self.convolve(geometry)[1].transposed
-        parent = self._record.way_back(geometry)
+        parent = self.ways.get(geometry)
         if like is None:
             if parent is None:
-                raise SparseConvValueError(_nothing_to_invert(self._record.parent, geometry))
+                raise SparseConvValueError(_nothing_to_invert(self._record.parents, geometry))
             return living_sites(parent.record), parent.rulebook(self._record).transposed
         if parent is not None and parent.record is like._record:
             return like, parent.rulebook(self._record).transposed
@@ -396,7 +393,7 @@ class Sites:
         record = self._record.reached(geometry, shape)
         rulebook = self._record.pairs(record, geometry)
         if geometry.kind is Kind.REGULAR:
-            record.parent = Parent(geometry, self._record, rulebook)
+            record.parents = (Parent(geometry, self._record, rulebook),)
         return self._layers.setdefault(geometry, Layer(Sites(record), rulebook))
 
     def _rulebook_to(self, target: Sites, geometry: Geometry) -> Rulebook:
@@ -417,6 +414,11 @@ class Sites:
         if rulebook is None:
             rulebook = joined.setdefault(geometry, self._record.pairs(target._record, geometry))
         return rulebook
+
+
+def _moved(parent: Parent, device: torch.device) -> SiteRecord:
+    """Return the sites of a parent on another device."""
+    return living_sites(parent.record).to(device).record
 
 
 def living_sites(record: SiteRecord) -> Sites:
@@ -447,10 +449,11 @@ def rebuilt_sites(
         raise SparseConvValueError(
             "sites: the file holds no keys in ascending order; it is damaged"
         )
-    record = SiteRecord(Index(keys, order, packing), *site_set[:WITHOUT_PARENT])
-    for numbers, kind, parent in filter(None, site_set[WITHOUT_PARENT:]):
+    record = SiteRecord(Index(keys, order, packing), *site_set[:WITHOUT_PARENTS])
+    ways = site_set[WITHOUT_PARENTS] if len(site_set) > WITHOUT_PARENTS else []
+    for numbers, kind, parent in ways:
         arguments = *numbers, Kind(kind)
-        record.parent = Parent(Geometry(*arguments), parent.record)
+        record.parents += (Parent(Geometry(*arguments), parent.record),)
     return Sites(record)
 
 
@@ -464,11 +467,11 @@ def _counts_all(order: Tensor) -> bool:
     return bool((torch.bincount(order, minlength=count) == 1).all())
 
 
-def _nothing_to_invert(parent: Parent | None, geometry: Geometry) -> str:
+def _nothing_to_invert(parents: Sequence[Parent], geometry: Geometry) -> str:
     """Return the message for an inverse layer that finds no layer to undo."""
     found = "were not made by a strided layer"
-    if parent is not None:
-        found = f"were made by a layer of {parent.geometry}"
+    if parents:
+        found = f"were made by a layer of {parents[0].geometry}"
     return (
         f"inverse: nothing to invert: these sites {found}; the inverse layer undoes {geometry}; "
         f"give the arguments of the strided layer, or name the sites with like="

@@ -110,6 +110,23 @@ def test_layers_that_keep_the_grid(
     assert same(up(y), z)
 
 
+def test_residual_blocks_on_a_coarse_level() -> None:
+    """Branches by layers of other windows, and by layers that spread sites."""
+    x = fine()
+    wide, narrow = torch.randn(3, 2, 3, 3).double(), torch.randn(3, 2, 1, 1).double()
+    y = F.conv2d(x, wide, stride=2, padding=1) + F.conv2d(x, narrow, stride=2)
+    spread = torch.ones(3, 3, 3, 3).double()
+    for z in (y, y + F.conv2d(y, spread, padding=1), F.conv2d(y, spread, padding=1) + y):
+        for weight, padding in ((wide, 1), (narrow, 0)):
+            options = {"stride": 2, "padding": padding}
+            back = sc.functional.inverse_conv(z, weight, **options)
+            assert back.sites is x.sites
+            assert same(back, sc.functional.inverse_conv(z, weight, **options, like=x))
+            batch = sc.collate([pickle.loads(pickle.dumps(z))[1], F.conv2d(z, spread, padding=1)])
+            back = sc.functional.inverse_conv(batch, weight, **options)
+            assert torch.equal(back.coords, sc.collate([x[1], x]).coords)
+
+
 def test_a_layer_that_moves_the_grid_ends_the_way() -> None:
     y = F.conv2d(down(fine()), torch.ones(3, 3, 3, 3).double())
     with pytest.raises(sc.SparseConvValueError, match=r"nothing to invert|name the sites"):
