@@ -207,6 +207,13 @@ class PointMap(PerVoxel):
         pinned = self.sites.pinned()
         return replace(self, rows=rows, sites=pinned, xyz=xyz, samples=samples, _groups=[])
 
+    def __repr__(self) -> str:
+        """Return the number of points, of voxels and of samples."""
+        return (
+            f"PointMap({self.rows.numel()} points, {self.num_sites} voxels, {len(self)} samples, "
+            f"device={self.rows.device})"
+        )
+
     def __len__(self) -> int:
         """Return the number of samples."""
         return self.sites.batch_size

@@ -130,6 +130,15 @@ def test_the_map_of_some_samples(seed: int) -> None:
     assert [len(own) for own in to_points] == [1, 1, 1]
 
 
+def test_a_loader_collates_tensors_and_maps() -> None:
+    clouds, pairs = of_a_batch(0)
+    loader = torch.utils.data.DataLoader(pairs, batch_size=3)  # type: ignore[arg-type]
+    ((x, to_points),) = loader
+    assert torch.equal(to_points(x), sc.collate([m for _, m in pairs])(x))
+    assert torch.equal(to_points.xyz, torch.cat(clouds))
+    assert repr(to_points) == f"PointMap(50 points, {x.num_sites} voxels, 3 samples, device=cpu)"
+
+
 def test_maps_move_and_pickle() -> None:
     x, to_points = scan(30, 0)
     for again in (to_points.to("cpu"), to_points.cpu(), pickle.loads(pickle.dumps(to_points))):
