@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 LOWEST := .venv-lowest
 PYTEST := -m pytest -n 2 --dist loadgroup
 
-.PHONY: demo test quick lint format types layers unit lowest fuzz-files mutants wheel release clean
+.PHONY: demo test quick lint format types layers unit lowest fuzz-files mutants wheel docs release clean
 
 demo: $(VENV)/demo.stamp  ## train on the sample scans, label unseen ones, draw them to out/
 	$(BIN)/python examples/segment_lidar.py
@@ -59,6 +59,9 @@ mutants: $(VENV)/test.stamp  ## break the library in known ways and see that the
 
 wheel: $(VENV)/test.stamp  ## build the wheel, install it into an empty environment, run the README
 	$(BIN)/python tools/check_dist.py
+
+docs: $(VENV)/test.stamp  ## the site, out/site; `python -m http.server -d out/site` shows it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 release: $(VENV)/test.stamp  ## wheel and source archive, both checked, then the tag (DRY_RUN=1: no tag)
 	$(BIN)/python tools/release.py $(if $(DRY_RUN),--dry-run)

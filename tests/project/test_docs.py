@@ -1,4 +1,4 @@
-"""Every Python block of the README runs and prints what stands under it; the first by line 25."""
+"""Every Python block of the README and of a page runs and prints what stands under it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```(?:\s*```text\n(.*?)```)?", README, re.DOTALL)
+BLOCK = re.compile(r"```python\n(.*?)```(?:\s*```text\n(.*?)```)?", re.DOTALL)
+BLOCKS = BLOCK.findall(README)
+PAGES = [
+    page
+    for page in sorted((ROOT / "docs").rglob("*.md"))
+    if any(not code.startswith(">>>") for code, _ in BLOCK.findall(page.read_text("utf-8")))
+]
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
@@ -35,3 +41,16 @@ def test_every_path_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"`?((?:examples|data|tools)/[\w./]+\.\w+)", README))
     assert named
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a page are one program, as a reader runs them one after the other."""
+    monkeypatch.chdir(ROOT)
+    scope: dict[str, object] = {}
+    for number, (code, expected) in enumerate(BLOCK.findall(page.read_text("utf-8"))):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, f"{page.name}, block {number}", "exec"), scope)
+        assert expected, "a block without its output proves nothing"
+        assert printed.getvalue().strip() == expected.strip()
