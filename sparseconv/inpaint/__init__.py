@@ -1,4 +1,5 @@
 """Filling holes in images.
 
-masks: random holes. fill: the methods. images: files. command: `sparseconv inpaint`.
+masks: random holes. fill: by averages and networks. methods: other ways, tiles, and which is best.
+images: files. command: `sparseconv inpaint`.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,20 @@ from torch import Tensor
 from sparseconv.errors import SparseConvError, SparseConvValueError
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+TIFF = (".tif", ".tiff")
+DEEP = (".png", *TIFF)  # suffixes that hold 16 bits
 SSIM_WINDOW = 7  # pixels: side of the windows that are compared
+GREY = ("1", "L", "LA", "La")
+WHOLE = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+BYTE, WORD = 255, 65535
+HALF = 128  # of a byte: from here on a mask is bright, a pixel opaque
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """Return an image file as ``[1, C, H, W]`` from 0 to 1: one channel if it is grey, else three.
+    """Return an image file as ``[1, C, H, W]``: one channel if it is grey, else three.
 
-    It is turned upright, as its EXIF orientation says; transparency is :func:`read_alpha`'s.
+    8 and 16 bits become 0 to 1, the same for every file; floats stay what they are. It is turned
+    upright, as its EXIF orientation says; transparency is :func:`read_alpha`'s.
 
     Raises:
         SparseConvValueError: the file is no image; SparseConvError: Pillow is missing.
@@ -28,13 +36,22 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     """
     picture = _open(path)
     values: np.ndarray[Any, Any]
-    grey = picture.mode in ("1", "L", "LA", "I", "I;16", "F")
-    if picture.mode in ("I", "I;16", "F"):
+    if picture.mode == "F":
         values = np.asarray(picture, dtype=np.float32)
-        values = values / max(float(values.max()), 1.0)
+    elif picture.mode in WHOLE:
+        values = np.asarray(picture).astype(np.float32) / WORD
     else:
-        values = np.asarray(picture.convert("L" if grey else "RGB"), dtype=np.float32) / 255
+        grey = picture.mode in GREY
+        values = np.asarray(picture.convert("L" if grey else "RGB"), dtype=np.float32) / BYTE
+    if not np.isfinite(values).all() and picture.mode != "F":
+        raise SparseConvValueError(f"image: {Path(path).name} holds values that are no numbers")
     return as_tensor(values)
+
+
+def depth_of(path: str | os.PathLike[str]) -> str:
+    """Return ``"byte"``, ``"word"`` (16 bits) or ``"float"``: what the pixels of a file are."""
+    mode = _open(path).mode
+    return "float" if mode == "F" else "word" if mode in WHOLE else "byte"
 
 
 def read_alpha(path: str | os.PathLike[str]) -> Tensor | None:
@@ -43,26 +60,65 @@ def read_alpha(path: str | os.PathLike[str]) -> Tensor | None:
     if "A" not in picture.getbands() and "transparency" not in picture.info:
         return None
     values = np.asarray(picture.convert("RGBA").getchannel("A"))
-    return torch.from_numpy(values >= 128)[None, None]
+    return torch.from_numpy(values >= HALF)[None, None]
 
 
 def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> Tensor:
     """Return a mask file as bool ``[1, 1, H, W]``, True where the image is valid.
 
     Args:
-        path: an image that is bright (128 of 255 and more) where the other one is missing.
+        path: an image that is bright (128 of 255 and more, or 1 where it holds 0 and 1 alone)
+            where the other one is missing; of one colour with transparent pixels, these are the
+            holes; else what is transparent is no hole.
         size: height and width that it must have.
 
     Raises:
-        SparseConvValueError: another size, or the file is no image.
+        SparseConvValueError: another size, no hole at all, or the file is no image.
     """
-    values = np.asarray(_open(path).convert("L"))
+    picture = _open(path)
+    opaque = read_alpha(path)
+    if picture.mode in WHOLE or picture.mode == "F":
+        values = np.asarray(picture, dtype=np.float32)
+        bright = values >= (0.5 if values.max(initial=0) <= 1 else HALF)
+    else:
+        values = np.asarray(picture.convert("RGB" if picture.mode == "P" else "L").convert("L"))
+        bright = values >= (1 if values.max(initial=0) == 1 else HALF)
     if values.shape != size:
         raise SparseConvValueError(
             f"mask: {Path(path).name} is {values.shape[1]} x {values.shape[0]} pixels, the image "
             f"{size[1]} x {size[0]}"
         )
-    return torch.from_numpy(values < 128)[None, None]
+    hole = torch.from_numpy(bright)[None, None]
+    if opaque is not None and not bool(opaque.all()):
+        hole = ~opaque if values.min() == values.max() else hole & opaque
+    if not bool(hole.any()):
+        raise SparseConvValueError(
+            f"mask: {Path(path).name} marks no pixel, it must be bright where the image is missing"
+        )
+    return ~hole
+
+
+def color_mask(path: str | os.PathLike[str], color: str) -> Tensor:
+    """Return bool ``[1, 1, H, W]``, False where an image has a colour.
+
+    Args:
+        path: the image.
+        color: as ``white``, ``#ff00ff`` or ``rgb(255, 0, 255)``.
+
+    Raises:
+        SparseConvValueError: There is no such colour, in words or in the image.
+    """
+    try:
+        wanted = needed("PIL.ImageColor", "pillow").getrgb(color)[:3]
+    except ValueError as error:
+        raise SparseConvValueError(
+            f"mask-color: must be a name or #rrggbb, got {color!r}"
+        ) from error
+    values = np.asarray(_open(path).convert("RGB"))
+    hole = (values == np.array(wanted, np.uint8)).all(axis=-1)
+    if not hole.any():
+        raise SparseConvValueError(f"mask-color: no pixel of {Path(path).name} is {color}")
+    return torch.from_numpy(~hole)[None, None]
 
 
 def check_output(path: str | os.PathLike[str]) -> None:
@@ -88,30 +144,52 @@ def write_image(
     Args:
         path: of the file to write.
         image: what to write.
-        source: the file that it was made from: a JPEG is written with the quality of this one.
+        source: the file that it was made from. Its colour profile is kept, of a JPEG the quality,
+            of a grey image of 16 bits these (``.png``, ``.tif``), of floats these (``.tif``).
 
     Raises:
-        SparseConvValueError: what :func:`check_output` raises.
+        SparseConvValueError: what :func:`check_output` raises; floats and another suffix.
     """
     check_output(path)
-    values = np.round(as_array(image.clamp(0, 1)) * 255).astype(np.uint8)
-    options = _quality_of(source) if Path(path).suffix.lower() in JPEG else {}
-    needed("PIL.Image", "pillow").fromarray(values).save(path, **options)
+    suffix = Path(path).suffix.lower()
+    depth = "byte" if source is None else depth_of(source)
+    options = _kept(source, suffix in JPEG)
+    array = as_array(image)
+    if depth == "float":
+        if suffix not in TIFF:
+            raise SparseConvValueError(
+                f"output: a {suffix} holds no floats, as the image does: write .tif"
+            )
+        values = array.astype(np.float32)
+    elif depth == "word" and suffix in DEEP and array.ndim == 2:
+        values = np.round(array.clip(0, 1) * WORD).astype(np.uint16)
+    else:
+        values = np.round(array.clip(0, 1) * BYTE).astype(np.uint8)
+    picture = needed("PIL.Image", "pillow").fromarray(values)
+    try:
+        picture.save(path, **options)
+    except (ValueError, KeyError) as error:  # a profile that the format does not take
+        raise SparseConvValueError(f"output: {Path(path).name}: {error}") from error
 
 
-def _quality_of(source: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """Return the options that write a JPEG as ``source`` was, or a good one where it is none."""
-    if source is not None:
+def _kept(source: str | os.PathLike[str] | None, jpeg: bool) -> dict[str, Any]:
+    """Return the options that keep the colour profile of a file, and of a JPEG the quality."""
+    options: dict[str, Any] = {"quality": 95} if jpeg else {}
+    if source is None:
+        return options
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged tags
         with needed("PIL.Image", "pillow").open(source) as picture:
-            if picture.format == "JPEG":
+            if jpeg and picture.format == "JPEG":
                 sampling = needed("PIL.JpegImagePlugin", "pillow").get_sampling(picture)
-                return {"qtables": picture.quantization, "subsampling": sampling}
-    return {"quality": 95}
+                options = {"qtables": picture.quantization, "subsampling": sampling}
+            profile = picture.info.get("icc_profile")
+    return options | ({"icc_profile": profile} if profile else {})
 
 
 def as_tensor(values: np.ndarray[Any, Any]) -> Tensor:
     """Return ``[H, W]`` or ``[H, W, C]`` as float32 ``[1, C, H, W]``."""
-    planes = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    planes = torch.from_numpy(np.array(values, dtype=np.float32, order="C"))
     planes = planes[..., None] if planes.ndim == 2 else planes
     return planes.movedim(-1, 0)[None].contiguous()
 
@@ -171,9 +249,16 @@ def needed(module: str, package: str) -> Any:
 
 def _open(path: str | os.PathLike[str]) -> Any:
     library = needed("PIL.Image", "pillow")
+    with Path(path).open("rb"):  # a file that is missing stays an OSError
+        pass
     try:
-        picture = library.open(path)
-        picture.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large images, and of damaged tags
+            with library.open(path) as picture:
+                picture.load()
+                return needed("PIL.ImageOps", "pillow").exif_transpose(picture)
     except library.UnidentifiedImageError as error:
         raise SparseConvValueError(f"image: {Path(path).name} is not an image file") from error
-    return needed("PIL.ImageOps", "pillow").exif_transpose(picture)
+    except Exception as error:  # damaged files make decoders raise almost anything
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise SparseConvValueError(f"image: {Path(path).name} cannot be read: {reason}") from error

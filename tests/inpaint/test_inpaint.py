@@ -292,7 +292,10 @@ def test_transparent_pixels_are_holes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert torch.equal(filled, torch.full((1, 3, 20, 20), 200 / 255))
     Image.fromarray(values[..., :3]).save(tmp_path / "opaque.png")
     assert main(["inpaint", str(tmp_path / "opaque.png"), "-o", str(tmp_path / "out.png")]) == 1
-    assert "give --mask or --random-mask, opaque.png has no transparent" in capsys.readouterr().err
+    assert (
+        "give --mask, --mask-color or --random-mask, opaque.png has no transparent"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("quality", [60, 98])
