@@ -32,7 +32,7 @@ from sparseconv.core.dtypes import FLOATS
 from sparseconv.core.foreign_names import TENSOR, native_keywords, no_attribute
 from sparseconv.core.grid import Grids, check_grids
 from sparseconv.core.handles import DOORS
-from sparseconv.core.index import Packing
+from sparseconv.core.private_torch import refuse_jit
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.batches import some_samples
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
@@ -305,7 +305,10 @@ class SparseTensor(Methods):
                 f"dense: sites have negative coordinates (down to {self.sites.lower}), which no "
                 f"dense tensor holds; subtract coords.amin(0) from the spatial columns first"
             )
-        return Packing.dense(self.sites.dense_extent).pack(self.sites.shared_coords)
+        samples, *columns = self.sites.shared_coords.long().unbind(1)
+        for size, column in zip(self.spatial_shape, columns, strict=True):
+            samples = samples * size + column
+        return samples
 
     def to_padded(self) -> tuple[Tensor, Tensor]:
         """Return the samples side by side, as attention takes them.
@@ -526,6 +529,8 @@ class SparseTensor(Methods):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run the sparse meaning of one of PyTorch's functions (or of ours)."""
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            refuse_jit()
         for kind in types:
             if issubclass(kind, Methods) and not issubclass(kind, SparseTensor):
                 return NotImplemented  # the other kind knows what to do with both

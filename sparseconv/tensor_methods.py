@@ -106,6 +106,11 @@ class Methods:
         for part in (self.features, *self.sites.memory()):
             part.record_stream(stream)
 
+    def element_size(self) -> int:
+        """Return the bytes of one feature."""
+        size: int = self.features.element_size()
+        return size
+
     def is_pinned(self) -> bool:
         """Return whether the features lie in page-locked memory."""
         pinned: bool = self.features.is_pinned()

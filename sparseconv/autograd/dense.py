@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparseconv.autograd.rule import Rule, traceable
+from sparseconv.autograd.rule import Rule, kept_inputs, traceable
 from sparseconv.core.arguments import Ints
 from sparseconv.engines.memory import empty
 
@@ -60,6 +60,12 @@ class _Planes(Rule):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (cells,) = ctx.saved_tensors
         return _Rows.call(grads[0], cells), None, None, None
+
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        """Return the tangent's rows in their cells, 0 elsewhere."""
+        _, cells, shape, _ = kept_inputs(ctx)
+        return cls.call(tangents[0], cells, shape, 0)
 
 
 class _Rows(Rule):

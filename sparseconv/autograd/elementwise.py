@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.rule import Rule, traceable
+from sparseconv.autograd.rule import Rule, kept_inputs, traceable
+from sparseconv.core.private_torch import count_modes
 from sparseconv.engines.memory import empty
 
 MUCH = 32768  # values, from which PyTorch's functions use several threads
@@ -57,9 +58,7 @@ def joined(columns: Sequence[Tensor]) -> Tensor:
 
 
 class _Elementwise(Rule):
-    """A rule that PyTorch's transforms of functions follow too."""
-
-    generate_vmap_rule = True
+    """A rule of one of PyTorch's functions."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -74,6 +73,12 @@ class _Sum(_Elementwise):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         return grads[0], grads[0]
+
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        """Return the sum of the tangents."""
+        given = [entry for entry in tangents if entry is not None]
+        return sum(given[1:], given[0])
 
 
 class _Relu(_Elementwise):
@@ -95,6 +100,11 @@ class _Relu(_Elementwise):
         torch.ops.aten.threshold_backward(grads[0], result, 0, grad_input=out)
         return (out,)
 
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        """Return the tangent where the input is positive."""
+        return torch.where(kept_inputs(ctx)[0] > 0, tangents[0], 0)
+
 
 class _Joined(_Elementwise):
     @staticmethod
@@ -113,11 +123,17 @@ class _Joined(_Elementwise):
             return parts
         return tuple(empty(tuple(entry.shape), entry.dtype).copy_(entry) for entry in parts)
 
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        """Return the tangents side by side."""
+        pairs = zip(kept_inputs(ctx), tangents, strict=True)
+        return torch.cat([torch.zeros_like(x) if t is None else t for x, t in pairs], dim=1)
+
 
 def _is_much(tensors: Sequence[Tensor]) -> bool:
     """Return whether the result should lie in the pool: plain CPU tensors of one dtype."""
     first, values = tensors[0], 0
-    if first.device.type != "cpu" or first.dtype not in _DTYPES:
+    if first.device.type != "cpu" or first.dtype not in _DTYPES or count_modes():
         return False
     for entry in tensors:
         if entry.dtype != first.dtype or entry.device != first.device:

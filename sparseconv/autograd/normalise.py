@@ -21,7 +21,7 @@ from sparseconv.autograd.samples import (
     sample_sum,
 )
 from sparseconv.core.dtypes import tree_sum, wider
-from sparseconv.core.private_torch import derived, transformed
+from sparseconv.core.private_torch import derived, followed
 from sparseconv.engines.protocol import running_affine
 from sparseconv.sites.samples import Samples
 
@@ -103,7 +103,7 @@ def normalise(
     weight = mean.new_ones(channels) if weight is None else weight.to(mean.dtype)
     bias = mean.new_zeros(channels) if bias is None else bias.to(mean.dtype)
     plan = Plan(samples, groups, eps)
-    if transformed():
+    if followed():
         return composed(features, weight, bias, plan), mean, variance
     return _Normalise.call(features, weight, bias, mean, rstd, plan), mean, variance
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, traceable
+from sparseconv.autograd.rule import Rule, kept_inputs, traceable
 from sparseconv.core.private_torch import not_a_view
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Engine, Epilogue
@@ -17,6 +17,8 @@ from sparseconv.errors import SparseConvTypeError
 
 class _GatherGemmScatter(Rule):
     """``out[o] = sum of features[i] @ weight[k]`` over the pairs ``(k, i, o)``."""
+
+    factors = 2
 
     @staticmethod
     def forward(features: Tensor, weight: Tensor, rulebook: Rulebook, engine: Engine) -> Tensor:
@@ -95,9 +97,27 @@ class _ScaledGatherGemmScatter(Rule):
             d_bias = total
         return d_features, d_weight, None, d_bias, None, None
 
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        """Return the derivative: the product's, and the tangent of the bias."""
+        features, weight, factor, _, rulebook, engine = kept_inputs(ctx)
+        parts = []
+        if tangents[0] is not None:
+            parts.append(cls.call(tangents[0], weight, factor, None, rulebook, engine))
+        if tangents[1] is not None:
+            parts.append(cls.call(features, tangents[1], factor, None, rulebook, engine))
+        total = sum(parts[1:], parts[0]) if parts else None
+        if tangents[3] is None:
+            return total
+        if total is None:
+            return tangents[3].expand(rulebook.n_out, -1).clone()
+        return total + tangents[3]
+
 
 class _GatherGemmReduce(Rule):
     """``weight[k] = sum of features[i]^T @ grad[o]`` over the pairs ``(k, i, o)``."""
+
+    factors = 2
 
     @staticmethod
     def forward(

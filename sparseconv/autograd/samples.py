@@ -13,7 +13,7 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.autograd.rule import Rule, traceable
 from sparseconv.autograd.segments import place_rows, segment_argmax
-from sparseconv.core.private_torch import transformed
+from sparseconv.core.private_torch import count_modes, transformed
 from sparseconv.engines import Engine
 from sparseconv.sites.samples import Samples
 
@@ -69,7 +69,7 @@ def sample_statistics(values: Tensor, samples: Samples) -> tuple[Tensor, Tensor]
     Outside autograd; float32 for half precisions. The rows are read once: blocks of them give sums
     and squares of their own, which are put together.
     """
-    if transformed():
+    if transformed() or count_modes():
         sums = sample_sum(values, samples)
         off = values - sample_spread(sums / samples.counts.clamp(min=1)[:, None], samples)
         return sums, sample_sum(off * off, samples)

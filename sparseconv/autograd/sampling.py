@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, traceable
+from sparseconv.autograd.rule import Rule, kept_inputs, traceable
 from sparseconv.core.private_torch import not_a_view
 from sparseconv.core.rulebook import Taps
 from sparseconv.engines import Engine
@@ -15,6 +16,8 @@ from sparseconv.engines import Engine
 
 class _SampleGemm(Rule):
     """``out[o] = sum of shares[h, k, q, o] * features[i] @ weight[k]``, i the row of each tap."""
+
+    factors = 3
 
     @staticmethod
     def forward(
@@ -77,6 +80,20 @@ class _SampleGemmGrads(Rule):
                     known = totals[other]
                     totals[other] = part if known is None else known + part
         return *totals, None, None
+
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        """Return the derivatives of the three gradients."""
+        inputs = kept_inputs(ctx)
+        totals = [torch.zeros_like(entry) for entry in inputs[:3]]
+        for place, tangent in enumerate(tangents[:4]):
+            if tangent is None:
+                continue
+            parts = cls.call(*inputs[:place], tangent, *inputs[place + 1 :])
+            for other in range(3):
+                if other != place:  # a gradient does not depend on its own factor
+                    totals[other] = totals[other] + parts[other]
+        return tuple(totals)
 
 
 @traceable

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule
+from sparseconv.autograd.rule import Rule, traceable
 from sparseconv.core.dtypes import summable
 from sparseconv.core.index import Groups
-from sparseconv.core.private_torch import not_a_view, transformed
+from sparseconv.core.private_torch import not_a_view
 from sparseconv.engines import Engine
 from sparseconv.errors import SparseConvValueError
 
@@ -68,6 +68,28 @@ class _SegmentGather(Rule):
         return total, None, None, None, None
 
 
+class _SegmentArgmax(Rule):
+    """The row of each segment's first largest value, which has no derivative."""
+
+    @staticmethod
+    def forward(values: Tensor, order: Tensor, starts: Tensor, engine: Engine) -> Tensor:
+        return not_a_view(engine.segment_argmax(values.detach(), order, starts))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, None, None
+
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        """Return None: rows are numbered, not measured."""
+        return None
+
+
+@traceable
 def segment_sum(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) -> Tensor:
     """Return the sums ``[S, C]`` of ``values`` ``[N, C]`` over segments, in a fixed order.
 
@@ -80,17 +102,17 @@ def segment_sum(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) 
     return _SegmentSum.call(values, order, starts, segment, engines.for_tensor(values))
 
 
+@traceable
 def segment_gather(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) -> Tensor:
     """Return ``values[segment]`` ``[N, C]``, zero where ``segment`` is -1: the sum's adjoint."""
     engine = engines.for_tensor(values)
     return _SegmentGather.call(values, order, starts, segment, engine)
 
 
+@traceable
 def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
     """Return int64 ``[S, C]``: the row of each segment's first largest value, per column."""
-    # the values of a transform have no memory that another engine could read
-    engine = engines.get("torch") if transformed() else engines.for_tensor(values)
-    return engine.segment_argmax(values.detach(), order, starts)
+    return _SegmentArgmax.call(values.detach(), order, starts, engines.for_tensor(values))
 
 
 def check_reduction(reduce: str) -> None:

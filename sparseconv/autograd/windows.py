@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from sparseconv import engines
-from sparseconv.autograd.rule import Rule, traceable
+from sparseconv.autograd.rule import Rule, kept_inputs, traceable
 from sparseconv.core.private_torch import derived, not_a_view
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines import Engine
@@ -52,6 +52,13 @@ class _WindowMax(Rule):
         if grads[0] is None:
             return None, None, None
         return _WindowScatter.call(grads[0], chosen, ctx.rulebook, ctx.engine), None, None
+
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        """Return what each window chose of the tangent."""
+        features, rulebook, engine = kept_inputs(ctx)
+        chosen = cls.call(features, rulebook, engine)[1]
+        return _WindowPick.call(tangents[0], chosen, rulebook, engine), None
 
 
 class _WindowPick(Rule):

@@ -110,6 +110,8 @@ def handler_of(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _remedy(function: Callable[..., Any]) -> str:
+    if type(function).__name__ in ("ScriptMethod", "ScriptFunction"):
+        return "what torch.jit made takes dense tensors alone; call the module itself"
     if function in REFUSED:
         return f"{REFUSED[function]}; or run it on the dense tensor, x.dense()"
     name = getattr(function, "__name__", "function")

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 from torch.utils.hooks import BackwardHook
 
+from sparseconv.errors import SparseConvNotImplementedError
+
 __all__ = [
     "Arguments",
     "BackwardHook",
@@ -24,18 +26,26 @@ __all__ = [
     "DisableTorchFunctionSubclass",
     "GetAttrKey",
     "Result",
+    "count_modes",
     "default_collate_fn_map",
     "derived",
     "dynamic_size",
+    "followed",
+    "forward_mode",
+    "get_proxy_mode",
     "has_hooks",
+    "is_batchedtensor",
     "not_a_view",
     "outside_transforms",
+    "profiled",
+    "refuse_jit",
     "register_pytree_node",
     "transformed",
     "tree_leaves",
     "tree_map",
     "version",
     "viewed_anew",
+    "without_modes",
 ]
 
 Arguments = ParamSpec("Arguments")
@@ -68,8 +78,13 @@ try:
     from torch._C import DisableTorchFunctionSubclass
     from torch._C import _are_functorch_transforms_active as transformed
     from torch._C import _DisableFuncTorch as _without_transforms
+    from torch._C import _len_torch_dispatch_stack as count_modes
+    from torch._C._autograd import _profiler_enabled as profiled
+    from torch._C._functorch import is_batchedtensor
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
     from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
     from torch.nn.modules.conv import _ConvNd as ConvNd
+    from torch.utils._python_dispatch import _disable_current_modes as without_modes
     from torch.utils._pytree import GetAttrKey, register_pytree_node, tree_leaves, tree_map
     from torch.utils.checkpoint import CheckpointFunction
     from torch.utils.data._utils.collate import default_collate_fn_map
@@ -82,13 +97,26 @@ except ImportError as missing:
 
 def derived(*args: Any) -> bool:
     """Return whether a derivative by one of the arguments can follow, of whatever kind."""
-    if forward_ad._current_level >= 0 or transformed():
+    if forward_ad._current_level >= 0 or transformed() or count_modes():  # as followed()
         return True
     if torch.is_grad_enabled():
         for entry in args:  # a generator would take longer than all of this
             if isinstance(entry, Tensor) and entry.requires_grad:
                 return True
     return False
+
+
+def followed() -> bool:
+    """Return whether somebody follows what is computed: a transform, a tracer, a counter.
+
+    All of these see PyTorch's own operators, and no memory that an engine writes to.
+    """
+    return forward_ad._current_level >= 0 or transformed() or count_modes() > 0
+
+
+def forward_mode() -> bool:
+    """Return whether derivatives are taken forwards, in whatever function."""
+    return forward_ad._current_level >= 0
 
 
 def not_a_view(result: Tensor) -> Tensor:
@@ -125,6 +153,19 @@ def outside_transforms(function: Callable[Arguments, Result]) -> Callable[Argume
             return function(*args, **kwargs)
 
     return wrapper
+
+
+def refuse_jit() -> None:
+    """Raise while ``torch.jit.trace`` runs, which keeps what it cannot see as a constant.
+
+    Raises:
+        SparseConvNotImplementedError: it would keep the sites of its one example.
+    """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise SparseConvNotImplementedError(
+            "torch.jit.trace: would keep the sites of its one example for ever; use "
+            "torch.export.export on a forward that takes (features, coords)"
+        )
 
 
 def dynamic_size() -> Any:

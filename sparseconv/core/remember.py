@@ -1,9 +1,9 @@
 """What is kept is built outside of every mode that the caller may be in.
 
 A cache outlives the call that fills it. What is made under a transform of functions has no memory
-of its own, what is made in inference mode can never be saved for a backward pass, and autocast
-rounds to half precision. Sites and rulebooks do not depend on the differentiated inputs, so
-they are built outside of all three.
+of its own, what is made in inference mode can never be saved for a backward pass, autocast rounds
+to half precision, and under a tracer there are no numbers. Sites and rulebooks do not depend on the
+differentiated inputs, so they are built outside of all four.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from collections.abc import Callable
 
 import torch
 
-from sparseconv.core.private_torch import Arguments, Result, outside_transforms
+from sparseconv.core.private_torch import (
+    Arguments,
+    Result,
+    count_modes,
+    outside_transforms,
+    without_modes,
+)
 
 AUTOCAST_DEVICES = ("cpu", "cuda", "xpu")
 
@@ -28,6 +34,8 @@ def remembered(build: Callable[Arguments, Result]) -> Callable[Arguments, Result
         with contextlib.ExitStack() as modes:
             if torch.is_inference_mode_enabled():
                 modes.enter_context(torch.inference_mode(False))
+            if count_modes():
+                modes.enter_context(without_modes())
             for device in AUTOCAST_DEVICES:
                 if torch.is_autocast_enabled(device):
                     modes.enter_context(torch.autocast(device, enabled=False))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.overrides import handle_torch_function, has_torch_function
 
+from sparseconv import nn
 from sparseconv.core.private_torch import BackwardHook, CheckpointFunction, tree_leaves
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.tensor import SparseTensor
@@ -35,6 +36,22 @@ def register() -> None:
         if not hasattr(method, "__wrapped__"):
             made: Any = functools.wraps(method)(shell(method))
             setattr(holder, name, staticmethod(made) if shell is _refusing else made)
+    for name in dir(nn):
+        layer = getattr(nn, name)
+        if isinstance(layer, type) and issubclass(layer, torch.nn.Module):
+            layer.__prepare_scriptable__ = _no_script  # type: ignore[attr-defined]
+
+
+def _no_script(module: torch.nn.Module) -> None:
+    """Refuse ``torch.jit.script``, which asks each module for what to compile.
+
+    Raises:
+        SparseConvNotImplementedError: always.
+    """
+    raise SparseConvNotImplementedError(
+        f"torch.jit.script: knows dense tensors alone, {type(module).__name__} takes sparse ones; "
+        f"use torch.export.export on a forward that takes (features, coords)"
+    )
 
 
 def _asking(forward: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,13 +10,14 @@ dataclasses. A SparseTensor is a node with one leaf, its features, and looks lik
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparseconv.core.private_torch import GetAttrKey, register_pytree_node
 from sparseconv.errors import SparseConvValueError
+from sparseconv.sites.coordinates import sites_from_coords
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
 
@@ -32,6 +33,26 @@ class _Face:
     features: Any
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Placed:
+    """Where the features of a node lie; equal where the sites are the same, row for row."""
+
+    sites: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Placed) and bool(self.sites.same_as(other.sites))
+
+    def __hash__(self) -> int:
+        return hash((self.sites.num_sites, self.sites.dimensions))
+
+
+class _Made(NamedTuple):
+    """What an exported program returns beside features and coordinates."""
+
+    spatial_shape: tuple[int, ...] | None
+    batch_size: int | None
+
+
 def register() -> None:
     """Tell PyTorch what is inside."""
     SparseTensor.__dataclass_fields__ = _Face.__dataclass_fields__  # type: ignore[attr-defined]
@@ -40,25 +61,41 @@ def register() -> None:
         _flatten,
         _unflatten,
         serialized_type_name="sparseconv.SparseTensor",
+        to_dumpable_context=_dumped,
+        from_dumpable_context=_loaded,
         flatten_with_keys_fn=_flatten_with_keys,
     )
 
 
-def _flatten(x: SparseTensor) -> tuple[list[Any], Sites]:
-    return [x.features], x.sites
+def _flatten(x: SparseTensor) -> tuple[list[Any], _Placed | _Made]:
+    """Return the leaves, and what else the tensor is made of.
+
+    An exported program has no sites to return: its coordinates are a second leaf then.
+    """
+    if not torch.compiler.is_exporting():
+        return [x.features], _Placed(x.sites)
+    if type(x._sites) is Sites:
+        return [x.features], _Placed(x._sites)
+    box = x._sites.box
+    return [x.features, x._sites.coords], _Made(box.spatial_shape, box.batch_size)
 
 
-def _flatten_with_keys(x: SparseTensor) -> tuple[list[tuple[Any, Any]], Sites]:
-    return [(GetAttrKey("features"), x.features)], x.sites
+def _flatten_with_keys(x: SparseTensor) -> tuple[list[tuple[Any, Any]], _Placed | _Made]:
+    leaves, context = _flatten(x)
+    names = [GetAttrKey(name) for name in ("features", "coords")]
+    return list(zip(names, leaves, strict=False)), context
 
 
-def _unflatten(leaves: Any, sites: Sites) -> SparseTensor:
-    """Return the node with another leaf, which may be anything: a shape, an axis, None.
+def _unflatten(leaves: Any, context: _Placed | _Made) -> SparseTensor:
+    """Return the node with other leaves, which may be anything: a shape, an axis, None.
 
     Raises:
         SparseConvValueError: a matrix that has not one row for each site.
     """
-    (features,) = leaves
+    features, *coords = leaves
+    if isinstance(context, _Made):
+        return SparseTensor(features, coords[0], context.spatial_shape, context.batch_size)
+    sites = context.sites
     if isinstance(features, Tensor) and not torch.compiler.is_compiling():
         if features.ndim == 2 and features.shape[0] != sites.num_sites:
             raise SparseConvValueError(
@@ -67,3 +104,23 @@ def _unflatten(leaves: Any, sites: Sites) -> SparseTensor:
             )
         sites = sites.to(features.device)
     return SparseTensor.unchecked(features, sites)
+
+
+def _dumped(context: _Placed | _Made) -> Any:
+    """Return the context in numbers, for a program's file."""
+    if isinstance(context, _Made):
+        return [context.spatial_shape, context.batch_size]
+    sites = context.sites
+    place = [sites.spatial_shape, sites.batch_size, sites.lower]
+    return [*place, sites.shared_coords.tolist(), str(sites.shared_coords.dtype)]
+
+
+def _loaded(numbers: Any) -> _Placed | _Made:
+    shape, batch_size, *rest = numbers
+    shape = None if shape is None else tuple(shape)
+    if not rest:
+        return _Made(shape, batch_size)
+    lower, rows, dtype = rest
+    coords = torch.tensor(rows, dtype=getattr(torch, dtype.removeprefix("torch.")))
+    coords = coords.reshape(-1, 1 + len(lower))
+    return _Placed(sites_from_coords(coords, shape, batch_size, tuple(lower)))

@@ -11,7 +11,9 @@ from sparseconv import engines
 from sparseconv.core.arguments import Ints, check_int, check_integers, entries_of, is_int, plain
 from sparseconv.core.dtypes import INT32
 from sparseconv.core.grid import Grids
+from sparseconv.core.handles import DOORS
 from sparseconv.core.index import MAX_CELLS, Groups, Index, Packing, starts_of
+from sparseconv.core.private_torch import refuse_jit
 from sparseconv.core.remember import remembered
 from sparseconv.engines import Engine
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
@@ -38,6 +40,9 @@ def sites_from_coords(
     Raises:
         SparseConvTypeError, SparseConvValueError: see DESIGN section 7; duplicates are an error.
     """
+    if torch.compiler.is_compiling():
+        made: Sites = DOORS.operators["sites_from_coords"](coords, spatial_shape, batch_size, lower)
+        return made
     record = _checked_record(coords, spatial_shape, batch_size, lower, grid)
     keys = record.index.keys
     if not engines.for_tensor(coords).ascends(keys):
@@ -51,7 +56,6 @@ def sites_from_coords(
     return Sites(record)
 
 
-@remembered
 def grouped_sites(
     coords: Tensor,
     spatial_shape: Sequence[int] | None,
@@ -60,6 +64,22 @@ def grouped_sites(
     grid: Grids = None,
 ) -> tuple[Sites, Groups]:
     """Return the distinct sites of ``coords``, sorted, and which rows fall on each."""
+    if torch.compiler.is_compiling():
+        made: tuple[Sites, Groups] = DOORS.operators["grouped_sites"](
+            coords, spatial_shape, batch_size, lower
+        )
+        return made
+    return _grouped(coords, spatial_shape, batch_size, lower, grid)
+
+
+@remembered
+def _grouped(
+    coords: Tensor,
+    spatial_shape: Sequence[int] | None,
+    batch_size: int | None,
+    lower: Ints | None,
+    grid: Grids,
+) -> tuple[Sites, Groups]:
     record = _checked_record(coords, spatial_shape, batch_size, lower, grid)
     keys, order = record.index.keys, record.index.order
     if order is None:
@@ -81,6 +101,7 @@ def _checked_record(
     grid: Grids = None,
 ) -> SiteRecord:
     """Return the record of checked ``coords``, in which sites may still repeat."""
+    refuse_jit()
     _check_layout(coords)
     engine = engines.for_tensor(coords)
     low, high = _bounds(coords, engine)

@@ -11,12 +11,19 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.core.geometry import Geometry
 from sparseconv.core.index import GUARD, KEY_BYTES, MAX_COPY, to_device
+from sparseconv.core.private_torch import is_batchedtensor, transformed
 from sparseconv.core.rulebook import Taps
+from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.sites.record import SiteRecord
 
 
 def sparse_taps(cells: Tensor, geometry: Geometry, source: SiteRecord, target: SiteRecord) -> Taps:
     """Return the rows of active sites, through the hash index; the outputs in ascending order."""
+    if transformed() and is_batchedtensor(cells):
+        raise SparseConvNotImplementedError(
+            "vmap: a deformable convolution looks for sites at positions that differ from entry to "
+            "entry; call it in a loop"
+        )
     find = _taps_by_keys if source.index.packing.guard >= GUARD else _taps_by_coords
     corners = 2**geometry.dimensions
     step = max(MAX_COPY // max(KEY_BYTES * corners * cells[:, 0, 0].numel(), 1), 1)

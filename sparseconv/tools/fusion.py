@@ -113,10 +113,13 @@ def _trace(module: nn.Module) -> fx.Graph | None:
     if not _is_plain(module):
         return None
     try:
-        return _Tracer().trace(module)
+        graph = _Tracer().trace(module)
     except Exception:
         # a forward may raise anything when it needs data and gets a stand-in
         return None
+    for node in graph.nodes:
+        node.type = None  # an annotation that is a string cannot be pickled
+    return graph
 
 
 def _joined(traced: fx.GraphModule) -> fx.GraphModule:

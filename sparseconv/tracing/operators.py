@@ -14,21 +14,21 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.core.private_torch import dynamic_size
 from sparseconv.core.rulebook import Rulebook
-from sparseconv.tracing.handles import decoded, handle_of, living
+from sparseconv.tracing.handles import decoded, living, owning_handle
 
 
 @torch.library.custom_op("sparseconv::output_sites", mutates_args=())
 def output_sites(handle: Tensor, rows: Tensor, geometry: list[int]) -> tuple[Tensor, Tensor]:
     """Return the handle and ``[N, 0]`` of the sites that a layer's site law makes active."""
     child, _ = living(handle).convolve(decoded(geometry))
-    return handle_of(child), rows.new_empty(child.num_sites, 0)
+    return owning_handle(child), rows.new_empty(child.num_sites, 0)
 
 
 @torch.library.custom_op("sparseconv::parent_sites", mutates_args=())
 def parent_sites(handle: Tensor, rows: Tensor, geometry: list[int]) -> tuple[Tensor, Tensor]:
     """Return the handle and ``[N, 0]`` of the sites that the layer to undo read."""
     parent, _ = living(handle).inverse(decoded(geometry))
-    return handle_of(parent), rows.new_empty(parent.num_sites, 0)
+    return owning_handle(parent), rows.new_empty(parent.num_sites, 0)
 
 
 @output_sites.register_fake
@@ -149,7 +149,7 @@ def united_sites(
     union = living(handle).unite(living(other))
     count = union.sites.num_sites
     return (
-        handle_of(union.sites),
+        owning_handle(union.sites),
         rows.new_empty(count, 0),
         union.rows.clone(),
         union.other_rows.clone(),

@@ -11,9 +11,16 @@ from torch import Tensor
 from sparseconv.autograd.dense import composed_planes, composed_rows
 from sparseconv.autograd.normalise import composed_affine, composed_by_statistics
 from sparseconv.core.dtypes import summable
-from sparseconv.tracing.lazy import operators
+from sparseconv.tracing.names import operators
 from sparseconv.tracing.norm import batch_norm, normalise
-from sparseconv.tracing.sites import TracedRulebook, TracedSamples, TracedTaps
+from sparseconv.tracing.observed import observed
+from sparseconv.tracing.sites import (
+    TracedRulebook,
+    TracedSamples,
+    TracedTaps,
+    grouped_sites,
+    sites_from_coords,
+)
 
 
 def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: TracedRulebook) -> Tensor:
@@ -83,21 +90,45 @@ def joined(columns: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(columns), dim=1)
 
 
+def segment_sum(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) -> Tensor:
+    """Return the sums over segments."""
+    sums: Tensor = operators().segment_sum(values, order, starts, segment)
+    return sums
+
+
+def segment_gather(values: Tensor, order: Tensor, starts: Tensor, segment: Tensor) -> Tensor:
+    """Return each row's segment's values."""
+    rows: Tensor = operators().segment_gather(values, order, starts, segment)
+    return rows
+
+
+def segment_argmax(values: Tensor, order: Tensor, starts: Tensor) -> Tensor:
+    """Return the row of each segment's first largest value."""
+    rows: Tensor = operators().segment_argmax(values.detach(), order, starts)
+    return rows
+
+
 RULES: dict[str, Callable[..., Any]] = {
     "affine": composed_affine,
     "applied": applied,
     "batch_norm": batch_norm,
     "by_statistics": composed_by_statistics,
+    "grouped_sites": grouped_sites,
+    "sites_from_coords": sites_from_coords,
     "equal_taps": equal_taps,
     "gather_gemm_scatter": gather_gemm_scatter,
     "joined": joined,
     "normalise": normalise,
+    "observed": observed,
     "planes_of_rows": composed_planes,
     "relu": torch.relu,
     "rows_of_planes": composed_rows,
     "sample_gemm": sample_gemm,
     "sample_spread": sample_spread,
     "sample_sum": sample_sum,
+    "segment_argmax": segment_argmax,
+    "segment_gather": segment_gather,
+    "segment_sum": segment_sum,
     "scaled_gather_gemm_scatter": scaled_gather_gemm_scatter,
     "window_max": window_max,
     "window_sum": window_sum,

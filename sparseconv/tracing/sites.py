@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,10 +21,28 @@ from torch import Tensor
 from sparseconv.core.arguments import Ints
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.grid import Grids
+from sparseconv.core.index import Groups
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.sites.sites import Sites
 from sparseconv.tracing.handles import encoded, handle_of, living
-from sparseconv.tracing.lazy import operators
+from sparseconv.tracing.names import operators
+
+
+class Box(NamedTuple):
+    """What a graph knows of the extent of sites, None for what it learns when it runs."""
+
+    spatial_shape: Ints | None = None
+    batch_size: int | None = None
+    lower: Ints | None = None
+
+    def under(self, geometry: Geometry) -> Box:
+        """Return the same of a layer's output."""
+        if self.spatial_shape is None or any(self.lower or ()):
+            return Box(None, self.batch_size)
+        return self._replace(spatial_shape=geometry.output_shape(self.spatial_shape))
+
+
+UNKNOWN = Box()
 
 
 def view(sites: Sites | TracedSites) -> TracedSites:
@@ -32,9 +50,48 @@ def view(sites: Sites | TracedSites) -> TracedSites:
     if isinstance(sites, TracedSites):
         return sites
     keys = sites.index.keys
-    return TracedSites(
-        handle_of(sites), keys.new_empty(keys.shape[0], 0), sites, sites.dimensions, False
-    )
+    rows = keys.new_empty(keys.shape[0], 0)
+    if not torch.compiler.is_exporting():
+        return TracedSites(handle_of(sites), rows, sites, sites.dimensions, False)
+    # a program outlives the process, and so does what it holds of the sites
+    packing, box = sites.index.packing, Box(sites.spatial_shape, sites.batch_size, sites.lower)
+    corners = [*packing.lower, *packing.extent, packing.guard]
+    place = list(sites.spatial_shape), sites.batch_size, list(sites.lower)
+    handle = operators().kept_sites(keys, sites.index.order, corners, *place)
+    return TracedSites(handle, rows, sites, sites.dimensions, False, box)
+
+
+def made_of(coords: Tensor, box: Box) -> TracedSites:
+    """Return what stands for the sites that a graph makes from coordinates ``[N, 1 + D]``."""
+    shape, batch_size, lower = box
+    sizes = [None if entry is None else list(entry) for entry in (shape, lower)]
+    handle = operators().made_sites(coords, sizes[0], batch_size, sizes[1])
+    return TracedSites(handle, coords[:, :0], None, coords.shape[1] - 1, box=box)
+
+
+def sites_from_coords(
+    coords: Tensor,
+    spatial_shape: Sequence[int] | None,
+    batch_size: int | None,
+    lower: Ints | None,
+) -> TracedSites:
+    """Return the sites at ``coords``, which the running graph checks and indexes."""
+    shape = None if spatial_shape is None else tuple(spatial_shape)
+    return made_of(coords, Box(shape, batch_size, lower))
+
+
+def grouped_sites(
+    coords: Tensor,
+    spatial_shape: Sequence[int] | None,
+    batch_size: int | None,
+    lower: Ints | None,
+) -> tuple[TracedSites, Groups]:
+    """Return the distinct sites of ``coords``, and which rows fall on each."""
+    shape = None if spatial_shape is None else tuple(spatial_shape)
+    sizes = [None if entry is None else list(entry) for entry in (shape, lower)]
+    handle, rows, *groups = operators().merged_sites(coords, sizes[0], batch_size, sizes[1])
+    box = Box(shape, batch_size, lower)
+    return TracedSites(handle, rows, None, coords.shape[1] - 1, True, box), Groups(*groups)
 
 
 @dataclass(eq=False)
@@ -47,6 +104,8 @@ class TracedSites:
         root: the sites that these stand for or were derived from; keeps them alive.
         dimensions: spatial axes.
         derived: whether the graph makes them.
+        box: what is known of their extent.
+        parent: what they were strided from, and the layer's geometry, where the graph made them.
     """
 
     handle: Tensor
@@ -54,6 +113,8 @@ class TracedSites:
     root: Any
     dimensions: int
     derived: bool = True
+    box: Box = UNKNOWN
+    parent: tuple[TracedSites, Geometry] | None = None
 
     @property
     def num_sites(self) -> int:
@@ -92,30 +153,46 @@ class TracedSites:
 
     @property
     def spatial_shape(self) -> Ints:
-        """Dense extent per axis, of sites that the graph takes."""
-        return self._taken("spatial_shape").spatial_shape
+        """Dense extent per axis, of sites that the graph takes or was told."""
+        known = self.box.spatial_shape
+        return self._taken("spatial_shape").spatial_shape if known is None else known
 
     @property
     def lower(self) -> Ints:
-        """Smallest legal coordinate per axis, of sites that the graph takes."""
+        """Smallest legal coordinate per axis, of sites that the graph takes or was told."""
+        if self.box.lower is not None:
+            return self.box.lower
+        if self.box.spatial_shape is not None:
+            return (0,) * self.dimensions
         return self._taken("lower").lower
+
+    @property
+    def extent(self) -> Ints:
+        """Dense extent per axis."""
+        return self.spatial_shape
+
+    @property
+    def dense_extent(self) -> Ints:
+        """Extent of the dense tensor, ``(B, *spatial)``."""
+        return (self.batch_size, *self.spatial_shape)
 
     @property
     def grid(self) -> Grids:
         """Where the sites lie in the world, of sites that the graph takes."""
-        return self._taken("grid").grid
+        return self.root.grid if isinstance(self.root, Sites) and not self.derived else None
 
     @property
     def batch_size(self) -> int:
-        """Number of samples, of sites that the graph takes."""
-        return self._taken("batch_size").batch_size
+        """Number of samples, of sites that the graph takes or was told."""
+        known = self.box.batch_size
+        return self._taken("batch_size").batch_size if known is None else known
 
     def _taken(self, name: str) -> Sites:
         """Return the sites themselves, where they exist before the graph runs."""
         if self.derived:
             raise SparseConvNotImplementedError(
-                f"{name}: a compiled graph does not know the extent of sites that it makes; use "
-                f"it outside of the graph"
+                f"{name}: a compiled graph does not know the extent of sites that it makes; give "
+                f"spatial_shape and batch_size where it makes them, or use it outside of the graph"
             )
         sites: Sites = self.root
         return sites
@@ -156,7 +233,9 @@ class TracedSites:
         if geometry.is_pointwise or geometry.kind is Kind.SUBMANIFOLD:
             return self, TracedRulebook(self, self, numbers)
         handle, rows = operators().output_sites(self.handle, self.rows, numbers)
-        target = TracedSites(handle, rows, self.root, self.dimensions)
+        parent = (self, geometry) if geometry.kind is Kind.REGULAR else None
+        box = self.box.under(geometry)
+        target = TracedSites(handle, rows, self.root, self.dimensions, box=box, parent=parent)
         return target, TracedRulebook(self, target, numbers)
 
     def inverse(
@@ -167,6 +246,9 @@ class TracedSites:
         if like is None:
             if geometry.is_pointwise:
                 return self, TracedRulebook(self, self, numbers, swapped=True)
+            if self.parent is not None and self.parent[1] == geometry:
+                like = self.parent[0]
+                return like, TracedRulebook(like, self, numbers, swapped=True)
             handle, rows = operators().parent_sites(self.handle, self.rows, numbers)
             like = TracedSites(handle, rows, self.root, self.dimensions)
         return like, TracedRulebook(like, self, numbers, swapped=True)
@@ -176,7 +258,12 @@ class TracedSites:
         handles = self.handle, other.handle
         handle, rows, mine, others = operators().united_sites(self.rows, other.rows, *handles)
         root = self.root, other.root
-        return TracedSites(handle, rows, root, self.dimensions), mine, others
+        box = (
+            self.box
+            if self.box[:2] == other.box[:2] and not any(other.box.lower or ())
+            else UNKNOWN
+        )
+        return TracedSites(handle, rows, root, self.dimensions, box=box), mine, others
 
     def padded_cells(self, target: TracedSites, geometry: Geometry) -> Tensor:
         """Return how many cells of each window lie in these sites' padded grid."""

@@ -311,3 +311,12 @@ def test_it_follows_autocast(x: sc.SparseTensor) -> None:
 def test_a_model_must_be_a_module() -> None:
     with pytest.raises(sc.SparseConvTypeError, match="model: must be a torch"):
         sc.optimize(torch.relu)
+
+
+def test_an_optimized_unet_pickles() -> None:
+    """Its forward has annotations, which torch.fx would name as if they were classes."""
+    coords = random_sites(60, (8, 8, 8))
+    x = sc.SparseTensor(torch.randn(len(coords), 2), coords, (8, 8, 8))
+    fast = sc.optimize(sc.models.UNet(2, 3, widths=(4, 8)))
+    again = pickle.loads(pickle.dumps(fast))
+    assert torch.equal(again(x).features, fast(x).features)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparseconv import engines
 from sparseconv.core.dispatch import dispatched, implements
-from sparseconv.core.private_torch import version
+from sparseconv.core.private_torch import followed, version
 from sparseconv.engines import Epilogue
 from sparseconv.functional.convolution.products import planned
 from sparseconv.functional.convolution.table import line_of
@@ -113,7 +113,9 @@ def _sparse_fused_conv(
 
 
 def _wants_gradient(*tensors: Any) -> bool:
-    """Return whether any of the tensors takes part in a derivative."""
+    """Return whether any of the tensors takes part in a derivative, or somebody looks on."""
+    if followed():
+        return True
     return torch.is_grad_enabled() and any(
         getattr(tensor, "requires_grad", False) for tensor in tensors
     )
