@@ -2,7 +2,8 @@
 
 sites: stand-ins. handles: sites as numbers. rules, norm: what runs instead of the autograd rules.
 operators, building, samples, sampling: the custom operators, which a program that was saved in
-another process finds as soon as the package is loaded. names: their names.
+another process finds as soon as the package is loaded. names: their names. observed: rules as
+operators, for profilers and tracers.
 
 Nobody imports this folder but the root of the package, which loads it last: it fills the doors of
 :mod:`sparseconv.core.handles`.
