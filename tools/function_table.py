@@ -52,6 +52,24 @@ SECTIONS = {
     "values.operators": "Operators and functions in place",
 }
 
+_ZERO = "an inactive site counts 0"
+_HOLE = "an inactive site is a hole: it is not summed and not counted"
+# The laws of the library's own functions, by name.
+LAWS = {
+    "conv": _ZERO,
+    "conv4d": _ZERO,
+    "conv_transpose": _ZERO,
+    "deform_conv": f"{_ZERO}, also between sites, where it is interpolated",
+    "inverse_conv": f"{_ZERO}; output sites are those that the layer to undo read",
+    "locally_connected": _ZERO,
+    "partial_conv": _HOLE,
+    "partial_conv_transpose": _HOLE,
+    "subm_conv": f"{_ZERO}; output sites are the input sites",
+    "subm_partial_conv": f"{_HOLE}; output sites are the input sites",
+    "partial_avg_pool": _HOLE,
+    "partial_max_pool": _HOLE,
+}
+
 
 def names() -> dict[Callable[..., Any], str]:
     """Return the public name of every function that has one."""
@@ -92,6 +110,7 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
     Raises:
         ValueError: a function of PyTorch has no meaning registered.
+        KeyError: one of the library's own has no law.
     """
     known = names()
     for function in HANDLERS:
@@ -102,7 +121,7 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
         elif name is not None and not name.startswith("torch."):
             first = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
             meaning = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", first).replace("``", "`")
-            yield section(function, name), name, meaning, ""
+            yield section(function, name), name, meaning, LAWS[name.rpartition(".")[2]]
         elif name is not None:
             raise ValueError(f"{name}: registered without meaning= and law=")
 

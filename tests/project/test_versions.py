@@ -62,3 +62,8 @@ def test_the_version_is_that_of_the_changelog() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## ([\d.]+)", text, re.MULTILINE)
     assert versions[0] == sc.__version__
+
+
+def test_the_citation_names_the_version_of_the_package() -> None:
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {sc.__version__}\n" in citation
