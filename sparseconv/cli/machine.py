@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +27,12 @@ def add_machine(commands: Any) -> None:
         "warmup",
         help="compile the CPU kernels now, so that later processes start quickly",
         description="Compile the CPU kernels and keep them on disk.",
-        epilog="example: sparseconv warmup",
+        epilog="example: sparseconv warmup --to /opt/kernels",
+    )
+    warmup.add_argument(
+        "--to",
+        metavar="DIR",
+        help="keep them in this folder, for an image or for machines of the same kind",
     )
     warmup.set_defaults(run=_warm_up)
     about = commands.add_parser(
@@ -38,10 +44,16 @@ def add_machine(commands: Any) -> None:
     about.set_defaults(run=_engines)
 
 
-def _warm_up(_: argparse.Namespace) -> None:
+def _warm_up(options: argparse.Namespace) -> None:
     start = time.perf_counter()
+    if options.to:
+        folder = Path(options.to).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)  # Numba reads it when it is loaded, below
     for step in warm_up():
         say(f"{time.perf_counter() - start:6.1f} s  {step}")
+    if options.to:
+        say(f"set NUMBA_CACHE_DIR={folder} where they are to be used")
 
 
 def _engines(_: argparse.Namespace) -> None:
@@ -62,6 +74,7 @@ def _engines(_: argparse.Namespace) -> None:
             continue
     facts = [
         ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
+        ("threads wait", _waiting()),
         ("vectors", torch.backends.cpu.get_cpu_capability()),
         ("kernels", f"kept {cache}"),
         ("memory pool", f"{size(memory.held())} held"),
@@ -69,3 +82,10 @@ def _engines(_: argparse.Namespace) -> None:
         ("", ", ".join(installed)),
     ]
     table("this computer", ("", "."), facts)
+
+
+def _waiting() -> str:
+    """Say how threads wait for each other, which counts where other programs run, too."""
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+        return "asleep"
+    return "busy: on processors that others use, set OMP_WAIT_POLICY=PASSIVE, one thread a worker"

@@ -216,3 +216,20 @@ def test_the_environment_counts_at_every_call(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("SPARSECONV_ENGINE", "cudnn")
     with pytest.raises(sc.SparseConvValueError, match="cudnn"):
         engines.for_tensor(NUMBER)
+
+
+def test_without_a_compiler_the_plain_engine_runs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    numba = sc.engines.get("numba")
+    cached = sc.engines._choice
+    cached.cache_clear()
+    numba._not_compiled.cache_clear()  # type: ignore[attr-defined]
+    monkeypatch.setattr("numba.config.DISABLE_JIT", True)
+    try:
+        for _ in range(2):
+            assert sc.engines.chosen(torch.zeros(1)) == "torch"
+        assert "NUMBA_DISABLE_JIT" in sc.engines.explain(torch.zeros(1))["numba"]
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+    finally:
+        cached.cache_clear()

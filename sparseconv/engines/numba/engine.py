@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+
 import torch
+from numba import config
 
 from sparseconv.core.dtypes import FLOATS
 from sparseconv.engines.numba.keys.index import ascends as ascends
@@ -37,6 +41,16 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     """Return why tensors of this kind cannot run here, or None."""
     if device.type != "cpu":
         return f"it runs on the CPU, not on {device}"
+    if config.DISABLE_JIT:
+        return _not_compiled()
     if dtype.is_floating_point and dtype not in FLOATS:
         return f"it has no arithmetic in {dtype}"
     return None
+
+
+@functools.cache
+def _not_compiled() -> str:
+    """Return why nothing runs, and say once that another engine does."""
+    reason = "NUMBA_DISABLE_JIT is set, so nothing is compiled"
+    logging.getLogger("sparseconv").warning("%s: the plain engine runs, and is slower", reason)
+    return reason
