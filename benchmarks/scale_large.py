@@ -88,7 +88,7 @@ def label(cloud: Path, work: Path, limit: int) -> None:
     ran = time.perf_counter()
     tiles.write(work.parent / "labels.npy")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    say(ran=ran - planned, wrote=time.perf_counter() - ran, peak=peak)
+    say(ran=ran - planned, wrote=time.perf_counter() - ran, peak=peak, cpu=time.process_time())
 
 
 def say(**values: object) -> None:
@@ -179,6 +179,7 @@ def main() -> None:
             "partition": killed["planned"],
             "tiles_of_the_second_run": finished["ran"],
             "labels": finished["wrote"],
+            "processor_of_the_second_run": finished["cpu"],
         },
         "labels_compared_bit_for_bit": compared,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -98,7 +97,7 @@ def tiled(
     reach = _reach(model, axes, channels)
     engine = engines.asked_for()
     key = {
-        "model": fingerprint(model),
+        "model": manifest.fingerprint(model),
         "source": cloud.fingerprint(),
         "voxel_size": str(size),
         "core": str(cores or memory),
@@ -132,17 +131,6 @@ def _reach(model: nn.Module, axes: int, channels: int) -> Reach:
             f"for each voxel of the input"
         )
     return reach
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Return a hash of a model's layers, parameters and buffers."""
-    digest = hashlib.sha256(repr(model).encode())
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        if isinstance(value, Tensor):
-            rows = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            digest.update(rows.numpy().tobytes())
-    return digest.hexdigest()
 
 
 class Tiled:
@@ -196,6 +184,11 @@ class Tiled:
     def num_done(self) -> int:
         """Number of tiles whose results lie in the folder."""
         return len(self._done)
+
+    @property
+    def num_sites_read(self) -> int:
+        """Voxels that the finished tiles read, halos counted: what their runs cost."""
+        return sum(done.sites for done in self._done.values())
 
     def run(self, progress: Progress | None = None) -> None:
         """Run the tiles that are not done; a tile that breaks is named, and the rest goes on.

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
+
+import torch
+from torch import Tensor, nn
 
 from sparseconv.errors import SparseConvValueError
 from sparseconv.tiles.run import Done, digest_of, result_file
 
 _NAME, _KEY = "manifest.jsonl", "key.json"
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return a hash of a model's layers, parameters and buffers."""
+    digest = hashlib.sha256(repr(model).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            rows = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(rows.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def has_begun(folder: Path, key: dict[str, str]) -> bool:
