@@ -172,8 +172,8 @@ MUTANTS = (
     Mutant(
         "child-keeps-its-parent",
         "sites/sites.py",
-        "record.parent = Parent(self._record, geometry, rulebook)",
-        "record.parent = Parent(self._record, geometry, rulebook); record.__dict__['up'] = self",
+        "record.parents = (Parent(geometry, self._record, rulebook),)",
+        "record.parents = (Parent(geometry, self._record, rulebook),); record.__dict__['up'] = self",
         FREED,
     ),
     Mutant(
@@ -476,10 +476,38 @@ MUTANTS = (
     ),
     Mutant(
         "voxels-round-towards-zero",
-        "points/voxels.py",
-        "cells = (axis / step).floor_()",
-        "cells = (axis / step).trunc_()",
+        "points/cells.py",
+        "cells = axis.div_(size).floor_()",
+        "cells = axis.div_(size).trunc_()",
         VOXELS,
+    ),
+    Mutant(
+        "points-on-faces-fall-below",
+        "points/cells.py",
+        "return torch.add(exact, lift, alpha=share, out=lift)",
+        "return torch.add(exact, lift, alpha=0, out=lift)",
+        ("test_faces", ""),
+    ),
+    Mutant(
+        "origin-of-the-tight-box",
+        "points/cells.py",
+        "low = tuple(start // m * m for start, m in zip(first, multiple_of, strict=True))",
+        "low = tuple(first)",
+        ("test_one_grid", ""),
+    ),
+    Mutant(
+        "levels-forget-the-shift",
+        "core/grid.py",
+        "moved = (a + c * s for a, c, s in zip(self.shift, first, self.stride, strict=True))",
+        "moved = iter(self.shift)",
+        ("test_grid", ""),
+    ),
+    Mutant(
+        "samples-lead-back-to-the-whole-batch",
+        "sites/batches.py",
+        "return some_samples(living_sites(parent.record), numbers)[1].record",
+        "return parent.record",
+        ("test_way_back", "samples"),
     ),
 )
 
