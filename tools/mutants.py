@@ -173,7 +173,7 @@ MUTANTS = (
         "child-keeps-its-parent",
         "sites/sites.py",
         "record.parents = (Parent(geometry, self._record, rulebook),)",
-        "record.parents = (Parent(geometry, self._record, rulebook),); record.__dict__['up'] = self",
+        "record.parents = (Parent(geometry, self._record, rulebook),); record.__dict__['up']=self",
         FREED,
     ),
     Mutant(

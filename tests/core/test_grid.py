@@ -146,6 +146,9 @@ def test_samples_keep_grids_of_their_own() -> None:
     with pytest.raises(sc.SparseConvValueError, match="voxelize both on one grid"):
         batch + sc.collate([y, x, x])
     assert sc.collate([x, x]).grid == x.grid
+    with pytest.raises(sc.SparseConvValueError, match=r"sparseconv\.collate keeps a grid for each"):
+        torch.cat([x, y])
+    assert torch.cat([batch, x]).grid == (x.grid, y.grid, x.grid, x.grid)
     assert sc.collate([x, x.with_grid(None)]).grid is None
 
 

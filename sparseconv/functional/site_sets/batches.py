@@ -11,6 +11,7 @@ from torch import Tensor
 from sparseconv.autograd.elementwise import joined
 from sparseconv.core.arguments import check_device, check_kind
 from sparseconv.core.dispatch import implements
+from sparseconv.core.grid import agree
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,
@@ -59,16 +60,26 @@ def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None
     if fill is not None:
         raise SparseConvValueError("fill: is for channels (dim=1), other axes need none")
     tensors = [SparseTensor.from_dense(x) if isinstance(x, Tensor) else x for x in operands]
-    first = tensors[0]
     if axis == 0:
         for entry in tensors[1:]:
-            if entry.spatial_shape != first.spatial_shape:
-                raise SparseConvValueError(
-                    f"tensors: spatial shapes differ, {first.spatial_shape} and "
-                    f"{entry.spatial_shape}; sparseconv.collate takes the larger extent"
-                )
+            _check_behind(tensors[0], entry)
         return collate(tensors)
     return joined_along(tensors, axis - 2)
+
+
+def _check_behind(first: SparseTensor, entry: SparseTensor) -> None:
+    """Raise where a tensor of samples has another extent or grid than the one before it."""
+    if entry.spatial_shape != first.spatial_shape:
+        raise SparseConvValueError(
+            f"tensors: spatial shapes differ, {first.spatial_shape} and {entry.spatial_shape}; "
+            f"sparseconv.collate takes the larger extent"
+        )
+    grids = first.grid, entry.grid
+    if not any(isinstance(grid, tuple) for grid in grids) and not agree(*grids):
+        raise SparseConvValueError(
+            f"tensors: lie on different grids, {first.grid} and {entry.grid}; sparseconv.collate "
+            f"keeps a grid for each sample"
+        )
 
 
 def _channels_side_by_side(
