@@ -89,6 +89,15 @@ def test_the_native_model_trains_and_is_optimized() -> None:
     assert sum(isinstance(module, sc.nn.FusedConvolution) for module in fast.modules()) == 4
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_the_native_model_makes_one_graph() -> None:
+    native = sc.compat.to_native(randomized(spconv.SparseSequential(*layers()[:7]))).eval()
+    x = example().sparse
+    with torch.no_grad():
+        compiled = torch.compile(native, backend="eager", fullgraph=True)
+        assert_close(compiled(x).features, native(x).features)
+
+
 class Own(nn.Module):
     """A network that makes its own tensor, and a dense one."""
 

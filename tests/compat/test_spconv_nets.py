@@ -114,3 +114,12 @@ def test_a_segmentation_network_follows_its_rows() -> None:
     features, indices, *rest = scan_of(3, torch.float64)
     order = torch.randperm(len(indices))
     assert_close(net(features[order], indices[order], *rest), net(features, indices, *rest)[order])
+
+
+@pytest.mark.parametrize("name", ["VoxelBackbone", "Rebuilding"])
+def test_compiled_networks_compute_the_same(name: str) -> None:
+    net = NETS[name]().double().eval()
+    scan = scan_of(4, torch.float64)
+    torch.compiler.reset()
+    with torch.no_grad():
+        assert_close(torch.compile(net, backend="eager")(*scan), net(*scan))

@@ -97,8 +97,6 @@ def place_of_indices(indices: Tensor) -> Place:
 def place_of_sites(sites: Any, spatial_shape: Ints, batch_size: int) -> Place:
     """Return the place of sites that a layer made."""
     grid = (spatial_shape, batch_size)
-    if torch.compiler.is_compiling():
-        return Place(None, sites, grid)
     place = _BY_SITES.get(sites.number)
     if place is None or place.sites is not sites:
         place = _BY_SITES[sites.number] = Place(None, sites, grid)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import ProxyableClassMeta  # type: ignore[attr-defined]
 
+from sparseconv.autograd.dense import planes_of_rows
 from sparseconv.compat.spconv.place import Place, place_of_indices
 from sparseconv.core.arguments import (
     Ints,
@@ -19,6 +20,7 @@ from sparseconv.core.arguments import (
     check_tensor,
     plain,
 )
+from sparseconv.core.index import Packing
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.tensor import SparseTensor
 
@@ -216,7 +218,10 @@ class SparseConvTensor(metaclass=ProxyableClassMeta):  # torch.fx can follow who
         Args:
             channels_first: whether the channels come before the spatial axes, or last.
         """
-        dense = SparseTensor.unchecked(self._features, self.sites).dense()
+        grid = (plain(self.batch_size), *self.spatial_shape)
+        cells = Packing.dense(grid).pack(self.sites.shared_coords)
+        planes = planes_of_rows(self._features, cells, (grid[0], math.prod(grid[1:])))
+        dense = planes.reshape(grid[0], self._features.shape[1], *grid[1:])
         return dense if channels_first else dense.movedim(1, -1).contiguous()
 
     def __add__(self: Self, other: Self | Tensor) -> Self:

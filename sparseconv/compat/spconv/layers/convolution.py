@@ -144,6 +144,9 @@ class SparseConvolution(WindowModule):
             SparseConvError: channels or dtypes that do not fit; indices that repeat a site or lie
                 outside of the shape; a key that was used for another geometry.
         """
+        if torch.compiler.is_compiling():  # what a key finds is no part of a graph
+            outside: SparseConvTensor = torch.compiler.disable(self.forward)(input, add_input)
+            return outside
         features = input.features
         if features.shape[1] != self.in_channels:
             raise SparseConvValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -166,7 +165,7 @@ def pairs_of(layer: WindowModule, x: SparseConvTensor, geometry: Geometry, subm:
     """
     sites = x.sites
     shape = tuple(x.spatial_shape)
-    target = shape if subm else output_shape(geometry, shape)
+    target = shape if subm else geometry.output_shape(shape)
     # an even window under the submanifold law is one of a regular layer on given sites
     like = sites if subm and geometry.kind is not Kind.SUBMANIFOLD else None
     out_sites, rulebook = sites.convolve(geometry, like)
@@ -275,12 +274,6 @@ def layer_geometry(
     after = tuple(window - low for window, low in zip(windows, before, strict=True))
     geometry = make_geometry(kernel, dilation=dilation, padding=before)
     return replace(geometry, padding_end=after)
-
-
-@functools.lru_cache(maxsize=512)  # a network asks for the same few at every call
-def output_shape(geometry: Geometry, shape: Ints) -> Ints:
-    """Return the extent of a layer's output."""
-    return geometry.output_shape(shape)
 
 
 ImplicitGemmIndiceData = IndiceData  # whichever way spconv would have computed

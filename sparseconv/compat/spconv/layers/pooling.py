@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from sparseconv.autograd.windows import window_max, window_sum
@@ -65,6 +66,9 @@ class _Pool(WindowModule):
             SparseConvError: indices that repeat a site or lie outside of the shape; a key that was
                 used for another geometry; an output size below 1.
         """
+        if torch.compiler.is_compiling():  # what a key finds is no part of a graph
+            outside: SparseConvTensor = torch.compiler.disable(self.forward)(input)
+            return outside
         pairs = pairs_of(self, input, self.geometry, self.subm)
         rows = self.pooled(input.features, pairs.rulebook)
         return self.output(input, rows, pairs)
