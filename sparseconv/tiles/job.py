@@ -204,7 +204,7 @@ class Tiled:
         left = [number for number in range(self.num_tiles) if number not in self._done]
         if left and self._runner.elsewhere:
             self._save_model()
-        with lending(self._task.folder, self._model.eval()):
+        with lending(self._task.folder, self._model):
             for number, outcome in self._runner.run(self._task, left):
                 if isinstance(outcome, Done):
                     manifest.append(self.folder, outcome)

@@ -113,12 +113,15 @@ def model_of(folder: str) -> nn.Module:
 
 @contextmanager
 def lending(folder: str, model: nn.Module) -> Iterator[None]:
-    """Let tasks in this process use a model as it is, without a copy on disk."""
-    _models[folder] = model
+    """Let tasks in this process use a model, in evaluation, and leave it as it was."""
+    modes = {module: module.training for module in model.modules()}
+    _models[folder] = model.eval()
     try:
         yield
     finally:
         _models.pop(folder, None)
+        for module, training in modes.items():
+            module.training = training
 
 
 @functools.lru_cache(maxsize=2)

@@ -232,6 +232,15 @@ def test_cores_follow_a_budget() -> None:
         sc.tiled(net, points, 0.3, memory=1000)
 
 
+def test_a_model_runs_in_evaluation_and_is_left_as_it_was() -> None:
+    net = nn.Sequential(sc.nn.SubmConv3d(1, 4, 3), nn.Dropout(0.5))
+    net[0].eval()
+    expected = whole(net.eval(), cloud(50), 0.3)
+    net[1].train()
+    assert torch.equal(sc.tiled(net, cloud(50), 0.3, 16, keep="scores").result(), expected)
+    assert [module.training for module in net] == [False, True]
+
+
 def test_no_point() -> None:
     tiles = sc.tiled(small_unet(), np.zeros((0, 3)), 0.3)
     assert tiles.num_tiles == 0 and tiles.result().shape == (0,)
