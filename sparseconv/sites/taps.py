@@ -51,10 +51,11 @@ def _taps_by_keys(
     ups = itertools.product((0, 1), repeat=axes)
     corners = [sum(u * w for u, w in zip(up, packing.weights[1:], strict=True)) for up in ups]
     device = cells.device
-    weights, radix, stride, shift, out_weights, low, high = to_device(table, device)[:, :, None]
+    numbers = to_device([*table, *steps], device)[:, :, None]
+    weights, radix, stride, shift, out_weights, low, high = numbers[:7]
     digits = torch.div(target.index.keys, weights, rounding_mode="floor") % radix
     moves = torch.nn.functional.pad(cells, (0, 0, 1, 0))  # [H, K, 1 + D, N]
-    place = moves + to_device(steps, device)[:, :, None] + (digits * stride + shift)
+    place = moves + numbers[7:] + (digits * stride + shift)
     lowest = (place.clamp_(low, high) * out_weights).sum(dim=2)
     keys = lowest[:, :, None] + to_device(corners, device)[:, None]
     return engines.for_tensor(keys).lookup(source.index, keys.flatten()).view(keys.shape).int()

@@ -59,8 +59,15 @@ def sample_gemm_grads(
 
 
 def _with_absent(features: Tensor) -> Tensor:
-    """Return the features with a row of zeros behind them, which absent taps read."""
-    return pad(summable(features), (0, 0, 0, 1))
+    """Return the features behind a row of zeros, which stands for absent taps."""
+    return pad(summable(features), (0, 0, 1, 0))
+
+
+def _rows_behind_absent(rows: Tensor) -> Tensor:
+    """Return rows ``[H, K, Q, n]`` of taps as those of :func:`_with_absent`, ``[H, n, K, Q]``."""
+    moved = rows.movedim(3, 1)
+    found = torch.empty(moved.shape, dtype=rows.dtype, device=rows.device)
+    return torch.clamp(moved, min=-1, out=found).add_(1)
 
 
 def _parts(rows: Tensor, shares: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -77,12 +84,16 @@ def _columns(x: Tensor, shares: Tensor, rows: Tensor) -> Tensor:
     A share may be infinite or NaN where nothing is read: there it counts 0.
     """
     offset_groups, cells, corners, count = rows.shape
-    absent = rows < 0
-    shares = torch.where(absent, 0, shares).movedim(3, 1).reshape(offset_groups, -1, corners)
-    bags = torch.where(absent, x.shape[0] - 1, rows).movedim(3, 1).reshape(shares.shape)
+    bags, factors = _rows_behind_absent(rows), shares.movedim(3, 1).contiguous()
     parts = [
-        embedding_bag(bag, part.contiguous(), per_sample_weights=share, mode="sum")
-        for bag, part, share in zip(bags, x.chunk(offset_groups, dim=1), shares, strict=True)
+        embedding_bag(
+            bag.view(-1, corners),
+            part.contiguous(),
+            per_sample_weights=factor.view(-1, corners),
+            mode="sum",
+            padding_idx=0,
+        )
+        for bag, part, factor in zip(bags, x.chunk(offset_groups, dim=1), factors, strict=True)
     ]
     columns = parts[0] if offset_groups == 1 else torch.cat(parts, dim=1)
     return columns.view(count, cells, x.shape[1])
@@ -135,13 +146,12 @@ def _grad_of_shares(x: Tensor, grad: Tensor, weight: Tensor, rows: Tensor) -> Te
     offset_groups = rows.shape[0]
     back = _grad_of_columns(grad, weight).chunk(offset_groups, dim=2)
     parts = x.chunk(offset_groups, dim=1)
-    absent = rows < 0
-    near = torch.where(absent, x.shape[0] - 1, rows).movedim(3, 1)  # [H, n, K, Q]
+    near = _rows_behind_absent(rows)
     found = [
         (part.index_select(0, row.flatten()).view(*row.shape, -1) * b[:, :, None]).sum(3)
         for part, row, b in zip(parts, near, back, strict=True)
     ]
-    return torch.stack(found).movedim(1, 3).masked_fill(absent, 0)
+    return torch.stack(found).movedim(1, 3).masked_fill(rows < 0, 0)
 
 
 def _grad_of_features(grad: Tensor, shares: Tensor, weight: Tensor, taps: Taps) -> Tensor:
