@@ -91,8 +91,8 @@ MUTANTS = (
     Mutant(
         "deform-swaps-the-corners",
         "functional/convolution/deform.py",
-        "both = torch.stack([1 - upper, upper], dim=3)",
-        "both = torch.stack([upper, 1 - upper], dim=3)",
+        "torch.stack([1 - part, part], dim=3)",
+        "torch.stack([part, 1 - part], dim=3)",
         DEFORM,
     ),
     Mutant(
