@@ -15,6 +15,7 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.autograd.rule import Rule, traceable
 from sparseconv.autograd.samples import (
+    composed_statistics,
     sample_moment,
     sample_spread,
     sample_statistics,
@@ -90,9 +91,10 @@ def normalise(
         groups: of channels that are normalised together; C for each by itself.
         eps: added to the variance. A sample of one site (and one channel per group) gets the bias.
     """
-    channels = features.shape[1]
+    channels, seen = features.shape[1], followed()
     with torch.no_grad():
-        sums, squares = sample_statistics(features, samples)
+        statistics = composed_statistics if seen else sample_statistics
+        sums, squares = statistics(features, samples)
         count = _values(samples, channels, groups, sums.dtype)
         mean = group_sum(sums, groups) / count
         if groups < channels:  # what is off the mean of the channel, to what is off the group's
@@ -103,7 +105,7 @@ def normalise(
     weight = mean.new_ones(channels) if weight is None else weight.to(mean.dtype)
     bias = mean.new_zeros(channels) if bias is None else bias.to(mean.dtype)
     plan = Plan(samples, groups, eps)
-    if followed():
+    if seen:
         return composed(features, weight, bias, plan), mean, variance
     return _Normalise.call(features, weight, bias, mean, rstd, plan), mean, variance
 

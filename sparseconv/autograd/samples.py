@@ -13,7 +13,6 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.autograd.rule import Rule, traceable
 from sparseconv.autograd.segments import place_rows, segment_argmax
-from sparseconv.core.private_torch import count_modes, transformed
 from sparseconv.engines import Engine
 from sparseconv.sites.samples import Samples
 
@@ -69,10 +68,6 @@ def sample_statistics(values: Tensor, samples: Samples) -> tuple[Tensor, Tensor]
     Outside autograd; float32 for half precisions. The rows are read once: blocks of them give sums
     and squares of their own, which are put together.
     """
-    if transformed() or count_modes():
-        sums = sample_sum(values, samples)
-        off = values - sample_spread(sums / samples.counts.clamp(min=1)[:, None], samples)
-        return sums, sample_sum(off * off, samples)
     engine = engines.for_tensor(values)
     (order, starts), *levels = samples.levels
     sums, squares = engine.segment_statistics(values, order, starts)
@@ -80,6 +75,13 @@ def sample_statistics(values: Tensor, samples: Samples) -> tuple[Tensor, Tensor]
     for above in levels:
         sums, squares, counts = engine.merge_statistics(sums, squares, counts, *above)
     return sums, squares
+
+
+def composed_statistics(values: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+    """Return :func:`sample_statistics` by rules, for those who follow what is computed."""
+    sums = sample_sum(values, samples)
+    off = values - sample_spread(sums / samples.counts.clamp(min=1)[:, None], samples)
+    return sums, sample_sum(off * off, samples)
 
 
 def sample_moment(

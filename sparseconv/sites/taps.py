@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sparseconv import engines
 from sparseconv.core.geometry import Geometry
-from sparseconv.core.index import GUARD, KEY_BYTES, MAX_COPY, to_device
-from sparseconv.core.private_torch import is_batchedtensor, transformed
+from sparseconv.core.index import GUARD, KEY_BYTES, MAX_COPY, Index, to_device
+from sparseconv.core.private_torch import is_batchedtensor, outside_transforms, transformed
 from sparseconv.core.rulebook import Taps
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.sites.record import SiteRecord
@@ -58,7 +58,13 @@ def _taps_by_keys(
     place = moves + numbers[7:] + (digits * stride + shift)
     lowest = (place.clamp_(low, high) * out_weights).sum(dim=2)
     keys = lowest[:, :, None] + to_device(corners, device)[:, None]
-    return engines.for_tensor(keys).lookup(source.index, keys.flatten()).view(keys.shape).int()
+    return _rows_at(source.index, keys.flatten()).view(keys.shape).int()
+
+
+@outside_transforms
+def _rows_at(index: Index, keys: Tensor) -> Tensor:
+    """Return the rows of keys, int64, -1 where there is none."""
+    return engines.for_tensor(index.keys).lookup(index, keys.clone())
 
 
 def _taps_by_coords(
