@@ -66,7 +66,7 @@ class Mutant:
         """What pytest is told to run."""
         name, chosen = self.tests
         engine = "numba" if self.engine == "numba" else "not numba"
-        (file,) = (ROOT / "tests").glob(f"*/{name}.py")
+        (file,) = (ROOT / "tests").rglob(f"{name}.py")
         return str(file.relative_to(ROOT)), "-k", f"{engine} and ({chosen})" if chosen else engine
 
 
@@ -229,8 +229,8 @@ MUTANTS = (
     Mutant(
         "bias",
         "functional/convolution/products.py",
-        "features, weight, None, bias, plan.rulebook",
-        "features, weight, None, 0 * bias, plan.rulebook",
+        "features, weight, None, bias, rulebook",
+        "features, weight, None, 0 * bias, rulebook",
         CONV,
     ),
     Mutant(
@@ -298,7 +298,7 @@ MUTANTS = (
         "engines/numba/keys/kernels.py",
         "return found + np.int64(rest >= divisor) - np.int64(rest < 0)",
         "return found",
-        ("test_reach", "quotient"),
+        ("engines/test_reach", "quotient"),
     ),
     Mutant(
         "team-keeps-errors-to-itself",
@@ -443,7 +443,7 @@ MUTANTS = (
         "engines/numba/keys/reach.py",
         "behind = not fits[cell, phase] or bases",
         "behind = bases",
-        ("test_reach", ""),
+        ("engines/test_reach", ""),
     ),
     Mutant(
         "sort-skips-the-last-digit",
