@@ -200,20 +200,18 @@ def _are_small(values: Array) -> bool:
 
 
 def _fits_float32(table: Table, column: Column) -> bool:
-    low, high, lossless = np.inf, -np.inf, True
+    low, high = np.inf, -np.inf
     for values in table.blocks(column):
         numbers = values[np.isfinite(values)]
-        if not numbers.size:
-            continue
-        low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
-        if max(-low, high) > LARGEST:
-            return False
-        lossless = lossless and held_by_float32(numbers)
-    if lossless:
-        return True
+        if numbers.size:
+            low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
     largest = max(-low, high)
+    if largest > LARGEST:
+        return False
     coarse = largest * 2.0**-24 > MISSING_STEP * (high - low) > 0
-    return largest < LARGE and not coarse
+    if largest < LARGE and not coarse:
+        return True
+    return all(held_by_float32(values) for values in table.blocks(column))
 
 
 def held_by_float32(values: npt.NDArray[np.float64]) -> bool:
