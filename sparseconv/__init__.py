@@ -4,32 +4,38 @@ import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from sparseconv import engines, functional, io, nn
-from sparseconv.core.foreign_names import PACKAGE as _PACKAGE
-from sparseconv.core.foreign_names import no_attribute as _no_attribute
-from sparseconv.core.grid import Grid
-from sparseconv.engines import engine, memory
-from sparseconv.errors import (
-    SparseConvAttributeError,
-    SparseConvError,
-    SparseConvNotImplementedError,
-    SparseConvTypeError,
-    SparseConvValueError,
-)
-from sparseconv.functional import (
-    cat,
-    collate,
-    crop,
-    difference,
-    interpolate,
-    intersect,
-    prune,
-    union,
-)
-from sparseconv.points.point_map import PointMap
-from sparseconv.points.voxels import voxelize
-from sparseconv.tensor import SparseTensor
-from sparseconv.version import __version__ as __version__
+from sparseconv.core.remember import collector_paused as _paused
+
+with _paused():
+    from sparseconv import engines, functional, io, nn
+    from sparseconv.core.foreign_names import PACKAGE as _PACKAGE
+    from sparseconv.core.foreign_names import no_attribute as _no_attribute
+    from sparseconv.core.grid import Grid
+    from sparseconv.engines import engine, memory
+    from sparseconv.errors import (
+        SparseConvAttributeError,
+        SparseConvError,
+        SparseConvNotImplementedError,
+        SparseConvTypeError,
+        SparseConvValueError,
+    )
+    from sparseconv.functional import (
+        cat,
+        collate,
+        crop,
+        difference,
+        interpolate,
+        intersect,
+        prune,
+        union,
+    )
+    from sparseconv.points.point_map import PointMap
+    from sparseconv.points.voxels import voxelize
+    from sparseconv.tensor import SparseTensor
+    from sparseconv.version import __version__ as __version__
+
+    _importlib.import_module("sparseconv.tracing")  # fills the doors into compiled graphs
+    _importlib.import_module("sparseconv.integration")  # tells PyTorch what a SparseTensor holds
 
 if _TYPE_CHECKING:
     from sparseconv import compat, datasets, interop, models, reference, tiles, tools, view
@@ -37,9 +43,6 @@ if _TYPE_CHECKING:
     from sparseconv.interop import components
     from sparseconv.tiles import tiled
     from sparseconv.tools import optimize, reach, receptive_field, submanifold, summary
-
-_importlib.import_module("sparseconv.tracing")  # fills the doors into compiled graphs
-_importlib.import_module("sparseconv.integration")  # tells PyTorch what a SparseTensor holds
 
 # Loaded when first used, so that importing the package stays quick.
 _LATER = {

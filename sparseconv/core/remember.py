@@ -4,13 +4,16 @@ A cache outlives the call that fills it. What is made under a transform of funct
 of its own, what is made in inference mode can never be saved for a backward pass, autocast rounds
 to half precision, and under a tracer there are no numbers. Sites and rulebooks do not depend on the
 differentiated inputs, so they are built outside of all four.
+
+Nor may Python's collector of reference cycles go through all of it while much is made at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -42,3 +45,26 @@ def remembered(build: Callable[Arguments, Result]) -> Callable[Arguments, Result
             return build(*args, **kwargs)
 
     return wrapper
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Let no collection begin in the block.
+
+    Much that is made at once, by importing or compiling, begins one, and it looks at all that
+    PyTorch ever made. It took two thirds of the import of this package and an eighth of compiling.
+
+    Example:
+        >>> import gc
+        >>> from sparseconv.core.remember import collector_paused
+        >>> with collector_paused():
+        ...     print(gc.isenabled())
+        False
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
