@@ -9,11 +9,12 @@ import torch
 from numba import config
 
 from sparseconv.core.dtypes import FLOATS
-from sparseconv.engines.numba.keys.index import ascends as ascends
-from sparseconv.engines.numba.keys.index import bounds as bounds
-from sparseconv.engines.numba.keys.index import build_index as build_index
-from sparseconv.engines.numba.keys.index import lookup as lookup
-from sparseconv.engines.numba.keys.index import reached_keys as reached_keys
+from sparseconv.engines.numba.first_calls import ascends as ascends
+from sparseconv.engines.numba.first_calls import bounds as bounds
+from sparseconv.engines.numba.first_calls import build_index as build_index
+from sparseconv.engines.numba.first_calls import build_rulebook as build_rulebook
+from sparseconv.engines.numba.first_calls import lookup as lookup
+from sparseconv.engines.numba.first_calls import reached_keys as reached_keys
 from sparseconv.engines.numba.products.convolve import gather_gemm_epilogue as gather_gemm_epilogue
 from sparseconv.engines.numba.products.convolve import gather_gemm_reduce as gather_gemm_reduce
 from sparseconv.engines.numba.products.convolve import gather_gemm_scatter as gather_gemm_scatter
@@ -29,7 +30,6 @@ from sparseconv.engines.numba.rows.host import segment_argmax as segment_argmax
 from sparseconv.engines.numba.rows.host import segment_moment as segment_moment
 from sparseconv.engines.numba.rows.host import segment_statistics as segment_statistics
 from sparseconv.engines.numba.rows.host import segment_sum as segment_sum
-from sparseconv.engines.numba.rulebooks.build import build_rulebook as build_rulebook
 from sparseconv.engines.numba.windows.host import window_argmax as window_argmax
 from sparseconv.engines.numba.windows.host import window_max as window_max
 from sparseconv.engines.numba.windows.host import window_pick as window_pick

@@ -20,7 +20,7 @@ MIN_KEYS = 4096  # below, counting the digits takes longer than comparing
 
 
 @ParallelKernel
-def _passes(
+def passes(
     first: int,
     last: int,
     keys: Array,
@@ -79,13 +79,13 @@ def sort_by(keys: Array, low: int, high: int) -> Array:
         keys.sort()
         return keys
     scratch, moved = empty_array(len(keys), np.int64), np.zeros(1, bool)
-    _passes.run(1, 1, keys, np.array([[0, len(keys)]]), low, high, scratch, moved)
+    passes.run(1, 1, keys, np.array([[0, len(keys)]]), low, high, scratch, moved)
     return scratch if moved[0] else keys
 
 
 def sort_parts(keys: Array, parts: Array, low: int, high: int) -> None:
     """Sort parts ``[P, 2]`` of the keys, each by itself, likewise but in place."""
     scratch, moved = empty_array(len(keys), np.int64), np.zeros(len(parts), bool)
-    _passes.run(len(parts), 1, keys, parts, low, high, scratch, moved)
+    passes.run(len(parts), 1, keys, parts, low, high, scratch, moved)
     for first, last in parts[moved].tolist():
         keys[first:last] = scratch[first:last]

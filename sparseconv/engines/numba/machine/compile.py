@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,7 @@ import numba
 import numpy as np
 from filelock import FileLock
 
+from sparseconv.core.remember import collector_paused
 from sparseconv.engines.numba.machine.launch import launch
 from sparseconv.engines.numba.machine.threads import on_all_threads
 
@@ -42,8 +43,14 @@ class _Compiled:
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
         functools.update_wrapper(cast(Any, self), function)
+        self.name: str = function.__name__
         self._dispatcher = _jit(function, **options)
         KERNELS.append(self)
+
+    def folder(self) -> Path | None:
+        """Return where the compiled code is kept on disk, or None."""
+        path = self._dispatcher.stats.cache_path
+        return None if path is None else Path(path)
 
     def compilations(self) -> int:
         """Return how many variants this process compiled, rather than loaded from disk."""
@@ -120,6 +127,18 @@ def compilations() -> int:
     return sum(kernel.compilations() for kernel in KERNELS) + _misses(_launch)
 
 
+def on_disk(kernels: Iterable[_Compiled]) -> bool:
+    """Return whether each kernel was compiled by some process, for some arguments at least."""
+    for kernel in kernels:
+        folder = kernel.folder()
+        if folder is None:
+            return False
+        _drop_outdated(folder)
+        if not any(folder.glob(f"*.{kernel.name}-*.nbi")):
+            return False
+    return True
+
+
 def _misses(dispatcher: Any) -> int:
     return int(sum(dispatcher.stats.cache_misses.values()))
 
@@ -155,34 +174,36 @@ _launch = _jit(launch)
 
 @contextmanager
 def _alone(dispatcher: Any) -> Iterator[None]:
-    """Let no other process write to the folder of compiled code meanwhile.
+    """Let no other process compile the same function meanwhile.
 
     Numba's cache on disk hands out file names by counting the variants that it finds, so two
     processes that compile at the same moment can overwrite each other's code. A lock beside the
     cache makes them take turns; a process that only loads waits for no longer than a load takes.
     """
-    if dispatcher.stats.cache_path is None:
-        yield
-        return
-    folder = Path(dispatcher.stats.cache_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "sparseconv.lock"):
+    with collector_paused():
+        if dispatcher.stats.cache_path is None:
+            yield
+            return
+        folder = Path(dispatcher.stats.cache_path)
         _drop_outdated(folder)
-        yield
+        with FileLock(folder / f"{dispatcher.py_func.__name__}.lock"):
+            yield
 
 
 @functools.cache
 def _drop_outdated(folder: Path) -> None:
-    """Delete compiled code of other sources than these; with the lock.
+    """Make the folder, and delete what other sources than these were compiled to.
 
     Numba looks at the file of a kernel alone, but the helpers that it calls are compiled into it.
     """
     sources = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         sources.update(path.read_bytes())
+    folder.mkdir(parents=True, exist_ok=True)
     stamp = folder / "sparseconv.sources"
-    if stamp.exists() and stamp.read_text(encoding="ascii") == sources.hexdigest():
-        return
-    for path in folder.glob("*.nb[ic]"):
-        path.unlink()
-    stamp.write_text(sources.hexdigest(), encoding="ascii")
+    with FileLock(folder / "sparseconv.lock"):
+        if stamp.exists() and stamp.read_text(encoding="ascii") == sources.hexdigest():
+            return
+        for path in folder.glob("*.nb[ic]"):
+            path.unlink()
+        stamp.write_text(sources.hexdigest(), encoding="ascii")
