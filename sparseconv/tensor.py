@@ -32,7 +32,7 @@ from sparseconv.core.dtypes import FLOATS
 from sparseconv.core.foreign_names import TENSOR, native_keywords, no_attribute
 from sparseconv.core.grid import Grids, check_grids
 from sparseconv.core.handles import DOORS
-from sparseconv.core.private_torch import refuse_jit
+from sparseconv.core.private_torch import refuse_jit, refuse_norm_of_other_axes
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.batches import some_samples
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
@@ -265,7 +265,10 @@ class SparseTensor(Methods):
 
     def dim(self) -> int:
         """Return the number of axes of the dense tensor."""
-        return 2 + self.sites.dimensions
+        axes = self.sites.dimensions
+        if not torch.compiler.is_compiling():
+            refuse_norm_of_other_axes(axes)
+        return 2 + axes
 
     def is_floating_point(self) -> bool:
         """Return True: features always are."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function, resolve_name
 
+from sparseconv.core.foreign_names import no_keyword
 from sparseconv.errors import SparseConvNotImplementedError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -84,9 +86,13 @@ def dispatched(
 
     The decorated body sees dense tensors only, as the bodies of ``torch.nn.functional`` do.
     """
+    known = tuple(inspect.signature(function).parameters)
 
     @functools.wraps(function)
     def wrapper(input: Any, *args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in known:
+                raise no_keyword(name, known)
         if has_torch_function((input,)):
             return handle_torch_function(wrapper, (input,), input, *args, **kwargs)
         return function(input, *args, **kwargs)

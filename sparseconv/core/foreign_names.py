@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from sparseconv.core.private_torch import Arguments, Result
 from sparseconv.errors import SparseConvAttributeError, SparseConvTypeError
@@ -86,7 +86,8 @@ KEYWORDS = {
     "indice_key": _SHARED,
     "coordinate_map_key": _SHARED,
     "algo": "leave it out, sparseconv.engine(name) chooses how to compute",
-    "stride": "leave it out, a submanifold layer has stride 1; torch.nn.Conv3d strides",
+    "stride": "leave it out, a submanifold layer has stride 1 (torch.nn.Conv3d strides) and "
+    "coordinates count the cells of their own grid",
     "padding": "leave it out, a submanifold layer keeps the sites and so pads by itself",
     "padding_mode": "leave it out, an inactive site counts 0",
     "subm": "use sparseconv.nn.SubmConv3d for True, torch.nn.Conv3d for False",
@@ -100,6 +101,13 @@ KEYWORDS = {
     "feats": "say features, floating point (N, C)",
     "tensor_stride": "leave it out, coordinates count the cells of their own grid",
     "coordinate_manager": "leave it out, sites cache their rulebooks by themselves",
+    "vsize_xyz": "say voxel_size, one number or one per axis in the order of xyz",
+    "quantization_size": "say voxel_size, one number or one per axis",
+    "coors_range_xyz": "say bounds",
+    "point_cloud_range": "say bounds",
+    "num_point_features": "leave it out, features tell it",
+    "max_num_voxels": "leave it out, every point gets its voxel",
+    "max_num_points_per_voxel": "leave it out, every point of a voxel counts",
     "quantization_mode": "say reduce='sum', 'mean', 'max' or 'first'",
 }
 
@@ -120,14 +128,20 @@ def _family(name: str) -> str:
 
 
 def native_keywords(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let ``function`` answer another library's keyword with what to do here."""
-    known = set(inspect.signature(function).parameters)
+    """Let ``function`` answer a keyword that it lacks with what to do here."""
+    known = [name for name in inspect.signature(function).parameters if name != "self"]
 
     @functools.wraps(function)
     def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         for name in kwargs:
-            if name not in known and name in KEYWORDS:
-                raise SparseConvTypeError(f"{name}: not an argument here; {KEYWORDS[name]}")
+            if name not in known:
+                raise no_keyword(name, known)
         return function(*args, **kwargs)
 
     return checked
+
+
+def no_keyword(name: str, known: Sequence[str]) -> SparseConvTypeError:
+    """Return the error for a keyword that is none of the ``known`` ones."""
+    instead = KEYWORDS.get(name, f"there are {', '.join(known)}")
+    return SparseConvTypeError(f"{name}: not an argument here; {instead}")

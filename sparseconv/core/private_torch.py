@@ -7,6 +7,8 @@ and mended in one place. A test sees to it.
 from __future__ import annotations
 
 import functools
+import itertools
+import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 from torch.utils.hooks import BackwardHook
 
-from sparseconv.errors import SparseConvNotImplementedError
+from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
 
 __all__ = [
     "Arguments",
@@ -39,6 +41,7 @@ __all__ = [
     "outside_transforms",
     "profiled",
     "refuse_jit",
+    "refuse_norm_of_other_axes",
     "register_pytree_node",
     "transformed",
     "tree_leaves",
@@ -51,6 +54,10 @@ __all__ = [
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
+_NORMS = {
+    getattr(torch.nn, f"{lazy}{kind}Norm{axes}d"): axes
+    for lazy, kind, axes in itertools.product(("", "Lazy"), ("Batch", "Instance"), (1, 2, 3))
+}
 _ATTRIBUTES = (
     (Tensor, "_is_view"),
     (Tensor, "_version"),
@@ -58,6 +65,7 @@ _ATTRIBUTES = (
     (Function.__mro__[1], "apply"),
     (BackwardHook, "_apply_on_tensors"),
     (torch.ops.aten, "_unsafe_view"),
+    *((norm, "_check_input_dim") for norm in _NORMS),
 )
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -165,6 +173,27 @@ def refuse_jit() -> None:
         raise SparseConvNotImplementedError(
             "torch.jit.trace: would keep the sites of its one example for ever; use "
             "torch.export.export on a forward that takes (features, coords)"
+        )
+
+
+_NORM_CHECKS = {id(norm._check_input_dim.__code__): norm for norm in _NORMS}
+
+
+def refuse_norm_of_other_axes(axes: int) -> None:
+    """Raise where a normalisation for other axes asks for their number.
+
+    PyTorch's modules do so before they call a function that a sparse tensor could answer.
+
+    Raises:
+        SparseConvValueError: ``BatchNorm1d`` on three axes and the like.
+    """
+    norm = _NORM_CHECKS.get(id(sys._getframe(2).f_code))  # who called the method that called this
+    if norm is not None and _NORMS[norm] != axes:
+        name = norm.__name__.removeprefix("Lazy")
+        other = "sparseconv.nn.BatchNorm4d" if axes == 4 else f"torch.nn.{name[:-2]}{axes}d"
+        raise SparseConvValueError(
+            f"input: has {axes} spatial axes and the layer is {name}; use {other}, which takes the "
+            "same weights, or give it the rows: x.replace(norm(x.features))"
         )
 
 

@@ -13,6 +13,7 @@ from sparseconv.sites.coordinates import MAX_DIMENSIONS
 from sparseconv.tensor import SparseTensor
 
 Input: TypeAlias = Tensor | SparseTensor
+_EXAMPLES = {"pooling": "MaxPool", "dropout": "Dropout"}  # names of layers, without their axes
 AnyTensor = TypeVar("AnyTensor", Tensor, SparseTensor)
 
 
@@ -24,7 +25,11 @@ def check_input(input: Any) -> None:
 def check_axes(axes: int, expected: int, layer: str) -> None:
     """Raise unless an input has as many spatial axes as the layer takes."""
     if axes != expected:
-        raise SparseConvValueError(f"input: has {axes} spatial axes, this {layer} takes {expected}")
+        name = f"{_EXAMPLES[layer]}{axes}d"
+        hint = f"; a layer over {axes} axes is named so, such as {name}" if 1 <= axes <= 3 else ""
+        raise SparseConvValueError(
+            f"input: has {axes} spatial axes, this {layer} takes {expected}{hint}"
+        )
 
 
 def check_tensors(input: Any, weight: Any, bias: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from sparseconv import functional
 from sparseconv.core.arguments import Size, check_int
+from sparseconv.core.foreign_names import native_keywords
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import AnyTensor, Input
 from sparseconv.nn.conv import SubmConv1d, SubmConv2d, SubmConv3d, _Conv
@@ -22,6 +23,7 @@ _SUBM: dict[int, Callable[..., torch.nn.Module]] = {1: SubmConv1d, 2: SubmConv2d
 
 
 class _DeformConv(_Conv):
+    @native_keywords
     def __init__(
         self,
         in_channels: int,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sparseconv import functional
+from sparseconv.core.foreign_names import native_keywords
 from sparseconv.functional.checks import Input
 from sparseconv.tensor import SparseTensor
 
@@ -25,6 +26,7 @@ class ToDense(torch.nn.Module):
         tensor([[[0., 1., 0.]]])
     """
 
+    @native_keywords
     def __init__(self, fill: float = 0) -> None:
         super().__init__()
         self.fill = fill

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparseconv import functional
+from sparseconv.core.foreign_names import native_keywords
 from sparseconv.core.private_torch import ConvNd
 from sparseconv.errors import SparseConvTypeError
 from sparseconv.functional.convolution.fused import PackedWeight, fused_conv
@@ -66,6 +67,7 @@ class FusedConvolution(nn.Module):
         True
     """
 
+    @native_keywords
     def __init__(
         self, convolution: nn.Module, norm: nn.Module | None = None, relu: bool = False
     ) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from sparseconv import functional
 from sparseconv.core.arguments import Size, check_int, per_axis
+from sparseconv.core.foreign_names import native_keywords
 from sparseconv.core.geometry import make_geometry
 from sparseconv.functional.checks import AnyTensor
 
@@ -16,6 +17,7 @@ from sparseconv.functional.checks import AnyTensor
 class _LocallyConnected(torch.nn.Module):
     dimensions: ClassVar[int]
 
+    @native_keywords
     def __init__(
         self,
         in_channels: int,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from sparseconv.core.foreign_names import native_keywords
 from sparseconv.core.private_torch import BatchNorm
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import Input
@@ -43,6 +44,7 @@ class SyncBatchNorm(BatchNorm):
         <class 'sparseconv.nn.norm.SyncBatchNorm'>
     """
 
+    @native_keywords
     def __init__(
         self,
         num_features: int,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparseconv import functional
 from sparseconv.core.arguments import Size
+from sparseconv.core.foreign_names import native_keywords
 from sparseconv.core.geometry import Kind, make_geometry
 from sparseconv.functional.checks import Input
 from sparseconv.functional.convolution.masks import check_normalize
@@ -16,6 +17,7 @@ from sparseconv.nn.conv import _Conv
 
 
 class _PartialConv(_Conv):
+    @native_keywords
     def __init__(
         self,
         in_channels: int,
@@ -101,6 +103,7 @@ class PartialConv3d(_PartialConv):
 class _SubmPartialConv(_Conv):
     kind = Kind.SUBMANIFOLD
 
+    @native_keywords
     def __init__(
         self,
         in_channels: int,
@@ -177,6 +180,7 @@ class SubmPartialConv3d(_SubmPartialConv):
 class _PartialConvTranspose(_Conv):
     transposed_weight = True
 
+    @native_keywords
     def __init__(
         self,
         in_channels: int,
@@ -271,6 +275,7 @@ class PartialMaxPool(torch.nn.Module):
         (torch.Size([1, 3, 4, 4]), torch.Size([1, 1, 4, 4]))
     """
 
+    @native_keywords
     def __init__(
         self,
         kernel_size: Size,
@@ -301,6 +306,7 @@ class PartialAvgPool(torch.nn.Module):
         (torch.Size([1, 3, 4, 4]), torch.Size([1, 1, 4, 4]))
     """
 
+    @native_keywords
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
         super().__init__()
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparseconv import functional
 from sparseconv.core.arguments import Size
+from sparseconv.core.foreign_names import native_keywords
 from sparseconv.functional.checks import AnyTensor, Input
 from sparseconv.functional.pooling.geometry import check_pooling
 
@@ -26,6 +27,7 @@ class MaxPool4d(torch.nn.Module):
         torch.Size([1, 3, 2, 2, 2, 2])
     """
 
+    @native_keywords
     def __init__(
         self,
         kernel_size: Size,
@@ -68,6 +70,7 @@ class AvgPool4d(torch.nn.Module):
         torch.Size([1, 3, 2, 2, 2, 2])
     """
 
+    @native_keywords
     def __init__(
         self,
         kernel_size: Size,

@@ -13,6 +13,7 @@ from torch import Tensor
 from sparseconv import io
 from sparseconv.autograd.segments import check_reduction, reduce_groups
 from sparseconv.core.arguments import Ints, came, per_axis
+from sparseconv.core.foreign_names import native_keywords
 from sparseconv.core.grid import Floats, Grid
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.points.cells import WHOLE, cells_from, lifted, origin_of, rounded_box
@@ -57,6 +58,7 @@ class _Fallen(NamedTuple):
     grid: Grid
 
 
+@native_keywords
 def voxelize(  # noqa: PLR0913
     xyz: Points | io.Points | Sequence[Points | io.Points],
     voxel_size: float | Sequence[float] | None = None,

@@ -20,11 +20,13 @@ from torch import nn
 import sparseconv as sc
 from sparseconv.core import foreign_names
 
+F_ = sc.functional
 pytestmark = pytest.mark.usefixtures("engine")
 
 ROWS = torch.tensor([[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 0, 1]])
 POINTS = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
 XYZ = POINTS.numpy()
+KERNEL = torch.ones(1, 1, 3, 3, 3)
 NAN = torch.full((1,), torch.nan)
 
 
@@ -95,6 +97,16 @@ FOREIGN: list[Row] = [
     (lambda: subm(algo=None), "sparseconv.engine(name)"),
     (lambda: subm(dimension=3), "dimension: not an argument here"),
     (lambda: sc.nn.InverseConv3d(2, 1, 2, indice_key="down"), "share their rulebook"),
+    (lambda: sc.nn.PartialConv3d(1, 2, 3, indice_key="p"), "share their rulebook"),
+    (lambda: sc.nn.SubmPartialConv3d(1, 2, 3, padding=1), "leave it out, a submanifold"),
+    (lambda: sc.nn.DeformConv3d(1, 2, 3, indice_key="d"), "share their rulebook"),
+    (lambda: sc.nn.PartialMaxPool(2, indice_key="m"), "share their rulebook"),
+    (lambda: F_.subm_conv(tensor(), KERNEL, padding=1), "leave it out, a submanifold"),
+    (lambda: F_.partial_conv(tensor(), KERNEL, indice_key="p"), "share their rulebook"),
+    (lambda: F_.deform_conv(POINTS, POINTS, KERNEL, indice_key="d"), "share their rulebook"),
+    (lambda: F_.subm_conv(tensor(), KERNEL, groups_=1), "groups_: not an argument here; there are"),
+    (lambda: sc.SparseTensor(POINTS, ROWS, stride=2), "coordinates count the cells"),
+    (lambda: sc.voxelize(POINTS, vsize_xyz=0.1), "vsize_xyz: not an argument here; say voxel_size"),
     (lambda: sc.SparseTensor(POINTS, coordinates=ROWS), "coordinates: not an argument here; say"),
     (lambda: sc.SparseTensor(POINTS, indices=ROWS), "say coords"),
     (lambda: sc.SparseTensor(feats=POINTS, coords=ROWS), "say features"),
@@ -154,7 +166,15 @@ LAYER: list[Row] = [
     (lambda: sc.nn.InverseConv3d(2, 1, 3, 2)(strided()), "kernel_size=(2, 2, 2), stride=(2, 2, 2)"),
     (lambda: sc.nn.PartialConv2d(1, 1, 3)(torch.ones(1, 1, 5, 5), torch.ones(1, 1, 5, 5)),
      "mask > 0 makes one of numbers"),
-    (lambda: nn.BatchNorm1d(1)(tensor()), "expected 2D or 3D input (got 5D input)"),
+    (lambda: nn.BatchNorm1d(1)(tensor()), "use torch.nn.BatchNorm3d"),
+    (lambda: nn.BatchNorm2d(1).eval()(tensor()), "use torch.nn.BatchNorm3d"),
+    (lambda: nn.LazyBatchNorm1d()(tensor()), "use torch.nn.BatchNorm3d"),
+    (lambda: nn.InstanceNorm1d(1)(tensor()), "use torch.nn.InstanceNorm3d"),
+    (lambda: nn.Conv1d(1, 1, 3)(tensor()), "such as Conv3d"),
+    (lambda: nn.LayerNorm([1, 2, 2, 2])(tensor()), "it is the channels alone, (1,)"),
+    (lambda: nn.MaxPool2d(2)(tensor()), "such as MaxPool3d"),
+    (lambda: nn.AdaptiveAvgPool2d(1)(tensor()), "such as MaxPool3d"),
+    (lambda: nn.Dropout1d()(tensor()), "such as Dropout3d"),
     (lambda: sc.voxelize(POINTS, 0), "voxel_size: must be positive"),
     (lambda: sc.voxelize(POINTS.long(), 1.0), "xyz: must be "),
     (lambda: sc.voxelize(POINTS * NAN, 1.0), "xyz: 50 of 50 points are NaN or infinite"),
@@ -197,6 +217,15 @@ def test_a_foreign_name_is_not_there() -> None:
         assert torch.equal(other.coords, x.coords)
     assert not any(hasattr(sc, name) for name in foreign_names.PACKAGE)
     assert not any(hasattr(sc.nn, name) for name in foreign_names.LAYERS)
+
+
+LAYERS = [name for name in dir(sc.nn) if name[-2:] in ("1d", "2d", "3d", "4d")]
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "BatchNorm4d"])
+def test_every_layer_answers_a_foreign_keyword(name: str) -> None:
+    with pytest.raises(sc.SparseConvTypeError, match=r"indice_key: .* share their rulebook"):
+        getattr(sc.nn, name)(1, 1, 3, indice_key="first")
 
 
 def names_in(text: str) -> list[str]:
