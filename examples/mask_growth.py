@@ -44,18 +44,22 @@ def draw(grown: dict[str, list[sc.SparseTensor]], path: Path) -> None:
     """Write the figure: a row per kind, a column per layer."""
     import matplotlib.pyplot as plt  # noqa: PLC0415  # after the choice of the backend
 
-    figure, axes = plt.subplots(len(grown), LAYERS + 1, figsize=(2 * LAYERS + 2, 2.2 * len(grown)))
+    figure, axes = plt.subplots(
+        *(len(grown), LAYERS + 1),
+        figsize=(2 * LAYERS + 3, 2.2 * len(grown)),
+        layout="constrained",
+    )
     for line, (kind, steps) in zip(axes, grown.items(), strict=True):
         for layer, (place, x) in enumerate(zip(line, steps, strict=True)):
             values = x.dense(fill=float("nan"))[0, 0].numpy()
-            place.imshow(values, vmin=0, vmax=1, cmap="viridis", extent=(0, SIZE, 0, SIZE))
+            shown = place.imshow(values, vmin=0, vmax=1, cmap="viridis", extent=(0, SIZE, 0, SIZE))
             place.set_xticks(range(SIZE + 1), labels=[])
             place.set_yticks(range(SIZE + 1), labels=[])
             place.grid(color="0.85", linewidth=0.5)
             place.tick_params(length=0)
             count = f"{x.num_sites} site" + "s" * (x.num_sites != 1)
             place.set_title(f"{kind}, input" if layer == 0 else count, fontsize=9)
-    figure.tight_layout()
+    figure.colorbar(shown, ax=axes, label="value (each layer takes the mean of a 3 x 3 window)")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
