@@ -97,7 +97,9 @@ def draw(path: Path, xyz: Tensor, labels: Tensor) -> int:
 def main() -> None:
     """Draw the scan with the labels on file."""
     if not LABELS.exists():
-        raise SystemExit(f"{LABELS} is not here: run examples/segment_lidar.py data/test/{SCAN.name} first")
+        raise SystemExit(
+            f"{LABELS} is not here: run examples/segment_lidar.py data/test/{SCAN.name} first"
+        )
     labels = torch.from_numpy(np.load(LABELS)).long()
     xyz = torch.from_numpy(sc.io.read_points(SCAN).xyz).float()
     count = draw(PICTURE, xyz, labels)

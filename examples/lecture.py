@@ -27,7 +27,8 @@ Lines = list[str]
 
 def gap(left: Tensor, right: Tensor) -> str:
     """Return how far two results that should agree are apart."""
-    return f"difference {(left - right).abs().max().item():.0e}"
+    largest = (left - right).abs().max().item()
+    return f"difference {largest:.0e}" if largest else "difference 0"
 
 
 def sparse_and_dense(layer: Callable[[Tensor], Tensor], x: sc.SparseTensor) -> str:
@@ -196,7 +197,7 @@ def chain(*layers: tuple[int, int]) -> nn.Sequential:
 
 
 def fields(model: nn.Sequential, size: int) -> list[tuple[int, int, float]]:
-    """Return r, jump and start behind each layer: r' = r + (k - 1) j, j' = j s."""
+    """Return r, jump and start after each layer: r' = r + (k - 1) j, j' = j s."""
     r, jump, start, rows = 1, 1, 0.0, []
     for layer in model:
         (k, _), (s, _), (p, _) = layer.kernel_size, layer.stride, layer.padding
@@ -228,7 +229,7 @@ def receptive_field(figures: Figures) -> Lines:
     for name, layers in (("VGG-16", VGG_16), ("ResNet-50", RESNET_50)):
         rows = fields(chain(*layers), 224)
         curves[name] = [row[0] for row in rows]
-        lines.append(f"{name}: r {rows[-1][0]}, jump {rows[-1][1]} behind the last of "
+        lines.append(f"{name}: r {rows[-1][0]}, jump {rows[-1][1]} after the last of "
                      f"{len(rows)} layers with a window")  # fmt: skip
     figures.curves("receptive_field", curves, "layer", "receptive field, pixels")
     return lines
@@ -357,20 +358,20 @@ def partial(figures: Figures) -> Lines:
     seen = F.conv2d(valid, torch.ones(1, 1, 3, 3), padding=1)
     products = F.conv2d(x * valid, layer.weight, padding=1)
     expected = torch.where(seen > 0, 9 / seen.clamp(min=1) * products + layer.bias, 0.0)
-    y, behind = layer(x, mask)
+    y, filled = layer(x, mask)
     sparse = layer(sc.SparseTensor.from_dense(x, mask))
     same, _ = layer(torch.full_like(x, 2.0), mask)
     nothing = torch.tensor(torch.nan)
     figures.images("partial", {
         "input, with holes": torch.where(mask, x, nothing)[0, 0],
         "convolution": products[0, 0],
-        "partial convolution": torch.where(behind, y - layer.bias, nothing)[0, 0],
+        "partial convolution": torch.where(filled, y - layer.bias, nothing)[0, 0],
     }, (0.0, 3.0))  # fmt: skip
     return [
         f"dense, with a mask: {gap(y, expected)}",
         f"on active sites alone: {gap(sparse.dense(), expected)}",
-        f"{int((~mask).sum())} cells without a value before, {int((~behind).sum())} behind",
-        f"a mean of what is valid stays that mean: {gap(same[behind], 2 + layer.bias)}",
+        f"{int((~mask).sum())} empty cells before, {int((~filled).sum())} after",
+        f"a mean of what is valid stays that mean: {gap(same[filled], 2 + layer.bias)}",
     ]
 
 
@@ -393,7 +394,7 @@ def submanifold(figures: Figures) -> Lines:
 
 
 def _spread() -> dict[str, Tensor]:
-    """Return a curve of active sites, and what is active behind three layers of both kinds."""
+    """Return a curve of active sites, and what is active after three layers of both kinds."""
     turn = torch.linspace(0, 5, 200)
     curve = torch.stack([14 + 9 * torch.sin(turn), 14 + 9 * torch.cos(turn)], dim=1).round().long()
     coords = F.pad(curve.unique(dim=0), (1, 0))

@@ -104,8 +104,9 @@ def main() -> None:
         scores, grad, seconds = run(name, network, points)
         gaps = [(scores - known).abs().max() / known.abs().max()]
         gaps.append((grad - by_weight).abs().max() / by_weight.abs().max())
-        print(f"{name:<8}{1e3 * seconds:>8.1f} ms, differs from the plain engine by "
-              f"{gaps[0]:.0e}, its gradient by {gaps[1]:.0e}")  # fmt: skip
+        scores_gap, grad_gap = (f"{gap:.0e}" if gap else "0" for gap in gaps)
+        print(f"{name:<8}{1e3 * seconds:>8.1f} ms, differs from the plain engine by {scores_gap}, "
+              f"its gradient by {grad_gap}")  # fmt: skip
 
 
 if __name__ == "__main__":

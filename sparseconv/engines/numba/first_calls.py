@@ -17,22 +17,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
 
 import torch
 
 from sparseconv import engines
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.index import Index, Packing
+from sparseconv.core.private_torch import Arguments, Result
 from sparseconv.engines.numba.keys import index, kernels, reach, sort
 from sparseconv.engines.numba.machine.compile import on_disk
 from sparseconv.engines.numba.rows.host import affine_rows
 from sparseconv.engines.numba.rulebooks import build, merge
 from sparseconv.engines.torch import keys as plain
 from sparseconv.engines.torch import maps
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 KERNELS = (
     *(kernels.extremes, kernels.pack, kernels.ascends, kernels.strictly_ascends),
