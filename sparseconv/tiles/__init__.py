@@ -1,8 +1,8 @@
 """A model over a cloud that need not fit into memory, tile by tile, with the bits of one run.
 
-job: the function and its result. plan: which tiles. budget: how large. sources: clouds by parts.
-partition: points on disk, tile by tile. run: one tile. manifest: what is done. output: results in
-the source's order. runners: where tiles run.
+job: the function and its result. census: what lies where. plan: which tiles. budget: how large.
+sources: clouds by parts. partition: points on disk, tile by tile. run: one tile. manifest: what is
+done. output: results in the source's order. runners: where tiles run.
 """
 
 from sparseconv.tiles.job import Tiled as Tiled

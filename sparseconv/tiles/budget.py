@@ -19,18 +19,9 @@ from sparseconv.engines.memory_limit import usable_bytes
 from sparseconv.errors import SparseConvValueError
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
+from sparseconv.tiles.census import Census, cells_of, distinct, take_census
 from sparseconv.tiles.partition import Cut
-from sparseconv.tiles.plan import (
-    MULTIPLE_OF,
-    Census,
-    Plan,
-    cells_of,
-    distinct,
-    make_plan,
-    most_read,
-    take_census,
-    whole_box,
-)
+from sparseconv.tiles.plan import MULTIPLE_OF, Plan, make_plan, most_read, whole_box
 from sparseconv.tiles.run import voxels_of
 from sparseconv.tiles.sources import Source
 from sparseconv.tools.fields.reach import Reach

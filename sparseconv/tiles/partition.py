@@ -13,7 +13,8 @@ import numpy as np
 from sparseconv.core.arguments import Ints
 from sparseconv.core.grid import Grid
 from sparseconv.errors import SparseConvValueError
-from sparseconv.tiles.plan import Numbering, Plan, cells_of
+from sparseconv.tiles.census import Numbering, cells_of
+from sparseconv.tiles.plan import Plan
 from sparseconv.tiles.sources import Array, Source
 
 _XYZ, _FEATURES, _TILES = "xyz.bin", "features.bin", "tile_of_point.bin"
