@@ -20,8 +20,8 @@ from sparseconv.autograd.padded import (
 from sparseconv.autograd.segments import check_reduction, reduce_groups
 from sparseconv.core.arguments import (
     Ints,
+    as_bools,
     came,
-    check_bools,
     check_device,
     check_floating,
     check_integers,
@@ -58,9 +58,11 @@ class SparseTensor(Methods):
         features: floating point ``[N, C]``; the only part that autograd sees.
         coords: integer ``[N, 1 + D]``, D from 1 to 4: the batch index, then the axes in the dense
             tensor's order, in voxels.
-        spatial_shape: dense extent per axis; the largest coordinate + 1 where left out. Negative
-            coordinates are legal where it is left out: then the grid has no lower end (and no
-            dense form).
+        spatial_shape: dense extent per axis; the largest coordinate + 1 where left out: strided
+            layers then go on until no site is left out. None for an axis has no end on either side
+            (and no dense form): negative coordinates are legal there, and no window depends on
+            which other sites there are. An axis with negative coordinates is one where
+            ``spatial_shape`` is left out.
         batch_size: number of samples; the largest batch index + 1 where left out.
         reduce: ``"sum"``, ``"mean"``, ``"max"``, ``"min"``, ``"first"`` or ``"last"`` merges rows
             on the same site and sorts the rows by site; without it such rows are an error.
@@ -88,7 +90,7 @@ class SparseTensor(Methods):
         self,
         features: Tensor,
         coords: Any = None,
-        spatial_shape: Sequence[int] | None = None,
+        spatial_shape: Sequence[int | None] | None = None,
         batch_size: int | None = None,
         reduce: str | None = None,
         *,
@@ -142,7 +144,8 @@ class SparseTensor(Methods):
 
         Args:
             t: floating point ``[B, C, *spatial]``.
-            mask: bool ``[B, 1, *spatial]`` or ``[B, *spatial]``, the active sites; a site whose
+            mask: bool (or 0 and 1) ``[B, 1, *spatial]`` or ``[B, *spatial]``, the active sites, or
+                of a batch of 1 for every sample; a site whose
                 features are all zero survives where the mask has it. Without a mask the sites are
                 those with any non-zero channel.
         """
@@ -303,10 +306,16 @@ class SparseTensor(Methods):
 
     def _cells(self) -> Tensor:
         """Return the row-major number of each site's cell in the dense grid."""
+        low = self.sites.index.packing.lower[1:]
+        if min(low, default=0) < 0:
+            raise SparseConvValueError(
+                f"dense: sites have negative coordinates (down to {low}), which no "
+                f"dense tensor holds; subtract coords.amin(0) from the spatial columns first"
+            )
         if min(self.sites.lower, default=0) < 0:
             raise SparseConvValueError(
-                f"dense: sites have negative coordinates (down to {self.sites.lower}), which no "
-                f"dense tensor holds; subtract coords.amin(0) from the spatial columns first"
+                f"dense: give spatial_shape, or cut a box by sparseconv.crop(x, low, high): axes "
+                f"have no end, {self.sites.ends[1:]}"
             )
         samples, *columns = self.sites.shared_coords.long().unbind(1)
         for size, column in zip(self.spatial_shape, columns, strict=True):
@@ -596,11 +605,12 @@ def _check_match(features: Tensor, rows: int, device: torch.device) -> None:
 
 def _checked_mask(t: Tensor, mask: Tensor) -> Tensor:
     """Return ``mask`` as bool ``[B, *spatial]``."""
-    check_bools("mask", mask)
-    allowed = ((t.shape[0], 1, *t.shape[2:]), (t.shape[0], *t.shape[2:]))
-    if tuple(mask.shape) not in allowed:
+    mask = as_bools("mask", mask)
+    spatial = tuple(t.shape[2:])
+    allowed = ((t.shape[0], 1, *spatial), (t.shape[0], *spatial))
+    if tuple(mask.shape) not in (*allowed, (1, 1, *spatial), (1, *spatial)):
         raise SparseConvValueError(
             f"mask: must have shape {allowed[0]} or {allowed[1]}, got {tuple(mask.shape)}"
         )
     check_device("mask", mask, t.device, "tensor")
-    return mask.reshape(allowed[1])
+    return mask.reshape(mask.shape[0], *spatial).expand(allowed[1])

@@ -54,6 +54,21 @@ def check_bools(name: str, value: Any, hint: str = "") -> None:
         raise SparseConvTypeError(f"{name}: must be a bool torch.Tensor, got {came(value)}{hint}")
 
 
+def as_bools(name: str, value: Any) -> Tensor:
+    """Return a mask as bools: of numbers, where all of them are 0 or 1.
+
+    Raises:
+        SparseConvTypeError: it is no dense tensor, or holds other numbers.
+    """
+    if isinstance(value, Tensor) and value.dtype != torch.bool and not value.is_complex():
+        bools = value != 0
+        if bool((bools == value).all()):
+            return bools
+    check_bools(name, value, "; mask > 0 makes one of numbers that are not 0 and 1")
+    checked: Tensor = value
+    return checked
+
+
 def check_integers(name: str, value: Any, hint: str = "") -> None:
     """Raise unless ``value`` is a dense tensor of integers; ``hint`` ends the message."""
     if not isinstance(value, Tensor) or value.dtype not in INTEGERS:

@@ -106,16 +106,25 @@ class Geometry:
             for (low, high), window in zip(pads, windows, strict=True)
         )
 
-    def output_shape(self, spatial_shape: Ints) -> Ints:
+    def unpadded(self, axes: Sequence[int]) -> Geometry:
+        """Return the regular window of this one, without padding on ``axes``."""
+        start, end = (
+            tuple(0 if axis in axes else pad for axis, pad in enumerate(pads))
+            for pads in (self.padding, self.padding_end)
+        )
+        return replace(self, padding=start, padding_end=end, kind=Kind.REGULAR)
+
+    def output_shape(self, spatial_shape: Ints, whole: bool = False) -> Ints:
         """Return the output's extent per axis: ``floor((L + 2p - d(k-1) - 1)/s + 1)``, or back.
 
-        An axis of extent 0 (a tensor without any site, whose shape nobody gave) stays 0.
+        An axis of extent 0 (a tensor without any site, whose shape nobody gave) stays 0. With
+        ``whole`` windows go on until the last input: strides leave none of them out.
 
         Raises:
             SparseConvValueError: an axis would get an extent below 1.
         """
         shape = tuple(
-            0 if length == 0 else self._output_length(axis, length)
+            0 if length == 0 else self._output_length(axis, length, whole)
             for axis, length in enumerate(spatial_shape)
         )
         for axis, (length, size) in enumerate(zip(spatial_shape, shape, strict=True)):
@@ -128,7 +137,7 @@ class Geometry:
                 )
         return shape
 
-    def _output_length(self, axis: int, length: int) -> int:
+    def _output_length(self, axis: int, length: int, whole: bool) -> int:
         window = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
         padding = self.padding[axis] + self.padding_end[axis]
         if self.kind is Kind.SUBMANIFOLD:
@@ -136,7 +145,11 @@ class Geometry:
         if self.kind is Kind.TRANSPOSED:
             extra = self.output_padding[axis]
             return (length - 1) * self.stride[axis] - padding + window + extra
-        return (length + padding - window) // self.stride[axis] + 1
+        stride = self.stride[axis]
+        windows = (length + padding - window) // stride + 1
+        if whole and stride > 1:
+            return max(windows, -((window - self.padding[axis] - length) // stride) + 1)
+        return windows
 
     def reach(self, lower: Ints, upper: Ints) -> tuple[Ints, Ints]:
         """Return the box of outputs that inputs in the box ``lower..upper`` can reach."""

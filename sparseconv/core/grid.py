@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -118,6 +118,11 @@ class Grid:
             tuple(self.shift[axis] for axis in order),
         )
 
+    def cut(self, axes: Sequence[int]) -> Grid:
+        """Return the grid whose ``axes`` do not wrap around: less or more than the whole turn."""
+        circular = tuple(wraps and axis not in axes for axis, wraps in enumerate(self.circular))
+        return self if circular == self.circular else replace(self, circular=circular)
+
     def agrees_with(self, other: Grid) -> bool:
         """Return whether a voxel of both is at the same place, up to the rounding of layers.
 
@@ -219,6 +224,22 @@ def agree(first: Grids, other: Grids) -> bool:
     if first is None or other is None or first is other:
         return True
     return all(own.agrees_with(others) for own, others in paired(first, other))
+
+
+def wrapping(grids: Grids) -> tuple[bool, ...]:
+    """Return which axes wrap around; none where nobody knows where the sites lie.
+
+    Raises:
+        SparseConvValueError: samples differ in that.
+    """
+    if grids is None:
+        return ()
+    first, *others = grids if isinstance(grids, tuple) else (grids,)
+    if any(grid.circular != first.circular for grid in others):
+        raise SparseConvValueError(
+            "grid: all samples of a batch must wrap around the same axes, or none of them"
+        )
+    return first.circular
 
 
 def paired(

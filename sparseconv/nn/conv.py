@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 
@@ -13,6 +13,9 @@ from sparseconv.core.geometry import Kind, make_geometry
 from sparseconv.core.private_torch import ConvNd
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import AnyTensor, Input
+from sparseconv.sites.borders import MODES
+
+PADDING_MODES = ("zeros", *MODES)
 
 
 class _Conv(ConvNd):
@@ -75,16 +78,26 @@ class _SubmConv(_Conv):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        padding_mode: str = "zeros",
     ) -> None:
         """Make the layer; see the class."""
         super().__init__(
             in_channels, out_channels, kernel_size, 1, 0, dilation, groups, bias, device, dtype
         )
+        if padding_mode not in PADDING_MODES:
+            raise SparseConvValueError(
+                f"padding_mode: must be one of {PADDING_MODES}, got {padding_mode!r}"
+            )
+        self.padding_mode = cast(Any, padding_mode)
 
     def forward(self, input: AnyTensor, like: Input | None = None) -> AnyTensor:
         """Return :func:`sparseconv.functional.subm_conv` of ``input``, at the sites of ``like``."""
+        window = (self.dilation, self.groups)
+        if self.padding_mode == "zeros":
+            return functional.subm_conv(input, self.weight, self.bias, *window, like=like)
+        mode = self.padding_mode
         return functional.subm_conv(
-            input, self.weight, self.bias, self.dilation, self.groups, like=like
+            input, self.weight, self.bias, *window, like=like, padding_mode=mode
         )
 
 
@@ -114,6 +127,8 @@ class SubmConv3d(_SubmConv):
         groups: divides both channel counts.
         bias: whether to learn a bias.
         device, dtype: of the parameters.
+        padding_mode: ``"zeros"``, ``"circular"``, ``"reflect"`` or ``"replicate"``: what lies
+            beyond the ends of the axes. An axis that the input's grid calls circular always wraps.
 
     Raises:
         SparseConvError: an even kernel, groups that do not divide the channels.

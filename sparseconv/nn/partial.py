@@ -12,6 +12,7 @@ from sparseconv.core.arguments import Size
 from sparseconv.core.foreign_names import native_keywords
 from sparseconv.core.geometry import Kind, make_geometry
 from sparseconv.functional.checks import Input
+from sparseconv.functional.convolution.masked import takes_pairs
 from sparseconv.functional.convolution.masks import check_normalize
 from sparseconv.nn.conv import _Conv
 
@@ -38,13 +39,15 @@ class _PartialConv(_Conv):
         super().__init__(in_channels, out_channels, *window, groups, bias, device, dtype)
         self.normalize = normalize
 
+    @takes_pairs
     def forward(self, input: Input, mask: Tensor | None = None, like: Input | None = None) -> Any:
         """Return :func:`sparseconv.functional.partial_conv` of ``input``.
 
         Args:
-            input: ``[B, C_in, *spatial]``, dense or a SparseTensor.
-            mask: bool, dense ``[B, 1 or C_in, *spatial]``, sparse ``[N, C_in]``; every value is
-                valid where it is left out.
+            input: ``[B, C_in, *spatial]``, dense or a SparseTensor; or a pair ``(x, mask)``, as a
+                chain of layers hands it on.
+            mask: bool, dense ``[B, 1 or C_in, *spatial]`` (a batch of 1 is for every sample),
+                sparse ``[N, C_in]``; every value is valid where it is left out.
             like: a tensor on whose sites to compute, instead of those of the site law.
 
         Returns:
@@ -122,6 +125,7 @@ class _SubmPartialConv(_Conv):
         super().__init__(in_channels, out_channels, *window, groups, bias, device, dtype)
         self.normalize = normalize
 
+    @takes_pairs
     def forward(self, input: Input, mask: Tensor | None = None, like: Input | None = None) -> Any:
         """Return :func:`sparseconv.functional.subm_partial_conv` of ``input``.
 
@@ -209,6 +213,7 @@ class _PartialConvTranspose(_Conv):
         ).output_padding
         self.normalize = normalize
 
+    @takes_pairs
     def forward(self, input: Input, mask: Tensor | None = None, like: Input | None = None) -> Any:
         """Return :func:`sparseconv.functional.partial_conv_transpose` of ``input``.
 
@@ -287,6 +292,7 @@ class PartialMaxPool(torch.nn.Module):
         self.kernel_size, self.stride = kernel_size, stride
         self.padding, self.dilation = padding, dilation
 
+    @takes_pairs
     def forward(self, input: Input, mask: Tensor | None = None) -> Any:
         """Return :func:`sparseconv.functional.partial_max_pool` of ``input``."""
         window = (self.kernel_size, self.stride, self.padding, self.dilation)
@@ -311,6 +317,7 @@ class PartialAvgPool(torch.nn.Module):
         super().__init__()
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
+    @takes_pairs
     def forward(self, input: Input, mask: Tensor | None = None) -> Any:
         """Return :func:`sparseconv.functional.partial_avg_pool` of ``input``."""
         window = (self.kernel_size, self.stride, self.padding)

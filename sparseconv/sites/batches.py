@@ -24,7 +24,8 @@ def some_samples(sites: Sites, numbers: Sequence[int]) -> tuple[Tensor, Sites]:
     coords = sites.shared_coords[rows]
     coords[:, 0] = batch[rows].to(coords.dtype)
     grid = of_samples(sites.grid, numbers)
-    some = sites_from_coords(coords, sites.spatial_shape, len(numbers), sites.lower, grid=grid)
+    box = sites.spatial_shape, len(numbers), sites.lower
+    some = sites_from_coords(coords, *box, grid=grid, inferred=sites.inferred)
     some.record.parents = tuple(
         Parent(geometry, Later(_some, p, tuple(numbers))) for geometry, p in sites.ways.items()
     )
@@ -44,7 +45,9 @@ def joined_samples(batches: Sequence[Sites]) -> Sites:
         coords.append(moved)
         count += sites.batch_size
     grid = behind([sites.grid for sites in batches], [sites.batch_size for sites in batches])
-    joined = sites_from_coords(torch.cat(coords), shape, count, lower, grid=grid)
+    inferred = all(sites.inferred for sites in batches)
+    box = shape, count, lower
+    joined = sites_from_coords(torch.cat(coords), *box, grid=grid, inferred=inferred)
     for geometry in first.ways:
         known = [sites.ways[geometry] for sites in batches if geometry in sites.ways]
         if len(known) == len(batches):

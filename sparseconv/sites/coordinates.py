@@ -25,17 +25,19 @@ MAX_DIMENSIONS = 4
 
 def sites_from_coords(
     coords: Tensor,
-    spatial_shape: Sequence[int] | None,
+    spatial_shape: Sequence[int | None] | None,
     batch_size: int | None,
     lower: Ints | None = None,
     remedy: str = "give reduce='sum', 'mean', 'max' or 'first' to merge them",
     grid: Grids = None,
+    inferred: bool = False,
 ) -> Sites:
     """Return the sites at ``coords`` ``[N, 1 + D]``, rows as given.
 
     ``lower`` is the smallest legal coordinate per axis; left out, it is 0, or where
-    ``spatial_shape`` is left out too, as low as the coordinates go. ``remedy`` ends the message
-    about repeated sites; ``grid`` is where they lie.
+    ``spatial_shape`` is left out too, as low as the coordinates go. An entry of ``spatial_shape``
+    that is None is an axis without an end. ``remedy`` ends the message about repeated sites;
+    ``grid`` is where they lie; ``inferred`` says that nobody gave the extent.
 
     Raises:
         SparseConvTypeError, SparseConvValueError: see DESIGN section 7; duplicates are an error.
@@ -44,6 +46,7 @@ def sites_from_coords(
         made: Sites = DOORS.operators["sites_from_coords"](coords, spatial_shape, batch_size, lower)
         return made
     record = _checked_record(coords, spatial_shape, batch_size, lower, grid)
+    record.inferred = record.inferred or inferred
     keys = record.index.keys
     if not engines.for_tensor(coords).ascends(keys):
         doubles = keys[1:] == keys[:-1]
@@ -58,7 +61,7 @@ def sites_from_coords(
 
 def grouped_sites(
     coords: Tensor,
-    spatial_shape: Sequence[int] | None,
+    spatial_shape: Sequence[int | None] | None,
     batch_size: int | None,
     lower: Ints | None = None,
     grid: Grids = None,
@@ -75,7 +78,7 @@ def grouped_sites(
 @remembered
 def _grouped(
     coords: Tensor,
-    spatial_shape: Sequence[int] | None,
+    spatial_shape: Sequence[int | None] | None,
     batch_size: int | None,
     lower: Ints | None,
     grid: Grids,
@@ -95,7 +98,7 @@ def _grouped(
 @remembered
 def _checked_record(
     coords: Tensor,
-    spatial_shape: Sequence[int] | None,
+    spatial_shape: Sequence[int | None] | None,
     batch_size: int | None,
     lower: Ints | None = None,
     grid: Grids = None,
@@ -107,12 +110,12 @@ def _checked_record(
     low, high = _bounds(coords, engine)
     batch = _batch_size(batch_size, low, high)
     if lower is None:
-        lower = tuple(0 if spatial_shape is not None else min(0, entry) for entry in low[1:])
+        lower = _lowest(spatial_shape, low[1:])
     shape = _spatial_shape(spatial_shape, lower, low[1:], high[1:])
     packing = Packing.around(low, high, MAX_CELLS)
     index = engine.build_index(coords, packing)
     dtype = coords.dtype if coords.dtype in (torch.int32, torch.int64) else torch.int64
-    return SiteRecord(index, shape, batch, lower, dtype, grid)
+    return SiteRecord(index, shape, batch, lower, dtype, grid, spatial_shape is None)
 
 
 def _check_layout(coords: Tensor) -> None:
@@ -155,7 +158,21 @@ def _batch_size(batch_size: int | None, low: Ints, high: Ints) -> int:
     return batch_size
 
 
-def _spatial_shape(spatial_shape: Sequence[int] | None, lower: Ints, low: Ints, high: Ints) -> Ints:
+def _lowest(spatial_shape: Sequence[int | None] | None, low: Ints) -> Ints:
+    """Return the smallest legal coordinate per axis, below 0 where an axis has no end."""
+    if spatial_shape is None:
+        return tuple(min(0, entry) for entry in low)
+    asked = entries_of(spatial_shape) or ()
+    is_open = [size is None for size in asked] + [False] * len(low)
+    return tuple(
+        min(-1, entry) if without_end else 0
+        for entry, without_end in zip(low, is_open, strict=False)
+    )
+
+
+def _spatial_shape(
+    spatial_shape: Sequence[int | None] | None, lower: Ints, low: Ints, high: Ints
+) -> Ints:
     """Return the dense extent: as given, or the largest coordinate + 1."""
     if spatial_shape is None:
         return tuple(max(top + 1, 0) for top in high)
@@ -163,6 +180,11 @@ def _spatial_shape(spatial_shape: Sequence[int] | None, lower: Ints, low: Ints, 
     if entries is None:
         raise SparseConvTypeError(
             f"spatial_shape: must hold one integer per axis, got {spatial_shape!r}"
+        )
+    if len(entries) == len(high):
+        entries = tuple(
+            max(top + 1, 0) if size is None else size
+            for size, top in zip(entries, high, strict=True)
         )
     shape = tuple(plain(size) for size in entries)
     if not all(map(is_int, shape)):

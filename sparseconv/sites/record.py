@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -14,13 +14,32 @@ from torch import Tensor
 from sparseconv import engines
 from sparseconv.core.arguments import Ints
 from sparseconv.core.geometry import Geometry, Kind
-from sparseconv.core.grid import Grids, change, common
+from sparseconv.core.grid import Grids, change, common, wrapping
 from sparseconv.core.handles import next_number
 from sparseconv.core.index import Index, Packing, to_device
 from sparseconv.core.private_torch import outside_transforms
 from sparseconv.core.remember import remembered
 from sparseconv.core.rulebook import Rulebook
+from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
+from sparseconv.sites.borders import with_borders
 from sparseconv.sites.samples import Samples
+
+
+class Around(NamedTuple):
+    """Sites on axes that wrap around, repeated beyond both ends, for a layer without padding there.
+
+    Attributes:
+        record: the sites and their copies.
+        rows: int64, the row that each of them is.
+        geometry: of the layer, on these.
+    """
+
+    record: SiteRecord
+    rows: Tensor
+    geometry: Geometry
+
+
+NO_END = 2**62  # beyond every window
 
 
 class Later:
@@ -79,10 +98,11 @@ class SiteRecord:
         index: packed keys in ascending order and the rows that they came from.
         spatial_shape: dense extent per axis.
         batch_size: number of samples, empty ones counted.
-        lower: smallest legal coordinate per axis: 0, or negative where the tensor was made from
-            negative coordinates without a ``spatial_shape``.
+        lower: smallest legal coordinate per axis: 0, or negative for an axis without an end: one
+            that was asked for, or that has negative coordinates and no ``spatial_shape``.
         coords_dtype: integer dtype in which coordinates are shown.
         grid: where the sites lie in the world, None where nobody knows.
+        inferred: whether nobody gave the extent; strided layers then leave no site out.
         parents: where inverse layers lead back to; several for a union.
         number: by which the living ``Sites`` are found.
     """
@@ -93,6 +113,7 @@ class SiteRecord:
     lower: Ints
     coords_dtype: torch.dtype = torch.int64
     grid: Grids = None
+    inferred: bool = False
     parents: tuple[Parent, ...] = ()
     number: int = field(default_factory=next_number, repr=False)
 
@@ -185,7 +206,9 @@ class SiteRecord:
         shape = tuple(map(max, self.spatial_shape, other.spatial_shape))
         grid = common("other", self.grid, other.grid)
         index = Index(unique, None, packing)
-        united = SiteRecord(index, shape, self.batch_size, lower, self.coords_dtype, grid)
+        inferred = self.inferred and other.inferred
+        site_set = (shape, self.batch_size, lower, self.coords_dtype, grid, inferred)
+        united = SiteRecord(index, *site_set)
         united.parents = self._parents_with(other)
         return united, rows
 
@@ -206,6 +229,11 @@ class SiteRecord:
     def pairs(self, target: SiteRecord, geometry: Geometry) -> Rulebook:
         """Return the rulebook of a layer from these sites to ``target``."""
         engine = engines.for_tensor(self.index.keys)
+        around = self.turned(geometry)
+        if around is not None:
+            book = engine.build_rulebook(around.record.index, target.index, around.geometry)
+            rows = around.rows[book.in_rows.long()].to(book.in_rows.dtype)
+            return Rulebook(rows, book.out_rows, book.splits, self.num_sites, book.n_out)
         if geometry.kind is Kind.TRANSPOSED:
             return engine.build_rulebook(target.index, self.index, geometry).transposed
         return engine.build_rulebook(self.index, target.index, geometry)
@@ -215,8 +243,9 @@ class SiteRecord:
         """Return the cells of each window in the padded grid; see ``Sites.padded_cells``."""
         first = target.coords[:, 1:].long()
         first = first * first.new_tensor(geometry.stride) - first.new_tensor(geometry.padding)
-        both = zip(self.spatial_shape, geometry.padding, strict=True)
-        end = first.new_tensor([length + padding for length, padding in both])
+        both = zip(self.spatial_shape, geometry.padding, self.lower, strict=True)
+        ends = [NO_END if low < 0 else length + padding for length, padding, low in both]
+        end = first.new_tensor(ends)
         last = torch.minimum(first + first.new_tensor(geometry.kernel_size), end)
         return (last - first).prod(dim=1)
 
@@ -225,17 +254,68 @@ class SiteRecord:
         closed = tuple(
             0 if low < 0 else size for low, size in zip(self.lower, self.spatial_shape, strict=True)
         )
-        shape = geometry.output_shape(closed)
+        shape = geometry.output_shape(closed, whole=self.inferred)
         _, high = geometry.reach(self.index.packing.lower[1:], self.index.packing.upper[1:])
         return tuple(
             max(top + 1, 0) if low < 0 else size
             for top, low, size in zip(high, self.lower, shape, strict=True)
         )
 
+    def _grid_under(self, geometry: Geometry, shape: Ints) -> Grids:
+        """Return the grid of a layer's outputs: an axis wraps where they make a whole turn, too."""
+        if self.grid is None:
+            return None
+        cut = [
+            axis
+            for axis, (old, new, stride) in enumerate(
+                zip(self.spatial_shape, shape, geometry.stride, strict=True)
+            )
+            if (old * stride != new if geometry.kind is Kind.TRANSPOSED else new * stride != old)
+        ]
+        return change(self.grid, lambda own: own.under(geometry).cut(cut))
+
+    @remembered
+    def turned(self, geometry: Geometry) -> Around | None:
+        """Return what a layer reads where axes wrap around; None where it reads over no seam.
+
+        Raises:
+            SparseConvError: a window so wide, or a layer of a kind, that no single pass serves it.
+        """
+        wraps = zip(wrapping(self.grid), self.lower, strict=False)
+        axes = [axis for axis, (turns, low) in enumerate(wraps) if turns and low == 0]
+        pads = tuple(
+            (geometry.padding[axis], geometry.padding_end[axis]) if axis in axes else (0, 0)
+            for axis in range(len(self.spatial_shape))
+        )
+        if geometry.kind is Kind.TRANSPOSED:
+            _check_transposed(geometry, self.spatial_shape, axes)
+            return None
+        if self.num_sites == 0 or not any(map(any, pads)):
+            return None
+        shape = self.shape_under(geometry)
+        for axis in axes:
+            if (shape[axis] - 1) * geometry.stride[axis] >= max(self.spatial_shape[axis], 1):
+                raise SparseConvValueError(
+                    f"padding: must be at most 'same' on axis {2 + axis}, which wraps around, got "
+                    f"{geometry.padding[axis]} for kernel_size={geometry.kernel_size[axis]}"
+                )
+        coords, rows = with_borders(self.coords.long(), self.spatial_shape, pads, "circular")
+        box = tuple(coords.amin(0).tolist()), tuple(coords.amax(0).tolist())
+        index = engines.for_tensor(coords).build_index(coords, Packing.around(*box))
+        wide = tuple(n + sum(pad) for n, pad in zip(self.spatial_shape, pads, strict=True))
+        record = replace(
+            self, index=index, spatial_shape=wide, grid=None, parents=(), number=next_number()
+        )
+        return Around(record, rows, geometry.unpadded(axes))
+
     def reached(self, geometry: Geometry, shape: Ints) -> SiteRecord:
         """Return the record of the sites that the site law makes active, in ascending order."""
+        around = self.turned(geometry)
+        if around is not None:
+            record = around.record.reached(around.geometry, shape)
+            return replace(record, grid=self._grid_under(geometry, shape), number=next_number())
         packing = self.index.packing
-        grid = change(self.grid, lambda own: own.under(geometry))
+        rest = self.coords_dtype, self._grid_under(geometry, shape), self.inferred
         below, _ = geometry.reach(self.lower, self.lower)
         low, high = geometry.reach(packing.lower[1:], packing.upper[1:])
         # an axis that starts at 0 ends there and at its extent; one with negative coordinates is
@@ -251,13 +331,27 @@ class SiteRecord:
         )
         if self.num_sites == 0 or any(top < bottom for bottom, top in zip(low, high, strict=True)):
             empty = Index(self.index.keys[:0], None, Packing.around((0, *floor), (0, *floor)))
-            return SiteRecord(empty, shape, self.batch_size, floor, self.coords_dtype, grid)
+            return SiteRecord(empty, shape, self.batch_size, floor, *rest)
         target = Packing.around((packing.lower[0], *low), (packing.upper[0], *high))
         engine = engines.for_tensor(self.index.keys)
         index = Index(engine.reached_keys(self.index, geometry, target), None, target)
-        return SiteRecord(index, shape, self.batch_size, floor, self.coords_dtype, grid)
+        return SiteRecord(index, shape, self.batch_size, floor, *rest)
 
 
 def _union(first: SiteRecord, second: SiteRecord) -> SiteRecord:
     """Return the union of two sets."""
     return first.united(second)[0]
+
+
+def _check_transposed(geometry: Geometry, spatial_shape: Ints, axes: list[int]) -> None:
+    """Raise where a transposed layer would write over the seam of an axis that wraps around."""
+    shape = geometry.output_shape(spatial_shape)
+    for axis in axes:
+        window = geometry.dilation[axis] * (geometry.kernel_size[axis] - 1) + 1
+        whole = shape[axis] == spatial_shape[axis] * geometry.stride[axis]
+        if geometry.padding[axis] or (whole and window > geometry.stride[axis]):
+            raise SparseConvNotImplementedError(
+                f"input: use sparseconv.nn.InverseConv, or a kernel as wide as the stride without "
+                f"padding: a transposed convolution does not write over the seam of axis "
+                f"{2 + axis}, which wraps around"
+            )

@@ -36,7 +36,7 @@ from sparseconv.sites.taps import sparse_taps
 Derived = TypeVar("Derived")
 
 
-WITHOUT_PARENTS = 5  # how many values of a pickled set come before its parent sites
+WITHOUT_PARENTS = 6  # how many values of a pickled set come before its parent sites
 
 
 class Union(NamedTuple):
@@ -154,6 +154,17 @@ class Sites:
         return (self.batch_size, *self.spatial_shape)
 
     @property
+    def ends(self) -> tuple[int | None, ...]:
+        """The same, None for an axis without an end."""
+        axes = zip(self.spatial_shape, self.lower, strict=True)
+        return (self.batch_size, *(None if low < 0 else size for size, low in axes))
+
+    @property
+    def inferred(self) -> bool:
+        """Whether nobody gave the extent."""
+        return self._record.inferred
+
+    @property
     def grid(self) -> Grids:
         """Where the sites lie in the world: a grid, one for each sample, or None if not known."""
         return self._record.grid
@@ -189,7 +200,8 @@ class Sites:
             (geometry.numbers, geometry.kind.value, living_sites(parent.record))
             for geometry, parent in self.ways.items()
         ]
-        return rebuilt_sites, (index.keys, index.order, box, *site_set, record.grid, ways)
+        where = record.grid, record.inferred
+        return rebuilt_sites, (index.keys, index.order, box, *site_set, *where, ways)
 
     def __iter__(self) -> Iterator[Tensor]:
         """Give the numbers of rows, int64 ``[B]``: what looks for a batch size here finds B."""
@@ -209,7 +221,7 @@ class Sites:
     def same_as(self, other: Sites) -> bool:
         """Return whether both hold the same sites in the same row order and extent."""
         return self is other or (
-            self.dense_extent == other.dense_extent
+            self.ends == other.ends
             and self.num_sites == other.num_sites
             and self.device == other.device
             and agree(self.grid, other.grid)
@@ -325,7 +337,7 @@ class Sites:
         Raises:
             SparseConvValueError: both lie on known grids, which differ.
         """
-        if (self.device, self.dense_extent) != (other.device, other.dense_extent):
+        if self.device != other.device or not _may_meet(self.ends, other.ends):
             return None
         common("tensors", self.grid, other.grid)
         rows, present = other.rows_of(self.shared_coords)
@@ -338,7 +350,7 @@ class Sites:
         known = grid is not None and None not in (self.grid, other.grid)
         if known and self.batch_size == other.batch_size:
             return  # one place in the world, whatever the extents
-        if self.dense_extent != other.dense_extent:
+        if not _may_meet(self.ends, other.ends):
             raise SparseConvValueError(
                 f"other: lives on a grid (batch, *spatial) of {other.dense_extent}, "
                 f"the input on {self.dense_extent}"
@@ -406,14 +418,22 @@ class Sites:
         common("like", change(self.grid, lambda own: own.under(geometry)), target.grid)
         if not fits or self.batch_size != target.batch_size:
             raise SparseConvValueError(
-                f"like: a layer of {geometry} joins {self} to spatial_shape {shape}, "
-                f"not to {target}"
+                f"like: must fit the layer: {geometry} makes batch_size={self.batch_size} and "
+                f"spatial shape {shape} of spatial shape {self.spatial_shape}, got "
+                f"batch_size={target.batch_size} and spatial shape {target.spatial_shape}"
             )
         joined = self._joined.setdefault(target, {})
         rulebook = joined.get(geometry)
         if rulebook is None:
             rulebook = joined.setdefault(geometry, self._record.pairs(target._record, geometry))
         return rulebook
+
+
+def _may_meet(ends: tuple[int | None, ...], others: tuple[int | None, ...]) -> bool:
+    """Return whether sets share a box: every axis has one end in both, or none in one of them."""
+    return len(ends) == len(others) and all(
+        end == other or None in (end, other) for end, other in zip(ends, others, strict=True)
+    )
 
 
 def _moved(parent: Parent, device: torch.device) -> SiteRecord:
@@ -469,10 +489,9 @@ def _counts_all(order: Tensor) -> bool:
 
 def _nothing_to_invert(parents: Sequence[Parent], geometry: Geometry) -> str:
     """Return the message for an inverse layer that finds no layer to undo."""
-    found = "were not made by a strided layer"
+    found = "no strided layer made these sites"
+    remedy = "name the sites to return to by like="
     if parents:
-        found = f"were made by a layer of {parents[0].geometry}"
-    return (
-        f"inverse: nothing to invert: these sites {found}; the inverse layer undoes {geometry}; "
-        f"give the arguments of the strided layer, or name the sites with like="
-    )
+        found = f"these sites were made by {parents[0].geometry}"
+        remedy += ", or give the strided layer's arguments"
+    return f"inverse: {remedy}; nothing to invert: {found}, this layer undoes {geometry}"

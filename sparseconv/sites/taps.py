@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparseconv import engines
 from sparseconv.core.geometry import Geometry
+from sparseconv.core.grid import wrapping
 from sparseconv.core.index import GUARD, KEY_BYTES, MAX_COPY, Index, to_device
 from sparseconv.core.private_torch import is_batchedtensor, outside_transforms, transformed
 from sparseconv.core.rulebook import Taps
@@ -24,7 +25,8 @@ def sparse_taps(cells: Tensor, geometry: Geometry, source: SiteRecord, target: S
             "vmap: a deformable convolution looks for sites at positions that differ from entry to "
             "entry; call it in a loop"
         )
-    find = _taps_by_keys if source.index.packing.guard >= GUARD else _taps_by_coords
+    by_keys = source.index.packing.guard >= GUARD and not any(wrapping(source.grid))
+    find = _taps_by_keys if by_keys else _taps_by_coords
     corners = 2**geometry.dimensions
     step = max(MAX_COPY // max(KEY_BYTES * corners * cells[:, 0, 0].numel(), 1), 1)
     ranges = [slice(first, first + step) for first in range(0, geometry.num_cells, step)]
@@ -79,7 +81,11 @@ def _taps_by_coords(
     ]
     rows = []
     for corner in itertools.product((0, 1), repeat=geometry.dimensions):
-        places = [batch, *(low + up for low, up in zip(lows, corner, strict=True))]
+        places = [low + up for low, up in zip(lows, corner, strict=True)]
+        for axis, wraps in enumerate(wrapping(source.grid)):
+            if wraps:
+                places[axis] = places[axis] % max(source.spatial_shape[axis], 1)
+        places = [batch, *places]
         found, _ = source.rows_of(torch.stack([place.flatten() for place in places], dim=1))
         rows.append(found.reshape(batch.shape))
     return torch.stack(rows, dim=2).int()

@@ -184,7 +184,7 @@ MEANINGLESS = {
     "stft": lambda x: torch.stft(x, 4),
     "torch.nn.functional.unfold": lambda x: F.unfold(x, 3),
     "torch.nn.functional.bilinear": lambda x: nn.Bilinear(1, 1, 1)(x, x),
-    "pad": nn.Conv2d(3, 1, 3, padding=1, padding_mode="reflect"),
+    "pad": lambda x: F.pad(x, (1, 1), value=1.0),
 }
 
 

@@ -426,7 +426,7 @@ MASK = torch.ones(1, 1, 5, 5, dtype=torch.bool)
 SPARSE = sc.SparseTensor(torch.ones(2, 2), torch.tensor([[0, 0, 0], [0, 4, 4]]))
 WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "float mask": (
-        lambda: functional.partial_conv(X, W, mask=MASK.float()),
+        lambda: functional.partial_conv(X, W, mask=0.5 * MASK),
         sc.SparseConvTypeError,
         "mask: must be a bool torch.Tensor, got float32",
     ),

@@ -176,7 +176,7 @@ BAD: dict[str, Callable[[sc.SparseTensor], Any]] = {
     "int32 range": lambda x: F.interpolate(x, scale_factor=1e12),
     "scale_factor": lambda x: F.interpolate(x, scale_factor="2"),
     "recompute": lambda x: F.interpolate(x, size=3, recompute_scale_factor=True),
-    "pad: mode": lambda x: F.pad(x, (1, 1), "reflect"),
+    "pad: mode": lambda x: F.pad(x, (1, 1), "mirror"),
     "pad: must not": lambda x: F.pad(x, (-1, 1)),
     "pad: must hold": lambda x: F.pad(x, (1,) * 6),
     "upscale_factor": lambda x: F.pixel_shuffle(x, 3),

@@ -111,7 +111,7 @@ TENSOR: list[Case] = [
     ("a dense tensor with five axes", VALUE, ["t", "1 to 4"],
      lambda: sc.SparseTensor.from_dense(torch.ones(1, 1, 2, 2, 2, 2, 2))),
     ("a float mask", TYPE, ["mask", "bool", "float32"],
-     lambda: sc.SparseTensor.from_dense(torch.ones(1, 1, 3), torch.ones(1, 1, 3))),
+     lambda: sc.SparseTensor.from_dense(torch.ones(1, 1, 3), torch.full((1, 1, 3), 0.5))),
     ("a mask of another shape", VALUE, ["mask", "(1, 4)", "(1, 1, 3)"],
      lambda: sc.SparseTensor.from_dense(torch.ones(1, 1, 3), torch.ones(1, 4).bool())),
     ("a mask on another device", TYPE, ["mask", "meta"],

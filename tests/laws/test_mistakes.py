@@ -164,7 +164,7 @@ LAYER: list[Row] = [
     (lambda: sc.nn.SubmConv3d(1, 2, 2), "kernel_size: "),
     (lambda: sc.nn.InverseConv3d(1, 2, 2, 2)(tensor()), "stride=(2, 2, 2), padding=(0, 0, 0)"),
     (lambda: sc.nn.InverseConv3d(2, 1, 3, 2)(strided()), "kernel_size=(2, 2, 2), stride=(2, 2, 2)"),
-    (lambda: sc.nn.PartialConv2d(1, 1, 3)(torch.ones(1, 1, 5, 5), torch.ones(1, 1, 5, 5)),
+    (lambda: sc.nn.PartialConv2d(1, 1, 3)(torch.ones(1, 1, 5, 5), torch.rand(1, 1, 5, 5)),
      "mask > 0 makes one of numbers"),
     (lambda: nn.BatchNorm1d(1)(tensor()), "use torch.nn.BatchNorm3d"),
     (lambda: nn.BatchNorm2d(1).eval()(tensor()), "use torch.nn.BatchNorm3d"),

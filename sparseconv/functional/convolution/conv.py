@@ -1,4 +1,4 @@
-"""Convolution: torch's own on a sparse tensor, submanifold, over four axes, and the inverse."""
+"""Convolution: torch's own on a sparse tensor, over four axes, and the inverse."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def conv(
         tensor([1., 0.])
     """
     window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return _dense(CONVOLUTIONS["conv"], input, weight, bias, window, like)
+    return dense_meaning(CONVOLUTIONS["conv"], input, weight, bias, window, like)
 
 
 @dispatched
@@ -97,49 +97,7 @@ def conv4d(
         16.0
     """
     window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return _dense(CONVOLUTIONS["conv4d"], input, weight, bias, window, like)
-
-
-@dispatched
-def subm_conv(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    dilation: Size = 1,
-    groups: int = 1,
-    *,
-    like: Input | None = None,
-) -> Tensor:
-    """Submanifold convolution: the output sites are the input sites.
-
-    ``y[o] = bias + sum over k of weight[k] x[o + (k - centre) * dilation]`` at the active sites;
-    inactive sites count 0. On a dense tensor every site is active: a "same" convolution.
-
-    Args:
-        input: ``[B, C_in, *spatial]``, a SparseTensor or dense, 1 to 4 spatial axes.
-        weight: ``[C_out, C_in / groups, *kernel]``, odd on every axis.
-        bias: ``[C_out]`` or None.
-        dilation: int or one per axis.
-        groups: divides both channel counts.
-        like: a tensor of the same extent, on whose sites to compute instead.
-
-    Returns:
-        ``[B, C_out, *spatial]``, of the input's kind, on the input's sites.
-
-    Raises:
-        SparseConvError: an even kernel; channels, groups, dtypes or devices that do not fit.
-
-    Source:
-        Graham and van der Maaten 2017, "Submanifold Sparse Convolutional Networks", section 2.
-
-    Example:
-        >>> import torch, sparseconv as sc
-        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 1], [0, 2]]), (5,))
-        >>> sc.functional.subm_conv(x, torch.ones(1, 1, 3)).features.flatten()
-        tensor([2., 2.])
-    """
-    window = {"dilation": dilation, "groups": groups}
-    return _dense(CONVOLUTIONS["subm_conv"], input, weight, bias, window, like)
+    return dense_meaning(CONVOLUTIONS["conv4d"], input, weight, bias, window, like)
 
 
 @dispatched
@@ -188,7 +146,7 @@ def conv_transpose(
         "groups": groups,
         "dilation": dilation,
     }
-    return _dense(CONVOLUTIONS["conv_transpose"], input, weight, bias, window, like)
+    return dense_meaning(CONVOLUTIONS["conv_transpose"], input, weight, bias, window, like)
 
 
 @dispatched
@@ -264,7 +222,7 @@ def _inverse_size(geometry: Geometry, shape: Ints, like: Input | None) -> Ints:
     return size
 
 
-def _dense(
+def dense_meaning(
     convolution: Convolution,
     input: Tensor,
     weight: Tensor,
@@ -283,7 +241,6 @@ def _dense(
 for _function in (
     conv,
     conv4d,
-    subm_conv,
     conv_transpose,
     inverse_conv,
     *(torch.conv1d, torch.conv2d, torch.conv3d),

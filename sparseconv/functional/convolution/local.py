@@ -78,8 +78,8 @@ def _sparse_locally_connected(
     geometry = _checked(input, weight, bias, stride, padding, dilation)
     if min(input.sites.lower) < 0:
         raise SparseConvValueError(
-            f"input: sites have negative coordinates (down to {input.sites.lower}), where there "
-            f"are no weights"
+            f"input: give spatial_shape, every position has weights of its own: axes have no end, "
+            f"{input.sites.ends[1:]}"
         )
     sites, rulebook = input.sites.convolve(geometry)
     # a depthwise product with one-hot weights lays each window's rows side by side: [n_out, C * K]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.autograd.windows import window_sum
-from sparseconv.core.arguments import check_bools, check_device
+from sparseconv.core.arguments import as_bools, check_device
 from sparseconv.core.dtypes import wider
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.rulebook import Rulebook
@@ -40,29 +40,35 @@ def check_normalize(normalize: str) -> None:
 
 
 def dense_mask(mask: Any, input: Tensor) -> Tensor:
-    """Return a checked mask as bool ``[B, 1 or C, *spatial]``; all valid where it is None."""
+    """Return a checked mask as bool ``[B, 1 or C, *spatial]``; all valid where it is None.
+
+    One of a batch of 1 is that of every sample.
+    """
     batch, channels, *spatial = input.shape
     if mask is None:
         return torch.ones(1, 1, *spatial, dtype=torch.bool, device=input.device)
-    _check_mask(mask, [(batch, 1, *spatial), (batch, channels, *spatial), (batch, *spatial)], input)
-    result: Tensor = mask if mask.ndim == input.ndim else mask.unsqueeze(1)
-    return result
+    shapes = [(batch, 1, *spatial), (batch, channels, *spatial), (batch, *spatial)]
+    # one mask for every sample, as a dense operand would broadcast
+    mask = _checked(mask, [*shapes, *((1, *shape[1:]) for shape in shapes)], input)
+    mask = mask if mask.ndim == input.ndim else mask.unsqueeze(1)
+    shared: Tensor = mask.expand(batch, -1, *spatial)
+    return shared
 
 
-def check_row_mask(mask: Any, input: SparseTensor) -> None:
-    """Raise unless ``mask`` is None or bool ``[N, 1]`` or ``[N, C]``, a row per active site."""
-    if mask is not None:
-        _check_mask(mask, [(input.num_sites, 1), (input.num_sites, input.channels)], input)
+def row_mask(mask: Any, input: SparseTensor) -> Tensor | None:
+    """Return None, or a checked mask as bool ``[N, 1]`` or ``[N, C]``, a row per active site."""
+    if mask is None:
+        return None
+    return _checked(mask, [(input.num_sites, 1), (input.num_sites, input.channels)], input)
 
 
-def _check_mask(
-    mask: Any, allowed: Sequence[tuple[int, ...]], input: Tensor | SparseTensor
-) -> None:
-    check_bools("mask", mask, "; mask > 0 makes one of numbers")
+def _checked(mask: Any, allowed: Sequence[tuple[int, ...]], input: Tensor | SparseTensor) -> Tensor:
+    bools = as_bools("mask", mask)
     if tuple(mask.shape) not in allowed:
         shapes = " or ".join(str(shape) for shape in dict.fromkeys(allowed))
         raise SparseConvValueError(f"mask: must have shape {shapes}, got {tuple(mask.shape)}")
-    check_device("mask", mask, input.device)
+    check_device("mask", bools, input.device)
+    return bools
 
 
 def hidden(values: Tensor, mask: Tensor, fill: float = 0.0) -> Tensor:

@@ -230,7 +230,7 @@ def _meaning(line: Convolution) -> Callable[..., Any]:
         mask, normalize = bound.pop("mask", None), bound.pop("normalize", "ratio")
         plan = planned(line, input, weight, bias, bound, like)
         masks.check_normalize(normalize)
-        masks.check_row_mask(mask, input)
+        mask = masks.row_mask(mask, input)
         if mask is not None:
             return _masked(input, bias, plan, mask, normalize)
         features, weight = lowered(input.features), lowered(plan.weight)

@@ -30,9 +30,7 @@ def pool_geometry(
     """
     check_axes(len(shape) - 2, dimensions, "pooling")
     geometry = check_pooling(dimensions, kernel_size, stride, padding, dilation)
-    check_kind("ceil_mode", ceil_mode, bool, "a bool")
-    if ceil_mode:
-        geometry = _with_ceil_mode(geometry, shape[2:])
+    geometry = _with_mode(geometry, shape[2:], ceil_mode)
     geometry.output_shape(shape[2:])
     return geometry
 
@@ -58,14 +56,20 @@ def check_pooling(
     return geometry
 
 
-def _with_ceil_mode(geometry: Geometry, spatial_shape: Ints) -> Geometry:
-    """Return the geometry whose last windows may end behind the padding.
+def _with_mode(geometry: Geometry, spatial_shape: Ints, ceil_mode: bool) -> Geometry:
+    """Return the geometry whose last windows may, with ``ceil_mode``, end behind the padding.
 
     Windows that would start behind the input and the padding in front of it are left out, which is
-    torch's rule.
+    torch's rule. An axis of extent 0 has no last window.
     """
+    check_kind("ceil_mode", ceil_mode, bool, "a bool")
+    if not ceil_mode:
+        return geometry
     ends = []
     for axis, length in enumerate(spatial_shape):
+        if length == 0:
+            ends.append(geometry.padding[axis])
+            continue
         size, step, pad = geometry.kernel_size[axis], geometry.stride[axis], geometry.padding[axis]
         window = geometry.dilation[axis] * (size - 1) + 1
         windows = -(-(length + 2 * pad - window) // step) + 1
@@ -93,8 +97,12 @@ def sparse_pool_geometry(
         SparseConvError: as :func:`pool_geometry`; ``ceil_mode`` in a graph.
     """
     if not torch.compiler.is_compiling():
-        shape = tuple(input.shape)
-        return pool_geometry(shape, dimensions, kernel_size, stride, padding, dilation, ceil_mode)
+        check_axes(input.ndim - 2, dimensions, "pooling")
+        geometry = check_pooling(dimensions, kernel_size, stride, padding, dilation)
+        closed = tuple(end or 0 for end in input.sites.ends[1:])
+        geometry = _with_mode(geometry, closed, ceil_mode)
+        geometry.output_shape(closed, whole=input.sites.inferred)
+        return geometry
     if ceil_mode:
         raise SparseConvNotImplementedError(
             "ceil_mode: depends on the extent, which a compiled graph does not know; pool without"

@@ -71,7 +71,7 @@ def _sparse_partial_max_pool(
     mask: Tensor | None = None,
 ) -> Any:
     geometry = _geometry(input, kernel_size, stride, padding, dilation)
-    masks.check_row_mask(mask, input)
+    mask = masks.row_mask(mask, input)
     sites, rulebook = input.sites.convolve(geometry)
     if mask is None:
         return SparseTensor.unchecked(window_max(input.features, rulebook), sites)
@@ -123,7 +123,7 @@ def _sparse_partial_avg_pool(
     mask: Tensor | None = None,
 ) -> Any:
     geometry = _geometry(input, kernel_size, stride, padding, 1)
-    masks.check_row_mask(mask, input)
+    mask = masks.row_mask(mask, input)
     sites, rulebook = input.sites.convolve(geometry)
     if mask is None:
         factor = masks.row_factor(sites, rulebook, geometry, "mean", input.dtype)

@@ -45,16 +45,18 @@ class Frame(NamedTuple):
         shape: extent, one int per axis.
         lower: smallest legal coordinate, one int per axis.
         grid: where the sites lie in the world, None where nobody knows.
+        inferred: whether nobody gave the extent.
     """
 
     shape: Ints
     lower: Ints
     grid: Grids = None
+    inferred: bool = False
 
     def picked(self, axes: Sequence[int]) -> Frame:
         """Return the frame of some axes, in their order."""
         shape, lower = (tuple(entry[axis] for axis in axes) for entry in self[:2])
-        return Frame(shape, lower, change(self.grid, lambda own: own.axes(axes)))
+        return Frame(shape, lower, change(self.grid, lambda own: own.axes(axes)), self.inferred)
 
     def reduced(self, kept: Sequence[bool]) -> Frame:
         """Return the frame in which one cell takes the place of every axis that is not kept."""
@@ -69,7 +71,7 @@ class Frame(NamedTuple):
 
 def frame_of(sites: Sites) -> Frame:
     """Return the frame of all axes."""
-    return Frame(sites.spatial_shape, sites.lower, sites.grid)
+    return Frame(sites.spatial_shape, sites.lower, sites.grid, sites.inferred)
 
 
 def check_closed(input: SparseTensor, axes: Sequence[int], name: str) -> None:
@@ -108,8 +110,8 @@ def rearranged(
 
 def sites_in(frame: Frame, coords: Tensor, batch_size: int) -> Sites:
     """Return the sites at ``coords`` ``[N, 1 + D]``, rows as given, in a frame."""
-    shape, lower, grid = frame
-    return sites_from_coords(coords, shape, batch_size, lower, grid=grid)
+    shape, lower, grid, inferred = frame
+    return sites_from_coords(coords, shape, batch_size, lower, grid=grid, inferred=inferred)
 
 
 def permuted_axes(input: SparseTensor, order: Sequence[int]) -> SparseTensor:
@@ -135,8 +137,9 @@ def with_axis(input: SparseTensor, place: int) -> SparseTensor:
             f"dim: a SparseTensor has at most {MAX_DIMENSIONS} spatial axes, got {input.ndim - 2} "
             f"and one more"
         )
-    shape, lower, _ = frame_of(input.sites)
-    frame = Frame((*shape[:place], 1, *shape[place:]), (*lower[:place], 0, *lower[place:]))
+    shape, lower, *_ = frame_of(input.sites)
+    box = (*shape[:place], 1, *shape[place:]), (*lower[:place], 0, *lower[place:])
+    frame = Frame(*box, inferred=input.sites.inferred)
 
     def columns(old: Tensor) -> list[Tensor]:
         parts = list(old.unbind(1))
@@ -150,7 +153,7 @@ def merged_axes(input: SparseTensor, first: int, last: int) -> SparseTensor:
     """Return the tensor whose spatial axes ``first`` to ``last`` are one, the last one fastest."""
     merged = range(first, last + 1)
     check_closed(input, merged, "start_dim, end_dim")
-    shape, lower, _ = frame_of(input.sites)
+    shape, lower, *_ = frame_of(input.sites)
     length = math.prod(shape[axis] for axis in merged)
     _check_length("start_dim, end_dim", length)
     frame = Frame(
@@ -167,7 +170,7 @@ def merged_axes(input: SparseTensor, first: int, last: int) -> SparseTensor:
 def split_axis(input: SparseTensor, axis: int, sizes: Ints) -> SparseTensor:
     """Return the tensor whose spatial ``axis`` is several, of ``sizes``, the last one fastest."""
     check_closed(input, (axis,), "dim")
-    shape, lower, _ = frame_of(input.sites)
+    shape, lower, *_ = frame_of(input.sites)
     zeros = (0,) * len(sizes)
     frame = Frame(
         (*shape[:axis], *sizes, *shape[axis + 1 :]), (*lower[:axis], *zeros, *lower[axis + 1 :])
@@ -188,7 +191,7 @@ def channels_to_axes(input: SparseTensor, sizes: Ints) -> SparseTensor:
     Each site becomes one per cell of the new axes.
     """
     count = math.prod(sizes)
-    shape, lower, _ = frame_of(input.sites)
+    shape, lower, *_ = frame_of(input.sites)
     frame = Frame((*sizes, *shape), (*(0,) * len(sizes), *lower))
 
     def build(sites: Sites) -> tuple[Sites, Tensor]:
@@ -242,7 +245,7 @@ def axes_to_channels(input: SparseTensor, before: int, after: int) -> tuple[Tens
 
 def grouped_rows(coords: Tensor, frame: Frame, batch_size: int) -> tuple[Sites, Tensor]:
     """Return the sites of ``coords``, ascending, and the row that lies on each; all differ."""
-    shape, lower, grid = frame
+    shape, lower, grid, _ = frame
     sites, groups = grouped_sites(coords, shape, batch_size, lower, grid)
     return sites, groups.order
 
@@ -282,7 +285,7 @@ def _projected(sites: Sites, rest: Sequence[int], keepdim: bool) -> tuple[Sites,
         coords, frame = coords * coords.new_tensor([True, *kept]), frame.reduced(kept)
     else:
         coords, frame = coords[:, [0, *(1 + axis for axis in rest)]], frame.picked(rest)
-    shape, lower, grid = frame
+    shape, lower, grid, _ = frame
     return grouped_sites(coords, shape, sites.batch_size, lower, grid)
 
 

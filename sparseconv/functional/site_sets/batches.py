@@ -69,7 +69,7 @@ def cat(tensors: Sequence[SparseTensor], dim: int = 1, fill: float | None = None
 
 def _check_behind(first: SparseTensor, entry: SparseTensor) -> None:
     """Raise where a tensor of samples has another extent or grid than the one before it."""
-    if entry.spatial_shape != first.spatial_shape:
+    if entry.sites.ends[1:] != first.sites.ends[1:]:
         raise SparseConvValueError(
             f"tensors: spatial shapes differ, {first.spatial_shape} and {entry.spatial_shape}; "
             f"sparseconv.collate takes the larger extent"

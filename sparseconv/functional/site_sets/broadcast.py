@@ -115,7 +115,10 @@ def dense_rows(t: Tensor, sites: Sites) -> Tensor:
     if t.shape[0] == 1 and all(size == 1 for size in t.shape[2:]):
         return t.reshape(1, -1)
     if min(sites.lower) < 0 and any(size > 1 for size in t.shape[2:]):
-        raise SparseConvValueError("other: no dense tensor meets sites at negative coordinates")
+        raise SparseConvValueError(
+            f"other: give the SparseTensor a spatial_shape to meet a dense tensor of shape "
+            f"{tuple(t.shape)}: its axes have no end, {sites.ends[1:]}"
+        )
     columns = sites.shared_coords.long().unbind(1)
     sizes = (t.shape[0], *t.shape[2:])
     cells = [

@@ -8,32 +8,37 @@ from fractions import Fraction
 import torch
 from torch.nn import functional as F
 
-from sparseconv.autograd.segments import place_rows
+from sparseconv.autograd.segments import gather_rows, group_rows, place_rows
 from sparseconv.core.arguments import check_int, plain
 from sparseconv.core.dispatch import implements
 from sparseconv.core.grid import change
+from sparseconv.core.index import Groups
 from sparseconv.errors import (
     SparseConvNotImplementedError,
     SparseConvTypeError,
     SparseConvValueError,
 )
-from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
+from sparseconv.functional.site_sets.axes import Frame, check_closed, grouped_rows, sites_in
+from sparseconv.sites.borders import MODES, Pads, check_pads, with_borders
+from sparseconv.sites.coordinates import grouped_sites
+from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
 
 
 @implements(
     F.pad,
-    meaning="a larger extent by rings of inactive sites (mode 'constant', value 0)",
-    law="an inactive site counts 0; other modes and values would make sites active",
+    meaning="a larger extent: inactive sites around (mode 'constant', value 0), or sites repeated "
+    "as modes 'circular', 'reflect' and 'replicate' do",
+    law="dense law; another value would make sites active",
 )
 def _sparse_pad(
     input: SparseTensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> SparseTensor:
     axes = input.ndim - 2
-    if mode != "constant" or value not in (None, 0):
+    if mode not in ("constant", *MODES) or (mode == "constant" and value not in (None, 0)):
         raise SparseConvNotImplementedError(
-            f"pad: mode={mode!r} with value={value} would make sites active; pad by zeros, or use "
-            f"x.dense()"
+            f"pad: mode={mode!r} with value={value} would make sites active; pad by zeros, by a "
+            f"mode of {MODES}, or use x.dense()"
         )
     if not isinstance(pad, list | tuple) or not all(isinstance(n, int) for n in map(plain, pad)):
         raise SparseConvTypeError(f"pad: must be a sequence of ints, got {pad!r}")
@@ -45,16 +50,37 @@ def _sparse_pad(
         raise SparseConvValueError(
             f"pad: must not be negative, got {tuple(pad)}; sparseconv.crop cuts an extent"
         )
-    low = [0] * axes
-    shape = list(input.spatial_shape)
-    for number in range(len(pad) // 2):
-        low[-1 - number] = pad[2 * number]
-        shape[-1 - number] += pad[2 * number] + pad[2 * number + 1]
-    coords = input.coords + input.coords.new_tensor([0, *low])
-    grid = change(input.grid, lambda own: own.moved(low))
-    sites = sites_from_coords(coords, shape, input.batch_size, input.sites.lower, grid=grid)
+    pairs = list(zip(pad[::2], pad[1::2], strict=True))[::-1]
+    pads = ((0, 0),) * (axes - len(pairs)) + tuple(pairs)
+    if mode != "constant":
+        return _with_borders(input, pads, mode)
+    frame = _padded_frame(input.sites, pads)
+    coords = input.coords + input.coords.new_tensor([0, *(low for low, _ in pads)])
     # a copy, as of a dense tensor: writing into the result must not change the input
-    return SparseTensor.on_sites(input.features.clone(), sites)
+    return SparseTensor.on_sites(input.features.clone(), sites_in(frame, coords, input.batch_size))
+
+
+def _padded_frame(sites: Sites, pads: Pads) -> Frame:
+    """Return the frame of a padded box; where it is wider, it no longer wraps around."""
+    shape = tuple(n + low + high for n, (low, high) in zip(sites.spatial_shape, pads, strict=True))
+    steps = [low for low, _ in pads]
+    wider = [axis for axis, pad in enumerate(pads) if any(pad)]
+    grid = change(sites.grid, lambda own: own.moved(steps).cut(wider))
+    return Frame(shape, sites.lower, grid, sites.inferred)
+
+
+def _with_borders(input: SparseTensor, pads: Pads, mode: str) -> SparseTensor:
+    """Return the tensor with sites repeated beyond the ends of its axes."""
+    check_closed(input, [axis for axis, pad in enumerate(pads) if any(pad)], "pad")
+    check_pads(input.spatial_shape, pads, mode)
+
+    def build(sites: Sites) -> tuple[Sites, Groups]:
+        coords, rows = with_borders(sites.shared_coords.long(), sites.spatial_shape, pads, mode)
+        padded, order = grouped_rows(coords, _padded_frame(sites, pads), sites.batch_size)
+        return padded, group_rows(rows[order], sites.num_sites)
+
+    sites, groups = input.sites.derived(("pad", mode, pads), build)
+    return SparseTensor.on_sites(gather_rows(input.features, groups), sites)
 
 
 @implements(

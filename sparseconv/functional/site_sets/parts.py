@@ -106,9 +106,9 @@ def parts_of(
 
 def _cut(x: SparseTensor, axis: int, start: int, length: int) -> SparseTensor:
     """Return the cells ``start`` to ``start + length`` of a spatial axis, rows in their order."""
-    shape, lower, grid = frame_of(x.sites)
+    shape, lower, grid, _ = frame_of(x.sites)
     steps = [-start if number == axis else 0 for number in range(len(shape))]
-    moved = change(grid, lambda own: own.moved(steps))
+    moved = change(grid, lambda own: own.moved(steps).cut((axis,) if length < shape[axis] else ()))
     frame = Frame((*shape[:axis], length, *shape[axis + 1 :]), lower, moved)
 
     def build(sites: Sites) -> tuple[Sites, Tensor]:
@@ -143,7 +143,7 @@ def joined_along(tensors: Sequence[SparseTensor], axis: int) -> SparseTensor:
         moved[:, 1 + axis] += offset
         coords.append(moved)
         offset += x.spatial_shape[axis]
-    shape, lower, _ = frame_of(first.sites)
+    shape, lower, *_ = frame_of(first.sites)
     frame = Frame((*shape[:axis], offset, *shape[axis + 1 :]), lower)
     sites, rows = grouped_rows(torch.cat(coords), frame, first.batch_size)
     return SparseTensor.on_sites(torch.cat([x.features for x in tensors])[rows], sites)

@@ -37,17 +37,20 @@ class _Taps(NamedTuple):
         outputs: int64 ``[P]``.
         weights: ``[P]``, none of them 0.
         starts: int64 ``[L + 1]``, where the pairs of each input begin.
+        first: the coordinate of input 0; not 0 on an axis without an end.
     """
 
     outputs: Tensor
     weights: Tensor
     starts: Tensor
+    first: int = 0
 
 
 @implements(
     F.interpolate,
     meaning="nearest or linear interpolation to another extent",
-    law="an inactive site counts 0; an output is active where an active input has a weight in it",
+    law="an inactive site counts 0; an output is active where an active input has a weight in it; "
+    "an axis without an end takes scale_factor",
 )
 def _sparse_interpolate(
     input: SparseTensor,
@@ -60,12 +63,21 @@ def _sparse_interpolate(
 ) -> SparseTensor:
     axes = input.ndim - 2
     _check_mode(mode, axes, align_corners, antialias)
-    if min(input.sites.lower, default=0) < 0:
-        raise SparseConvValueError("input: no interpolation of sites at negative coordinates")
     target, scales = _target(input.spatial_shape, size, scale_factor, bool(recompute_scale_factor))
+    is_open = [end is None for end in input.sites.ends[1:]]
+    if any(is_open) and (None in scales or align_corners):
+        raise SparseConvValueError(
+            "scale_factor: give it, without align_corners: sizes and corners need an end, and axes "
+            f"of the input have none, {input.sites.ends[1:]}"
+        )
     taps = []
-    for length, out, scale in zip(input.spatial_shape, target, scales, strict=True):
-        if mode in _NEAREST:
+    for axis, (length, out, scale) in enumerate(
+        zip(input.spatial_shape, target, scales, strict=True)
+    ):
+        if scale is not None and is_open[axis]:
+            box = input.sites.index.packing
+            taps.append(_without_end(box.lower[1 + axis], box.upper[1 + axis], scale, mode))
+        elif mode in _NEAREST:
             taps.append(_nearest(length, out, scale, mode))
         else:
             taps.append(_linear(length, out, scale, bool(align_corners)))
@@ -75,10 +87,14 @@ def _sparse_interpolate(
         for length, out, scale in zip(input.spatial_shape, target, scales, strict=True)
     ]
     grid = change(input.grid, lambda own: own.scaled(factors))
-    return _spread(input, target, [_on(tap, input.device) for tap in taps], grid)
+    # an axis without an end has as many cells as it has outputs
+    ends = [None if without else out for without, out in zip(is_open, target, strict=True)]
+    return _spread(input, ends, [_on(tap, input.device) for tap in taps], grid)
 
 
-def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps], grid: Grids) -> SparseTensor:
+def _spread(
+    input: SparseTensor, target: Sequence[int | None], taps: Sequence[_Taps], grid: Grids
+) -> SparseTensor:
     """Return the sum of weighted inputs at every output site that one of them reaches."""
     order = input.sites.index.order
     if order is None:
@@ -88,7 +104,7 @@ def _spread(input: SparseTensor, target: Ints, taps: Sequence[_Taps], grid: Grid
     cells = coords[order]
     rows, weights, columns = order, None, [cells[:, 0]]
     for axis, tap in enumerate(taps):
-        inputs = cells[:, 1 + axis]
+        inputs = cells[:, 1 + axis] - tap.first
         first = tap.starts[inputs]
         counts = tap.starts[inputs + 1] - first
         owner = torch.repeat_interleave(counts)
@@ -155,6 +171,24 @@ def _linear(length: int, out: int, scale: float | None, align_corners: bool) -> 
     return _sorted_taps(inputs[keep], torch.arange(out).repeat(2)[keep], weights[keep], length)
 
 
+def _without_end(low: int, high: int, scale: float, mode: str) -> _Taps:
+    """Return the inputs ``low`` to ``high`` around each output of an axis without borders."""
+    outputs = torch.arange(math.floor(low * scale) - 2, math.ceil((high + 2) * scale) + 2)
+    if mode == "nearest":
+        inputs, weights = (outputs.double() / scale).floor(), torch.ones(len(outputs))
+    elif mode == "nearest-exact":
+        inputs, weights = ((outputs.double() + 0.5) / scale).floor(), torch.ones(len(outputs))
+    else:
+        position = (outputs.double() + 0.5) / scale - 0.5
+        share = position - position.floor()
+        inputs = torch.cat([position.floor(), position.floor() + 1])
+        weights, outputs = torch.cat([1 - share, share]), outputs.repeat(2)
+    keep = (inputs >= low) & (inputs <= high) & (weights > 0)
+    length = max(high - low + 1, 0)
+    taps = _sorted_taps(inputs[keep].long() - low, outputs[keep], weights[keep], length)
+    return taps._replace(first=low)
+
+
 def _sorted_taps(inputs: Tensor, outputs: Tensor, weights: Tensor, length: int) -> _Taps:
     order = torch.argsort(inputs, stable=True)
     starts = torch.searchsorted(inputs[order], torch.arange(length + 1))
@@ -162,7 +196,8 @@ def _sorted_taps(inputs: Tensor, outputs: Tensor, weights: Tensor, length: int) 
 
 
 def _on(taps: _Taps, device: torch.device) -> _Taps:
-    return _Taps(*(part.to(device) for part in taps))
+    outputs, weights, starts = (part.to(device) for part in taps[:3])
+    return _Taps(outputs, weights, starts, taps.first)
 
 
 def _check_mode(mode: str, axes: int, align_corners: bool | None, antialias: bool) -> None:

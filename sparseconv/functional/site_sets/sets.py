@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +14,13 @@ from sparseconv.core.arguments import (
     Ints,
     check_bools,
     check_device,
+    check_floating,
+    check_int,
     check_kind,
     is_number,
     per_axis,
 )
+from sparseconv.core.dtypes import INTEGERS
 from sparseconv.core.grid import Grids, change
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import sites_from_coords
@@ -124,38 +128,88 @@ def difference(x: SparseTensor, *others: SparseTensor) -> SparseTensor:
     return prune(x, keep)
 
 
-def prune(x: SparseTensor, keep: Tensor) -> SparseTensor:
-    """Return the rows of ``x`` that ``keep`` names, in their order; the extent stays.
+def prune(x: SparseTensor, keep: Tensor, k: int | None = None) -> SparseTensor:
+    """Return the rows of ``x`` that ``keep`` names; the extent stays.
 
     Args:
         x: ``[B, C, *spatial]``.
-        keep: bool ``[N]``, one entry per site.
+        keep: bool ``[N]`` or ``[N, 1]``, one entry per site; or integer ``[M]``, numbers of rows;
+            or, with ``k``, scores, floating point ``[N]`` or ``[N, 1]``.
+        k: how many sites of each sample to keep, those of the largest scores; of equal ones those
+            that come first in ascending order of the sites.
 
     Returns:
-        The kept rows; gradients reach them alone. Where all are kept, on the sites of ``x``.
+        The kept rows, in their order in ``x``, or in that of the numbers; gradients reach them
+        alone. Where all are kept, on the sites of ``x``.
 
     Raises:
-        SparseConvError: ``keep`` is not bool, not one entry per site, or on another device.
+        SparseConvError: ``keep`` of another kind or shape, or on another device; numbers that
+            are no rows, or come twice.
 
     Example:
         >>> import torch, sparseconv as sc
         >>> x = sc.SparseTensor(torch.tensor([[1.0], [2.0]]), torch.tensor([[0, 3], [0, 1]]))
         >>> sc.prune(x, x.features[:, 0] > 1).coords
         tensor([[0, 1]])
+        >>> sc.prune(x, x.features, k=1).coords
+        tensor([[0, 1]])
     """
     _check_operands(x)
-    check_bools("keep", keep)
-    if tuple(keep.shape) != (x.num_sites,):
+    rows = _kept_rows(x, keep, k)
+    if rows is None:
+        return x
+    few = _rows_at(x, rows, x.coords, x.sites.spatial_shape, x.sites.lower, x.grid)
+    few.sites.lead_back_as(x.sites)
+    return few
+
+
+def _kept_rows(x: SparseTensor, keep: Any, k: int | None) -> Tensor | None:
+    """Return the rows to keep, int64 ``[M]``; None where they are all, in their order."""
+    if k is None and isinstance(keep, Tensor) and keep.dtype in INTEGERS:
+        return _checked_rows(x, keep)
+    if k is None:
+        check_bools("keep", keep, "; numbers of rows are integers, scores take k=")
+    else:
+        check_floating("keep", keep)
+    if tuple(keep.shape) not in ((x.num_sites,), (x.num_sites, 1)):
         raise SparseConvValueError(
             f"keep: must have shape ({x.num_sites},), one entry per site, got {tuple(keep.shape)}"
         )
     check_device("keep", keep, x.device)
-    if bool(keep.all()):
-        return x
-    box = x.sites.spatial_shape, x.sites.lower
-    few = _rows_at(x, torch.nonzero(keep)[:, 0], x.coords, *box, x.grid)
-    few.sites.lead_back_as(x.sites)
-    return few
+    kept = keep.reshape(-1)
+    if k is not None:
+        kept = _best(x, kept.detach(), check_int("k", k, least=0))
+    return None if bool(kept.all()) else torch.nonzero(kept)[:, 0]
+
+
+def _checked_rows(x: SparseTensor, rows: Tensor) -> Tensor:
+    """Return numbers of rows; raise unless they differ and are there."""
+    check_device("keep", rows, x.device)
+    if rows.ndim != 1:
+        raise SparseConvValueError(
+            f"keep: numbers of rows must have shape (M,), got {tuple(rows.shape)}"
+        )
+    rows = rows.long()
+    if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < x.num_sites:
+        raise SparseConvValueError(
+            f"keep: numbers of rows must lie in 0 to {x.num_sites - 1}, got {int(rows.min())} to "
+            f"{int(rows.max())}"
+        )
+    if torch.unique(rows).numel() != rows.numel():
+        raise SparseConvValueError("keep: names a row twice")
+    return rows
+
+
+def _best(x: SparseTensor, scores: Tensor, k: int) -> Tensor:
+    """Return bool ``[N]``: the ``k`` largest scores of each sample."""
+    order, starts = x.sites.samples.ascending
+    order = order[torch.sort(scores[order], descending=True, stable=True).indices]
+    samples = x.sites.shared_coords[:, 0].long()
+    order = order[torch.sort(samples[order], stable=True).indices]
+    place = torch.arange(x.num_sites, device=x.device) - starts[samples[order]]
+    kept = torch.zeros(x.num_sites, dtype=torch.bool, device=x.device)
+    kept[order] = place < k
+    return kept
 
 
 def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -> SparseTensor:
@@ -191,7 +245,8 @@ def crop(x: SparseTensor, low: int | Sequence[int], high: int | Sequence[int]) -
     inside = (spatial >= spatial.new_tensor(lows)) & (spatial < spatial.new_tensor(highs))
     coords = x.coords - x.coords.new_tensor((0, *lows))
     extent = tuple(top - bottom for bottom, top in zip(lows, highs, strict=True))
-    grid = change(x.grid, lambda own: own.moved([-entry for entry in lows]))
+    cut = [axis for axis in range(axes) if extent[axis] != x.spatial_shape[axis]]
+    grid = change(x.grid, lambda own: own.moved([-entry for entry in lows]).cut(cut))
     return _rows_at(x, torch.nonzero(inside.all(dim=1))[:, 0], coords, extent, (0,) * axes, grid)
 
 
@@ -199,7 +254,9 @@ def _rows_at(
     x: SparseTensor, rows: Tensor, coords: Tensor, spatial_shape: Ints, lower: Ints, grid: Grids
 ) -> SparseTensor:
     """Return ``x`` at ``rows`` alone, which move to their rows of ``coords`` ``[N, 1 + D]``."""
-    sites = sites_from_coords(coords[rows], spatial_shape, x.batch_size, lower, grid=grid)
+    inferred = x.sites.inferred and spatial_shape == x.spatial_shape
+    box = spatial_shape, x.batch_size, lower
+    sites = sites_from_coords(coords[rows], *box, grid=grid, inferred=inferred)
     return SparseTensor.on_sites(x.features[rows], sites)
 
 

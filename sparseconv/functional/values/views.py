@@ -69,9 +69,10 @@ def _beside(operand: Any, view: PermutedTensor) -> Any:
     if not isinstance(operand, Tensor) or operand.ndim == 0 or operand.ndim > view.ndim:
         return operand
     x, sizes = view.values, (1,) * (view.ndim - operand.ndim) + tuple(operand.shape)
-    by_grid = all(size in (1, length) for size, length in zip(sizes, view.shape, strict=True))
-    if not by_grid and tuple(operand.shape) in ((x.num_sites, x.channels), (x.num_sites, 1)):
-        return operand  # a row for each site
+    if operand.ndim == 2 < view.ndim and operand.shape[0] == x.num_sites:
+        fits = zip(sizes, view.shape, strict=True)
+        if not all(size in (1, length) for size, length in fits):
+            return operand  # a row for each site
     wide = operand.reshape(sizes)
     return wide.unsqueeze(1) if view.channel_dim is None else wide.movedim(view.channel_dim, 1)
 
