@@ -11,6 +11,7 @@ from sparseconv.functional.convolution.conv import (
     conv4d,
     conv_transpose,
     inverse_conv,
+    subm_conv,
 )
 from sparseconv.functional.convolution.deform import deform_conv
 from sparseconv.functional.convolution.local import locally_connected
@@ -20,7 +21,6 @@ from sparseconv.functional.convolution.partial import (
     subm_partial_conv,
 )
 from sparseconv.functional.convolution.row_pairs import pairs
-from sparseconv.functional.convolution.submanifold import subm_conv
 from sparseconv.functional.pooling.global_pool import global_avg_pool, global_max_pool
 from sparseconv.functional.pooling.partial import partial_avg_pool, partial_max_pool
 from sparseconv.functional.pooling.pool import avg_pool4d, max_pool4d

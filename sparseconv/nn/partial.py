@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,10 +13,28 @@ from sparseconv import functional
 from sparseconv.core.arguments import Size
 from sparseconv.core.foreign_names import native_keywords
 from sparseconv.core.geometry import Kind, make_geometry
+from sparseconv.errors import SparseConvTypeError
 from sparseconv.functional.checks import Input
-from sparseconv.functional.convolution.masked import takes_pairs
+from sparseconv.functional.convolution.masked import Masked
 from sparseconv.functional.convolution.masks import check_normalize
 from sparseconv.nn.conv import _Conv
+
+
+def _takes_pairs(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a layer's ``forward(input, mask)`` take a pair as its input, and return one for it."""
+
+    @functools.wraps(forward)
+    def run(self: Any, input: Any, mask: Tensor | None = None, **options: Any) -> Any:
+        if not isinstance(input, tuple):
+            return forward(self, input, mask, **options)
+        if len(input) != 2 or mask is not None:
+            raise SparseConvTypeError(
+                f"input: must be a tensor, or a pair (x, mask) and no mask beside it, got a tuple "
+                f"of {len(input)}"
+            )
+        return Masked(*forward(self, *input, **options))
+
+    return run
 
 
 class _PartialConv(_Conv):
@@ -39,7 +59,7 @@ class _PartialConv(_Conv):
         super().__init__(in_channels, out_channels, *window, groups, bias, device, dtype)
         self.normalize = normalize
 
-    @takes_pairs
+    @_takes_pairs
     def forward(self, input: Input, mask: Tensor | None = None, like: Input | None = None) -> Any:
         """Return :func:`sparseconv.functional.partial_conv` of ``input``.
 
@@ -125,7 +145,7 @@ class _SubmPartialConv(_Conv):
         super().__init__(in_channels, out_channels, *window, groups, bias, device, dtype)
         self.normalize = normalize
 
-    @takes_pairs
+    @_takes_pairs
     def forward(self, input: Input, mask: Tensor | None = None, like: Input | None = None) -> Any:
         """Return :func:`sparseconv.functional.subm_partial_conv` of ``input``.
 
@@ -213,7 +233,7 @@ class _PartialConvTranspose(_Conv):
         ).output_padding
         self.normalize = normalize
 
-    @takes_pairs
+    @_takes_pairs
     def forward(self, input: Input, mask: Tensor | None = None, like: Input | None = None) -> Any:
         """Return :func:`sparseconv.functional.partial_conv_transpose` of ``input``.
 
@@ -292,7 +312,7 @@ class PartialMaxPool(torch.nn.Module):
         self.kernel_size, self.stride = kernel_size, stride
         self.padding, self.dilation = padding, dilation
 
-    @takes_pairs
+    @_takes_pairs
     def forward(self, input: Input, mask: Tensor | None = None) -> Any:
         """Return :func:`sparseconv.functional.partial_max_pool` of ``input``."""
         window = (self.kernel_size, self.stride, self.padding, self.dilation)
@@ -317,7 +337,7 @@ class PartialAvgPool(torch.nn.Module):
         super().__init__()
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
-    @takes_pairs
+    @_takes_pairs
     def forward(self, input: Input, mask: Tensor | None = None) -> Any:
         """Return :func:`sparseconv.functional.partial_avg_pool` of ``input``."""
         window = (self.kernel_size, self.stride, self.padding)

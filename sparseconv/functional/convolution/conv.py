@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sparseconv.core.arguments import Ints, Size
 from sparseconv.core.dispatch import dispatched, implements
@@ -14,7 +15,7 @@ from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import Input
 from sparseconv.functional.convolution.dense import dense_conv, dense_conv_transpose
-from sparseconv.functional.convolution.products import check_extent, checked, meaning
+from sparseconv.functional.convolution.products import border_pads, check_extent, checked, meaning
 from sparseconv.functional.convolution.table import CONVOLUTIONS, Convolution, line_of
 
 
@@ -98,6 +99,55 @@ def conv4d(
     """
     window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return dense_meaning(CONVOLUTIONS["conv4d"], input, weight, bias, window, like)
+
+
+@dispatched
+def subm_conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    dilation: Size = 1,
+    groups: int = 1,
+    *,
+    like: Input | None = None,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    """Submanifold convolution: the output sites are the input sites.
+
+    ``y[o] = bias + sum over k of weight[k] x[o + (k - centre) * dilation]`` at the active sites;
+    inactive sites count 0. On a dense tensor every site is active: a "same" convolution.
+
+    Args:
+        input: ``[B, C_in, *spatial]``, a SparseTensor or dense, 1 to 4 spatial axes.
+        weight: ``[C_out, C_in / groups, *kernel]``, odd on every axis.
+        bias: ``[C_out]`` or None.
+        dilation: int or one per axis.
+        groups: divides both channel counts.
+        like: a tensor of the same extent, on whose sites to compute instead.
+        padding_mode: what lies beyond the ends of the axes, as of ``torch.nn.Conv3d``: ``"zeros"``,
+            ``"circular"``, ``"reflect"`` or ``"replicate"``.
+
+    Returns:
+        ``[B, C_out, *spatial]``, of the input's kind, on the input's sites.
+
+    Raises:
+        SparseConvError: an even kernel; channels, groups, dtypes or devices that do not fit.
+
+    Source:
+        Graham and van der Maaten 2017, "Submanifold Sparse Convolutional Networks", section 2.
+
+    Example:
+        >>> import torch, sparseconv as sc
+        >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 1], [0, 2]]), (5,))
+        >>> sc.functional.subm_conv(x, torch.ones(1, 1, 3)).features.flatten()
+        tensor([2., 2.])
+    """
+    window = {"dilation": dilation, "groups": groups}
+    if padding_mode == "zeros":
+        return dense_meaning(CONVOLUTIONS["subm_conv"], input, weight, bias, window, like)
+    geometry, _ = checked(CONVOLUTIONS["subm_conv"], input, weight, bias, window)
+    padded = F.pad(input, border_pads(geometry, padding_mode), mode=padding_mode)
+    return dense_meaning(CONVOLUTIONS["conv"], padded, weight, bias, window, like)
 
 
 @dispatched
@@ -241,6 +291,7 @@ def dense_meaning(
 for _function in (
     conv,
     conv4d,
+    subm_conv,
     conv_transpose,
     inverse_conv,
     *(torch.conv1d, torch.conv2d, torch.conv3d),

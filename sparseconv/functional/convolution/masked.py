@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -114,20 +113,3 @@ def _called_with(
     if args:
         return function(input, *args[1:], **kwargs)
     return function(**{**kwargs, "input": input})
-
-
-def takes_pairs(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a layer's ``forward(input, mask)`` take a pair as its input, and return one for it."""
-
-    @functools.wraps(forward)
-    def run(self: Any, input: Any, mask: Tensor | None = None, **options: Any) -> Any:
-        if not isinstance(input, tuple):
-            return forward(self, input, mask, **options)
-        if len(input) != 2 or mask is not None:
-            raise SparseConvTypeError(
-                f"input: must be a tensor, or a pair (x, mask) and no mask beside it, got a tuple "
-                f"of {len(input)}"
-            )
-        return Masked(*forward(self, *input, **options))
-
-    return run

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sparseconv.autograd.products import gather_gemm_scatter, scaled_gather_gemm_scatter
 from sparseconv.core.arguments import Ints, check_device, check_kind
@@ -15,8 +16,9 @@ from sparseconv.core.geometry import Geometry
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import Input, check_same, check_shapes, check_tensors
-from sparseconv.functional.convolution.table import Convolution
+from sparseconv.functional.convolution.table import CONVOLUTIONS, Convolution
 from sparseconv.functional.precision import lowered
+from sparseconv.sites.borders import MODES
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
 
@@ -48,6 +50,8 @@ def meaning(convolution: Convolution) -> Callable[..., SparseTensor]:
         like: SparseTensor | None = None,
         **options: Any,
     ) -> SparseTensor:
+        if "padding_mode" in options:
+            return _with_borders(convolution, input, weight, bias, args, like, options)
         if options or len(args) > len(convolution.arguments):
             bound = convolution.bind(args, options)
         else:
@@ -56,6 +60,36 @@ def meaning(convolution: Convolution) -> Callable[..., SparseTensor]:
         return convolved(input, bias, plan)
 
     return convolve
+
+
+def _with_borders(
+    convolution: Convolution,
+    input: SparseTensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    args: Any,
+    like: SparseTensor | None,
+    options: dict[str, Any],
+) -> SparseTensor:
+    """Return a submanifold convolution with sites repeated beyond the ends of its axes."""
+    mode = options.pop("padding_mode")
+    bound = convolution.bind(args, options)
+    target = input if like is None else like
+    if mode != "zeros":
+        geometry, _ = checked(convolution, input, weight, bias, bound)
+        padded: Any = F.pad(cast(Any, input), border_pads(geometry, mode), mode=mode)
+        input = padded
+        convolution = CONVOLUTIONS["conv"]
+    return convolved(input, bias, planned(convolution, input, weight, bias, bound, target))
+
+
+def border_pads(geometry: Geometry, padding_mode: str) -> list[int]:
+    """Return the pads of a submanifold window in PyTorch's order, the last axis first."""
+    if padding_mode not in MODES:
+        raise SparseConvValueError(
+            f"padding_mode: must be 'zeros' or one of {MODES}, got {padding_mode!r}"
+        )
+    return [pad for pad in reversed(geometry.padding) for _ in range(2)]
 
 
 def planned(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sparseconv.core.arguments import is_int
 from sparseconv.core.dispatch import implements
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
-from sparseconv.functional.convolution.submanifold import subm_conv
+from sparseconv.functional.convolution.conv import subm_conv
 from sparseconv.functional.site_sets.parts import parts_of
 from sparseconv.tensor import SparseTensor
 

@@ -12,8 +12,7 @@ from torch import nn
 
 from sparseconv.core.arguments import came, check_int, check_kind
 from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
-from sparseconv.functional.convolution.conv import conv, conv_transpose
-from sparseconv.functional.convolution.submanifold import subm_conv
+from sparseconv.functional.convolution.conv import conv, conv_transpose, subm_conv
 from sparseconv.functional.convolution.table import line_of
 from sparseconv.tools.fields.intervals import Field
 from sparseconv.tools.fields.receptive_field import named, number_of_axes
