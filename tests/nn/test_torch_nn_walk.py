@@ -31,6 +31,7 @@ SUPPORTED: dict[str, Callable[[Any], nn.Module]] = {
     "CELU": lambda cls: cls(),
     "ChannelShuffle": lambda cls: cls(2),
     "ConstantPad": lambda cls: cls(1, 0.0),
+    "CircularPad": lambda cls: cls(1),
     "Conv": lambda cls: cls(4, 3, 2),
     "ConvTranspose": lambda cls: cls(4, 3, 2),
     "Dropout": lambda cls: cls(0.3),
@@ -60,6 +61,8 @@ SUPPORTED: dict[str, Callable[[Any], nn.Module]] = {
     "PReLU": lambda cls: cls(4),
     "PixelShuffle": lambda cls: cls(2),
     "PixelUnshuffle": lambda cls: cls(2),
+    "ReflectionPad": lambda cls: cls(1),
+    "ReplicationPad": lambda cls: cls(1),
     "RMSNorm": lambda cls: cls(4),
     "RReLU": lambda cls: cls(),
     "ReLU": lambda cls: cls(),
@@ -77,6 +80,7 @@ SUPPORTED: dict[str, Callable[[Any], nn.Module]] = {
     "Tanh": lambda cls: cls(),
     "Tanhshrink": lambda cls: cls(),
     "Threshold": lambda cls: cls(0.1, 0.2),
+    "Unflatten": lambda cls: cls(1, (2, 2)),
     "Upsample": lambda cls: cls(scale_factor=2),
     "UpsamplingBilinear2d": lambda cls: cls(scale_factor=2),
     "UpsamplingNearest2d": lambda cls: cls(scale_factor=2),
@@ -86,7 +90,6 @@ SUPPORTED: dict[str, Callable[[Any], nn.Module]] = {
 # Modules that raise on a SparseTensor and say what to use instead.
 RAISES: dict[str, Callable[[Any, Any], Any]] = {
     "CosineSimilarity": lambda cls, x: cls()(x, x),
-    "CircularPad": lambda cls, x: cls(1)(x),
     "CrossMapLRN2d": lambda cls, x: cls(2)(x),
     "Embedding": lambda cls, x: cls(2, 2)(x),
     "EmbeddingBag": lambda cls, x: cls(2, 2)(x),
@@ -98,9 +101,6 @@ RAISES: dict[str, Callable[[Any, Any], Any]] = {
     "LocalResponseNorm": lambda cls, x: cls(2)(x),
     "MaxUnpool": lambda cls, x: cls(2)(x, torch.zeros(1)),
     "PairwiseDistance": lambda cls, x: cls()(x, x),
-    "ReflectionPad": lambda cls, x: cls(1)(x),
-    "ReplicationPad": lambda cls, x: cls(1)(x),
-    "Unflatten": lambda cls, x: cls(1, (2, 2))(x),
     "Unfold": lambda cls, x: cls(2)(x),
 }
 
