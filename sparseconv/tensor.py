@@ -306,13 +306,13 @@ class SparseTensor(Methods):
 
     def _cells(self) -> Tensor:
         """Return the row-major number of each site's cell in the dense grid."""
-        low = self.sites.index.packing.lower[1:]
-        if min(low, default=0) < 0:
-            raise SparseConvValueError(
-                f"dense: sites have negative coordinates (down to {low}), which no "
-                f"dense tensor holds; subtract coords.amin(0) from the spatial columns first"
-            )
         if min(self.sites.lower, default=0) < 0:
+            low = self.sites.index.packing.lower[1:]
+            if min(low) < 0:
+                raise SparseConvValueError(
+                    f"dense: sites have negative coordinates (down to {low}), which no "
+                    f"dense tensor holds; subtract coords.amin(0) from the spatial columns first"
+                )
             raise SparseConvValueError(
                 f"dense: give spatial_shape, or cut a box by sparseconv.crop(x, low, high): axes "
                 f"have no end, {self.sites.ends[1:]}"
