@@ -77,6 +77,7 @@ def tiled(
 
     Example:
         >>> import torch, sparseconv as sc
+        >>> _ = torch.manual_seed(0)
         >>> net = torch.nn.Sequential(sc.nn.SubmConv3d(1, 4, 3), torch.nn.ReLU()).eval()
         >>> points = 9 * torch.rand(500, 3)
         >>> tiles = sc.tiled(net, points, 0.5, core=8)

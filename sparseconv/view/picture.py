@@ -16,6 +16,8 @@ WIDTH, HEIGHT = 1200, 700  # pixels of a panel
 BACKGROUND = (0.902, 0.89, 0.863, 1.0)
 FIELD = 48.0  # degrees
 POINT_PIXELS = 3.0
+DISTANCE = 2.4  # of the camera, in radii of the scene
+LINEAR = 2.2  # lit surfaces take colours before the screen's gamma
 CORNERS = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]) - 0.5
 SIDES = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))
 NEEDED = "libgl1 libegl1 libgomp1 libusb-1.0-0 libvulkan1 mesa-vulkan-drivers"
@@ -47,7 +49,9 @@ def pixels_of(scene: Scene) -> npt.NDArray[np.uint8]:
         renderer.scene.add_geometry("cloud", _geometry(library, scene, panel, middle), material)
         renderer.scene.scene.set_sun_light([-0.4, 0.35, -0.85], [1, 1, 1], 75_000)
         renderer.scene.scene.enable_sun_light(True)
-        renderer.setup_camera(FIELD, np.zeros(3), back * radius * 1.9, np.array([0.0, 0.0, 1.0]))
+        renderer.setup_camera(
+            FIELD, np.zeros(3), back * radius * DISTANCE, np.array([0.0, 0.0, 1.0])
+        )
         pictures.append(np.asarray(renderer.render_to_image())[..., :3])
     return np.concatenate(pictures, axis=1)
 
@@ -80,7 +84,7 @@ def _geometry(library: Any, scene: Scene, panel: Panel, middle: Any) -> Any:
     mesh = library.geometry.TriangleMesh(
         vector(places.reshape(-1, 3)), library.utility.Vector3iVector(triangles)
     )
-    mesh.vertex_colors = vector(np.repeat(colors, len(sides), axis=0))
+    mesh.vertex_colors = vector(np.repeat(colors**LINEAR, len(sides), axis=0))
     mesh.compute_vertex_normals()
     return mesh
 

@@ -63,7 +63,7 @@ def test_the_origin_lies_on_a_multiple_and_the_extent_is_one(
 ) -> None:
     x, _ = sc.voxelize(scan(30, seed, shift), SIZE, multiple_of=multiple)
     multiples = torch.tensor(multiple).expand(3)
-    steps = torch.tensor(x.grid.origin).double() / SIZE / multiples  # type: ignore[union-attr]
+    steps = torch.tensor(x.grid.origin, dtype=torch.float64) / SIZE / multiples  # type: ignore[union-attr]
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-6)
     extent = torch.tensor(x.spatial_shape)
     assert not bool((extent % multiples).any())
