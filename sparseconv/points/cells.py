@@ -87,10 +87,15 @@ def coarse_cells(cells: Tensor, stride: Sequence[int], shift: Sequence[int]) -> 
 def rounded_box(
     first: Sequence[int], last: Sequence[int], multiple_of: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the first voxel and the extent of the smallest box of whole multiples."""
+    """Return the first voxel and the extent of the box of whole multiples.
+
+    It ends behind the last window of kernel 3, padding 1 and a stride up to the multiple, which
+    reaches one step beyond the last voxel: a smaller box would cut windows that a scan has in the
+    larger box of a batch.
+    """
     low = tuple(start // m * m for start, m in zip(first, multiple_of, strict=True))
     ends = zip(low, last, multiple_of, strict=True)
-    return low, tuple(max(-(-(end + 1 - start) // m) * m, 0) for start, end, m in ends)
+    return low, tuple((1 - (start - end) // m) * m if end >= start else 0 for start, end, m in ends)
 
 
 def origin_of(first: Sequence[int], size: Floats) -> Floats:

@@ -75,9 +75,10 @@ def voxelize(  # noqa: PLR0913
 
     A point belongs to voxel ``floor((xyz - origin) / voxel_size)``; one that lies on a face up to
     the rounding of its own dtype belongs to the voxel above. The origin is a multiple of
-    ``multiple_of`` voxels in the points' own frame and the extent is rounded up to it: which points
-    share a voxel, and which voxels share one of a strided layer, does not depend on the other
-    points, nor on the other samples of the batch.
+    ``multiple_of`` voxels in the points' own frame and the extent is rounded up to it, beyond the
+    last window of strided layers (kernel up to 3, padding 1): which points share a voxel, and which
+    voxels share one of a strided layer, does not depend on the other points, nor on the other
+    samples of the batch.
 
     Args:
         xyz: ``[N, D]`` points, metres, D from 1 to 4, or what :func:`sparseconv.io.read_points`
@@ -112,7 +113,7 @@ def voxelize(  # noqa: PLR0913
         >>> xyz = torch.tensor([[0.1, 0.2, 0.0], [0.3, 0.1, 0.2], [2.0, 0.0, 0.0]])
         >>> x, to_points = sc.voxelize(xyz, 0.5, reduce="sum")
         >>> x.features.flatten(), to_points.rows, x.spatial_shape
-        (tensor([2., 1.]), tensor([0, 0, 1]), (16, 16, 16))
+        (tensor([2., 1.]), tensor([0, 0, 1]), (32, 16, 16))
     """
     check_reduction(reduce)
     cloud = one_cloud(xyz, features, batch)

@@ -94,7 +94,8 @@ def test_a_cube_of_grid_data_keeps_its_sites() -> None:
     grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3) * 0.05
     x, _ = sc.voxelize(grid, 0.05)
     assert x.num_sites == 4096
-    assert x.spatial_shape == (16, 16, 16)
+    assert x.spatial_shape == (32, 32, 32)
+    assert sc.voxelize(grid, 0.05, multiple_of=1)[0].spatial_shape == (16, 16, 16)
 
 
 def test_survey_coordinates_in_whole_centimetres() -> None:
