@@ -96,7 +96,8 @@ class Packing:
         """Return the int64 keys ``[N]`` of ``coords`` ``[N, 1 + D]``, which lie in the box."""
         keys = coords[:, 0].long() - self.lower[0]
         for axis in range(1, len(self.lower)):
-            keys = keys * self.radix[axis] + (coords[:, axis].long() - self.lower[axis])
+            steps = coords[:, axis].long() - self.lower[axis]
+            keys = torch.add(steps, keys, alpha=self.radix[axis])
         return keys
 
     def unpack(self, keys: Tensor) -> Tensor:

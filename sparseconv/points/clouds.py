@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from sparseconv import io
 from sparseconv.core.arguments import check_device, check_floating, check_integers
 from sparseconv.core.dtypes import INT32
+from sparseconv.core.index import to_device
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.coordinates import MAX_DIMENSIONS
 
@@ -49,12 +51,24 @@ def one_cloud(xyz: Any, features: Any, batch: Any) -> Cloud:
     if isinstance(xyz, list | tuple) and any(isinstance(entry, ARRAYS) for entry in xyz):
         xyz, features, batch, batch_size = _joined(xyz, features, batch)
     points = as_tensor("xyz", xyz)
-    check_cloud("xyz", points)
+    _check_axes("xyz", points)
     values = _point_features(features, points)
     samples = _point_samples(batch, points)
+    total = [] if features is None else [values.detach().sum(dtype=torch.float64)]
+    ends = [] if batch is None else _ends(samples)
+    sums, total, ends = _on_host([_sums(points), total, ends])
+    _check_finite("xyz", points, sums)
+    if any(map(math.isnan, total)):
+        _check_no_nan(values)
     if batch_size is None:
-        batch_size = int(samples.max()) + 1 if samples.numel() else 1
+        batch_size = _checked_ends(ends)[1] + 1
     return Cloud(points, values, samples, batch_size)
+
+
+def _on_host(groups: Sequence[Sequence[Tensor]]) -> list[list[float]]:
+    """Return groups of numbers from their device, for all of which the host waits once."""
+    flat = iter(torch.stack([number for group in groups for number in group]).tolist())
+    return [[next(flat) for _ in group] for group in groups]
 
 
 def _columns(xyz: Any, features: Any) -> tuple[Any, Any]:
@@ -86,12 +100,12 @@ def _joined(
         raise SparseConvValueError("batch: a list of samples says it already; leave it out")
     clouds = [as_tensor(f"xyz[{sample}]", cloud) for sample, cloud in enumerate(xyz)]
     for cloud in clouds:
-        check_cloud("xyz", cloud)
+        _check_axes("xyz", cloud)
     counts = [cloud.shape[0] for cloud in clouds]
     if len({(cloud.shape[1], cloud.device) for cloud in clouds}) > 1:
         raise SparseConvValueError("xyz: the samples differ in their number of axes or device")
-    numbers = torch.arange(len(clouds), device=clouds[0].device)
-    samples = torch.repeat_interleave(numbers, torch.tensor(counts, device=numbers.device))
+    lengths = to_device(counts, clouds[0].device)
+    samples = torch.repeat_interleave(lengths, output_size=sum(counts))
     if features is None:
         return torch.cat(clouds), None, samples, len(clouds)
     if not isinstance(features, list | tuple) or len(features) != len(clouds):
@@ -115,17 +129,27 @@ def as_tensor(name: str, value: Any) -> Tensor:
         raise SparseConvTypeError(f"{name}: no tensor can be made of it: {error}") from error
 
 
-def check_cloud(name: str, points: Any) -> None:
-    """Raise unless ``points`` are finite floating point ``[N, D]`` with D from 1 to 4."""
+def _check_axes(name: str, points: Any) -> None:
+    """Raise unless ``points`` are floating point ``[N, D]`` with D from 1 to 4."""
     check_floating(name, points)
     if points.ndim != 2 or not 1 <= points.shape[1] <= MAX_DIMENSIONS:
         raise SparseConvValueError(
             f"{name}: must have shape (N, D) with D from 1 to {MAX_DIMENSIONS}, "
             f"got {tuple(points.shape)}"
         )
-    # a finite sum shows that every point is finite, and is many times as fast as asking each one
-    sums = [axis.sum(dtype=torch.float64) for axis in points.detach().unbind(1)]
-    if bool(torch.stack(sums).isfinite().all()):
+
+
+def _sums(points: Tensor) -> list[Tensor]:
+    """Return the sum of each axis.
+
+    A finite one shows that every point is finite, and is many times as fast as asking each one.
+    """
+    return [axis.sum(dtype=torch.float64) for axis in points.detach().unbind(1)]
+
+
+def _check_finite(name: str, points: Tensor, sums: Sequence[float]) -> None:
+    """Raise unless all points are finite; ``sums`` of their axes may show it."""
+    if all(map(math.isfinite, sums)):
         return
     finite = torch.isfinite(points).all(dim=1)
     if not bool(finite.all()):
@@ -146,23 +170,24 @@ def _point_features(features: Any, points: Tensor) -> Tensor:
             f"{tuple(values.shape)} for {points.shape[0]} points"
         )
     check_device("features", values, points.device, "points")
-    if not bool(
-        values.detach().sum(dtype=torch.float64).isnan()
-    ):  # much faster than a look at each
-        return values
+    return values
+
+
+def _check_no_nan(values: Tensor) -> None:
+    """Raise if some features are NaN; infinite ones of both signs have a sum that is."""
     wrong = values.detach().isnan().any(dim=1)
     if bool(wrong.any()):
         raise SparseConvValueError(
-            f"features: {int(wrong.sum())} of {points.shape[0]} points have NaN; keep those with "
+            f"features: {int(wrong.sum())} of {len(wrong)} points have NaN; keep those with "
             f"~torch.isnan(features).any(dim=1), or replace NaN by torch.nan_to_num"
         )
-    return values
 
 
 def some_points(points: Any, own: Tensor) -> Tensor:
     """Return points ``[M, D]`` that must have as many axes as a map's own, on their device."""
     xyz = as_tensor("points", points)
-    check_cloud("points", xyz)
+    _check_axes("points", xyz)
+    _check_finite("points", xyz, *_on_host([_sums(xyz)]))
     check_device("points", xyz, own.device, "map")
     if xyz.shape[1] != own.shape[1]:
         raise SparseConvValueError(
@@ -174,9 +199,11 @@ def some_points(points: Any, own: Tensor) -> Tensor:
 def samples_of(batch: Any, points: Tensor, batch_size: int) -> Tensor:
     """Return the sample of each of other points, int64 ``[M]``, which the batch must have."""
     samples = _point_samples(batch, points)
-    if samples.numel() and int(samples.max()) >= batch_size:
+    ends = [] if batch is None else _ends(samples)
+    last = _checked_ends(*_on_host([ends]))[1] if ends else 0
+    if last >= batch_size and samples.numel():
         raise SparseConvValueError(
-            f"batch: must be below the {batch_size} samples of the map, got {int(samples.max())}"
+            f"batch: must be below the {batch_size} samples of the map, got {last}"
         )
     return samples
 
@@ -192,10 +219,24 @@ def _point_samples(batch: Any, points: Tensor) -> Tensor:
             f"got {tuple(samples.shape)}"
         )
     check_device("batch", samples, points.device, "points")
-    samples = samples.long()
-    wrong = samples[(samples < 0) | (samples > INT32.max)]
-    if wrong.numel():
-        raise SparseConvValueError(
-            f"batch: must not be negative or exceed the int32 range, got {int(wrong[0])}"
-        )
-    return samples
+    return samples.long()
+
+
+def _ends(samples: Tensor) -> list[Tensor]:
+    """Return the smallest and the largest of samples, none of none."""
+    return [end.double() for end in samples.aminmax()] if samples.numel() else []
+
+
+def _checked_ends(ends: Sequence[float]) -> tuple[int, int]:
+    """Return the first and the last sample, 0 and 0 of none.
+
+    Raises:
+        SparseConvValueError: numbers that no sample has.
+    """
+    for end in ends:
+        if not 0 <= end <= INT32.max:
+            raise SparseConvValueError(
+                f"batch: must not be negative or exceed the int32 range, got {int(end)}"
+            )
+    first, last = map(int, ends or (0, 0))
+    return first, last

@@ -13,7 +13,7 @@ from sparseconv.core.arguments import check_floating, check_int
 from sparseconv.core.index import Groups
 from sparseconv.errors import SparseConvValueError
 from sparseconv.points.spread import at_points, check_values, first_points
-from sparseconv.points.votes import checked_labels, disputed, voted
+from sparseconv.points.votes import checked_labels, voted
 from sparseconv.sites.sites import Sites
 
 
@@ -71,11 +71,11 @@ class PerVoxel:
         """
         labels = checked_labels(labels, self.rows, num_classes, ignore_index, disagree)
         voting = (self.rows >= 0) & (labels != ignore_index)
-        votes = self.rows[voting], labels[voting], self.num_sites, num_classes
-        winners = voted(*votes, ignore_index)
+        rows = torch.where(voting, self.rows, self.num_sites)
+        winners, several = voted(rows, labels, self.num_sites, num_classes, ignore_index)
         if disagree == "majority":
             return winners
-        return winners.masked_fill(disputed(*votes), ignore_index)
+        return winners.masked_fill(several, ignore_index)
 
     def gather(self, features: Tensor, max_points: int) -> tuple[Tensor, Tensor]:
         """Return the first points of each voxel side by side, as hard voxelizers do.

@@ -13,17 +13,23 @@ from sparseconv.errors import SparseConvValueError
 RULES = ("majority", "ignore")
 
 
-def voted(rows: Tensor, labels: Tensor, num_sites: int, num_classes: int, absent: int) -> Tensor:
-    """Return the most frequent label at each row, int64 ``[S]``; of equal ones the smallest.
+def voted(
+    rows: Tensor, labels: Tensor, num_sites: int, num_classes: int, absent: int
+) -> tuple[Tensor, Tensor]:
+    """Return the most frequent label at each voxel; of equal ones the smallest.
 
     Args:
-        rows: int64 ``[M]``, the voxel that each label votes for.
-        labels: int64 ``[M]`` from 0 to ``num_classes`` - 1.
+        rows: int64 ``[N]``, the voxel that each label votes for; S where it has no vote.
+        labels: int64 ``[N]`` from 0 to ``num_classes`` - 1 where they have a vote.
         num_sites: S.
         num_classes: number of classes.
         absent: the label of a voxel without a vote.
+
+    Returns:
+        int64 ``[S]``, and bool ``[S]``: which voxels have votes for several labels.
     """
-    ballots, votes = torch.unique(rows * num_classes + labels, return_counts=True)
+    counted = torch.where(rows < num_sites, labels, 0)
+    ballots, votes = torch.unique(rows * num_classes + counted, return_counts=True)
     voxels, candidates = ballots // num_classes, ballots % num_classes
     # by voxel, most votes first; the sort is stable, so that classes stay ascending
     fewer = rows.numel() - votes
@@ -31,15 +37,12 @@ def voted(rows: Tensor, labels: Tensor, num_sites: int, num_classes: int, absent
     voxels = voxels[order]
     first = torch.ones_like(voxels, dtype=torch.bool)
     first[1:] = voxels[1:] != voxels[:-1]
-    winners = torch.full((num_sites,), absent, device=labels.device)
-    winners[voxels[first]] = candidates[order][first]
-    return winners
-
-
-def disputed(rows: Tensor, labels: Tensor, num_sites: int, num_classes: int) -> Tensor:
-    """Return bool ``[S]``: which rows get labels that differ; arguments as of :func:`voted`."""
-    ballots = torch.unique(rows * num_classes + labels)
-    return torch.bincount(ballots // num_classes, minlength=num_sites) > 1
+    # what is no winner goes behind the last voxel, so that nobody waits for numbers of winners
+    winners = torch.full((num_sites + 1,), absent, device=labels.device)
+    winners.scatter_(0, torch.where(first, voxels, num_sites), candidates[order])
+    several = torch.zeros(num_sites + 1, dtype=torch.bool, device=labels.device)
+    several.index_fill_(0, torch.where(first, num_sites, voxels), True)
+    return winners[:-1], several[:-1]
 
 
 def checked_labels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -45,14 +46,17 @@ class _Fallen(NamedTuple):
     """Where the points fell.
 
     Attributes:
-        inside: which points are in the bounds; None for all.
-        coords: sample and voxel of each point, int64 ``[N, 1 + D]``.
+        inside: int64, the points in the bounds; None for all.
+        coords: sample and voxel of each of these, int64 ``[N, 1 + D]``.
+        first, last: the ends of the box that they lie in, per axis.
         shape, lower: extent, and smallest legal coordinate per axis.
         grid: where the voxels lie.
     """
 
     inside: Tensor | None
     coords: Tensor
+    first: Ints
+    last: Ints
     shape: Ints
     lower: Ints
     grid: Grid
@@ -122,11 +126,12 @@ def voxelize(  # noqa: PLR0913
     place = _place(axes, voxel_size, bounds, origin, like)
     multiples = per_axis("multiple_of", multiple_of, axes)
     fallen = _cells(points.detach(), cloud.samples, place, multiples)
-    inside, coords, *_ = fallen
+    inside = fallen.inside
     if inside is not None:
-        coords, values = coords[inside], values[inside]
-    box = fallen.shape, cloud.batch_size, fallen.lower, fallen.grid
-    sites, groups = grouped_sites(coords, *box)
+        values = values[inside]
+    site_set = fallen.shape, cloud.batch_size, fallen.lower, fallen.grid
+    box = (0, *fallen.first), (cloud.batch_size - 1, *fallen.last)
+    sites, groups = grouped_sites(fallen.coords, *site_set, box)
     x = SparseTensor.on_sites(reduce_groups(values, groups, reduce), sites)
     rows = groups.site_of_row
     if inside is not None:
@@ -197,8 +202,8 @@ def _cells(points: Tensor, samples: Tensor, place: _Place, multiples: Ints) -> _
     coords[:, 0] = samples
     raised = (lifted(*axis) for axis in zip(points.unbind(1), size, low, strict=True))
     if known is not None and place.bounds is not None:
-        inside, shape = _within(coords, raised, size, place.bounds)
-        return _Fallen(inside, coords, shape, zeros, known)
+        inside, ends, shape = _within(coords, raised, size, place.bounds)
+        return _Fallen(inside, coords[inside], *ends, shape, zeros, known)
     cells = [cells_from(*axis) for axis in zip(raised, low, size, strict=True)]
     first, last = _ends(cells, size, known is not None)
     if known is None:
@@ -210,7 +215,8 @@ def _cells(points: Tensor, samples: Tensor, place: _Place, multiples: Ints) -> _
         shape = tuple(map(max, shape, place.shape or zeros))
     for column, (axis, steps) in enumerate(zip(cells, start, strict=True), 1):
         coords[:, column] = axis.sub_(steps) if steps else axis
-    return _Fallen(None, coords, shape, lower, known)
+    box = (tuple(map(operator.sub, end, start)) for end in (first, last))
+    return _Fallen(None, coords, *box, shape, lower, known)
 
 
 def _ends(cells: Sequence[Tensor], size: Floats, known: bool) -> tuple[Ints, Ints]:
@@ -222,7 +228,8 @@ def _ends(cells: Sequence[Tensor], size: Floats, known: bool) -> tuple[Ints, Int
     """
     if not cells[0].numel():
         return (0,) * len(cells), (-1,) * len(cells)
-    ends = torch.stack([torch.stack(torch.aminmax(axis)) for axis in cells]).tolist()
+    both = torch.stack([end for axis in cells for end in torch.aminmax(axis)]).tolist()
+    ends = list(zip(both[::2], both[1::2], strict=True))
     spans = [max(abs(low), abs(high)) if known else high - low for low, high in ends]
     wide = [span for span in spans if not span < 2**31]  # NaN between infinite ones
     if wide:
@@ -235,8 +242,8 @@ def _ends(cells: Sequence[Tensor], size: Floats, known: bool) -> tuple[Ints, Int
 
 def _within(
     coords: Tensor, raised: Iterable[Tensor], size: Floats, bounds: tuple[Floats, Floats]
-) -> tuple[Tensor, Ints]:
-    """Write the coordinates of points in a box; return which are in it, and its extent."""
+) -> tuple[Tensor, tuple[Ints, Ints], Ints]:
+    """Write the coordinates of points in a box; return those in it, their ends and its extent."""
     low, high = bounds
     # bounds that hold a whole number of voxels up to rounding hold exactly that number
     lengths = zip(low, high, size, strict=True)
@@ -248,7 +255,12 @@ def _within(
         within = (cells >= 0) & below & (cells < float(shape[number]))
         coords[:, 1 + number] = torch.where(within, cells, 0)
         inside &= within
-    return inside, shape
+    if not len(coords):
+        return inside.nonzero()[:, 0], ((0,) * len(low), (-1,) * len(low)), shape
+    ends = torch.stack(torch.aminmax(coords[:, 1:], dim=0)).flatten()
+    *ends, count = torch.cat([ends, inside.sum()[None]]).tolist()
+    rows = torch.nonzero_static(inside, size=count)[:, 0]
+    return rows, (tuple(ends[: len(low)]), tuple(ends[len(low) :])), shape
 
 
 def _bounds(bounds: Any, axes: int) -> tuple[Floats, Floats]:

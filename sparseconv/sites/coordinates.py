@@ -22,6 +22,8 @@ from sparseconv.sites.sites import Sites
 
 MAX_DIMENSIONS = 4
 
+Box = tuple[Ints, Ints]  # the smallest and the largest value per column
+
 
 def sites_from_coords(
     coords: Tensor,
@@ -65,14 +67,18 @@ def grouped_sites(
     batch_size: int | None,
     lower: Ints | None = None,
     grid: Grids = None,
+    box: Box | None = None,
 ) -> tuple[Sites, Groups]:
-    """Return the distinct sites of ``coords``, sorted, and which rows fall on each."""
+    """Return the distinct sites of ``coords``, sorted, and which rows fall on each.
+
+    ``box`` is the smallest and the largest value per column, where the caller knows them.
+    """
     if torch.compiler.is_compiling():
         made: tuple[Sites, Groups] = DOORS.operators["grouped_sites"](
             coords, spatial_shape, batch_size, lower
         )
         return made
-    return _grouped(coords, spatial_shape, batch_size, lower, grid)
+    return _grouped(coords, spatial_shape, batch_size, lower, grid, box)
 
 
 @remembered
@@ -82,15 +88,17 @@ def _grouped(
     batch_size: int | None,
     lower: Ints | None,
     grid: Grids,
+    box: Box | None,
 ) -> tuple[Sites, Groups]:
-    record = _checked_record(coords, spatial_shape, batch_size, lower, grid)
+    record = _checked_record(coords, spatial_shape, batch_size, lower, grid, box)
     keys, order = record.index.keys, record.index.order
     if order is None:
         order = torch.arange(keys.numel(), device=keys.device)
     unique, counts = torch.unique_consecutive(keys, return_counts=True)
     starts = starts_of(counts)
     site_of_row = torch.empty_like(order)
-    site_of_row.scatter_(0, order, torch.repeat_interleave(counts))
+    of_entry = torch.repeat_interleave(counts, output_size=order.numel())
+    site_of_row.scatter_(0, order, of_entry)
     record.index = Index(unique, None, record.index.packing)
     return Sites(record), Groups(order, starts, site_of_row)
 
@@ -102,12 +110,13 @@ def _checked_record(
     batch_size: int | None,
     lower: Ints | None = None,
     grid: Grids = None,
+    box: Box | None = None,
 ) -> SiteRecord:
     """Return the record of checked ``coords``, in which sites may still repeat."""
     refuse_jit()
     _check_layout(coords)
     engine = engines.for_tensor(coords)
-    low, high = _bounds(coords, engine)
+    low, high = box or _bounds(coords, engine)
     batch = _batch_size(batch_size, low, high)
     if lower is None:
         lower = _lowest(spatial_shape, low[1:])
@@ -127,7 +136,7 @@ def _check_layout(coords: Tensor) -> None:
         )
 
 
-def _bounds(coords: Tensor, engine: Engine) -> tuple[Ints, Ints]:
+def _bounds(coords: Tensor, engine: Engine) -> Box:
     """Return the smallest and the largest value per column; 0 and -1 where there is no row."""
     if coords.shape[0] == 0:
         return (0,) * coords.shape[1], (-1,) * coords.shape[1]

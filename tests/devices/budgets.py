@@ -145,10 +145,11 @@ def points_of(size: int) -> Tensor:
     return torch.cat([flat, height], dim=1).to(bench.NAME)
 
 
-def new_voxels(reduce: str) -> Callable[[int], Run]:
+def new_voxels(reduce: str, bounds: tuple[int, ...] | None = None) -> Callable[[int], Run]:
     def prepare(size: int) -> Run:
         xyz, values = points_of(size), numbers(4 * size**2, 8)
-        return lambda: sc.voxelize(xyz, 1.0, values, reduce=reduce)
+        batch = torch.zeros(len(xyz), dtype=torch.int64, device=xyz.device)
+        return lambda: sc.voxelize(xyz, 1.0, values, batch, bounds, reduce)
 
     return prepare
 
@@ -227,6 +228,7 @@ CALLS: dict[str, Call] = {
     "deformable convolution, backward": Call(of_layer(deformable, False, True), sizes=(4, 8)),
     "voxelize, mean": Call(new_voxels("mean"), Budget(60, 4)),
     "voxelize, max": Call(new_voxels("max"), Budget(60, 4)),
+    "voxelize in bounds": Call(new_voxels("mean", (4, 4, 0, 28, 28, 12))),
     "labels by majority": Call(of_points(lambda x, to, _: to.majority(to.rows % 5, 5))),
     "splat, mean, both passes": Call(of_points(lambda x, to, v: differentiate(to.splat(v)))),
     "splat, linear, both passes": Call(

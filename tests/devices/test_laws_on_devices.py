@@ -309,7 +309,10 @@ def test_labels_of_points(device: str) -> None:
         x, to_points = sc.voxelize(xyz.to(device), 0.9, batch=batch.to(device), bounds=bounds)
         values = torch.sin(x.coords.double())
         near = sc.interpolate(x.replace(values), to_points.points, "linear")
-        return [x.coords, to_points.majority(labels.to(device), 4), near]
+        both = (
+            to_points.majority(labels.to(device), 4, disagree=r) for r in ("majority", "ignore")
+        )
+        return [x.coords, *both, near]
 
     compare(device, run, random_input(1, 1, (1,)))
 
