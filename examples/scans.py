@@ -29,6 +29,7 @@ class Settings:
     convolutions: int = 1
     channels: int = 6
     steps: int = 400
+    batch_size: int = 1  # scans of a process in a step
     learning_rate: float = 6e-3
     train_scans: int = 14
     test_scans: int = 4

@@ -3,10 +3,13 @@
     python examples/segment_lidar.py                      # train on data/train, judge on data/test
     python examples/segment_lidar.py path/to/scan.bin     # label your own scan with these weights
     python examples/segment_lidar.py --kernel-size 1      # the same network without neighbours
+    torchrun --nproc-per-node 2 examples/segment_lidar.py # two processes (--backend nccl: two GPUs)
+    python examples/segment_lidar.py --batch-size 2       # the same losses in one process
 
 A scan becomes voxels, the U-Net gives each voxel a score per class, and the scores go back to the
 points. The first command takes one to two minutes on two CPU cores and prints what it measured;
-pictures, weights and metrics.json go to out/ (out/kernel_size_1 for the third).
+pictures, weights and metrics.json go to out/ (out/kernel_size_1 for the third). --resume goes on
+from the last epoch of a run that was killed.
 """
 
 from __future__ import annotations
@@ -15,20 +18,16 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from drawing import CLASSES, draw
-from scans import Scan, Settings, augmented, load, majority, spans, unlike, voxels
+from scans import Scan, Settings, load, spans, unlike, voxels
 from torch import Tensor
-from torch.nn import functional as F
-from torch.optim.swa_utils import update_bn
-from tqdm import tqdm
+from training import Seconds, Trainer, clock, network_for, team
 
 import sparseconv as sc
 from sparseconv.core.geometry import Geometry
@@ -49,25 +48,6 @@ voxelize   points to voxels, sorted and merged, with their features
 rulebooks  the coarser levels' sites and who neighbours whom, once for all layers that share it
 forward    the network's first pass over them, as in training; backward: to every weight
 """
-BAR = "{desc} {percentage:3.0f} %|{bar:20}| {n}/{total} steps, {remaining} left{postfix}"
-
-Seconds = dict[str, float]
-
-
-@contextmanager
-def clock(seconds: Seconds, name: str) -> Iterator[None]:
-    """Add the time that the block takes to ``seconds[name]``."""
-    start = time.perf_counter()
-    yield
-    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-def network_for(settings: Settings) -> UNet:
-    """Return the network with fresh weights."""
-    torch.manual_seed(settings.seed)
-    channels, classes = settings.channels, len(CLASSES)
-    widths, depth = settings.widths, settings.convolutions
-    return UNet(channels, classes, widths, settings.kernel_size, convolutions=depth)
 
 
 def first_call(settings: Settings, scan: Scan) -> float:
@@ -82,48 +62,26 @@ def first_call(settings: Settings, scan: Scan) -> float:
     return max(seconds["first"] - seconds["second"], 0.0)
 
 
-def class_weights(settings: Settings, scans: list[Scan]) -> Tensor:
-    """Return a weight per class, so that rare ones count: one over the root of their share."""
-    labels = torch.cat([majority(scan, voxels(scan, settings)[1]) for scan in scans])
-    share = torch.bincount(labels, minlength=len(CLASSES)).clamp(min=1) / labels.numel()
-    return share.rsqrt() / share.sqrt().sum()
+def train(options: argparse.Namespace, settings: Settings, out: Path) -> Trainer | None:
+    """Train with all processes; return what the first of them has learnt, None in the others."""
+    with team(options.backend) as who:
+        scans = read("train", settings.train_scans)
+        if settings.batch_size * who.size > len(scans):
+            raise sc.SparseConvValueError(
+                f"--batch-size: {settings.batch_size} scans for each of {who.size} processes are "
+                f"more than the {len(scans)} there are"
+            )
+        trainer = Trainer(settings, scans, who)
+        saved = out / "checkpoint.pt"
+        if options.resume and saved.exists():
+            trainer.resume(saved)
+        trainer.run(saved, options.recompute)
+    return trainer if who.rank == 0 else None
 
 
-def train(settings: Settings, scans: list[Scan]) -> tuple[UNet, dict[str, Any]]:
-    """Return a trained network and what training took; each step sees one scan, augmented."""
-    network = network_for(settings)
-    generator = torch.Generator().manual_seed(settings.seed)
-    weight = class_weights(settings, scans)
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, settings.steps, pct_start=0.25
-    )
-    seconds, sites, order, start = Seconds(), 0, [], time.perf_counter()
-    losses: list[float] = []
-    bar = tqdm(range(settings.steps), desc="training", mininterval=0.5, bar_format=BAR)
-    for _ in bar:
-        order = order or torch.randperm(len(scans), generator=generator).tolist()
-        with clock(seconds, "augment_and_voxelize"):
-            scan = augmented(scans[order.pop()], generator)
-            x, to_points = voxels(scan, settings)
-            target = majority(scan, to_points)
-        with clock(seconds, "rulebooks_and_forward"):
-            loss = F.cross_entropy(network(x).features, target, weight)
-        with clock(seconds, "backward_and_step"):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-        sites += x.num_sites
-        losses.append(loss.item())
-        rate = sites / (time.perf_counter() - start)
-        smooth = float(np.mean(losses[-len(scans) :]))
-        bar.set_postfix_str(f"loss {smooth:.3f}, {rate:,.0f} sites/s", refresh=False)
-    # batch normalisation judges by the scans as they are, not by the augmented mixture
-    update_bn((voxels(scan, settings)[0] for scan in scans), network)
-    total = time.perf_counter() - start
-    report = {"final_loss": smooth, "sites_per_second": sites / total, "sites": sites}
-    return network.eval(), {**report, "seconds": {**seconds, "total": total}}
+def read(split: str, count: int) -> list[Scan]:
+    """Return the first scans of a split."""
+    return [load(path) for path in sorted((DATA / split).glob("*.npz"))[:count]]
 
 
 def label(network: UNet, settings: Settings, scan: Scan) -> Tensor:
@@ -217,17 +175,19 @@ def show(metrics: dict[str, Any]) -> None:
     print(f"compiling {metrics['first_call_seconds']:.1f} s, all {metrics['total_seconds']:.1f} s")
 
 
-def train_and_judge(settings: Settings, out: Path) -> UNet:
-    """Train, judge on scans that the network has never seen, and write all of it to ``out``."""
+def train_and_judge(options: argparse.Namespace, settings: Settings, out: Path) -> bool:
+    """Train, judge on scans that the network has never seen, and write all of it to ``out``.
+
+    Returns whether this is the first of the processes, which alone judges and writes.
+    """
     start = time.perf_counter()
-    engine = sc.engines.chosen(torch.zeros(1))
-    print(f"engine {engine}, {torch.get_num_threads()} threads; reading {DATA.name}/")
-    known, unseen = (
-        [load(path) for path in sorted((DATA / split).glob("*.npz"))[:count]]
-        for split, count in (("train", settings.train_scans), ("test", settings.test_scans))
-    )
-    compiling = first_call(settings, known[0])
-    network, training = train(settings, known)
+    compiling = first_call(settings, read("train", 1)[0])
+    trainer = train(options, settings, out)
+    if trainer is None:
+        return False
+    engine = sc.engines.chosen(trainer.weight)
+    print(f"engine {engine}, {torch.get_num_threads()} threads, processes: {trainer.who.size}")
+    network, unseen = trainer.finished(), read("test", settings.test_scans)
     metrics = judge(network, settings, unseen)
     scan = unseen[0]
     pictures = {"truth": scan.labels, "prediction": label(network, settings, scan)}
@@ -236,11 +196,12 @@ def train_and_judge(settings: Settings, out: Path) -> UNet:
     saved = {
         "settings": asdict(settings),
         "weights": network.state_dict(),
-        "seen": spans(known),
+        "seen": spans(trainer.scans),
     }
     torch.save(saved, out / "segment_lidar.pt")
     metrics |= {
-        "training": training,
+        "training": trainer.report(),
+        "processes": trainer.who.size,
         "first_call_seconds": compiling,
         "total_seconds": time.perf_counter() - start,
         "settings": asdict(settings),
@@ -256,7 +217,7 @@ def train_and_judge(settings: Settings, out: Path) -> UNet:
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     show(metrics)
     print(f"wrote segment_lidar.png, segment_lidar.pt and metrics.json to {out}/")
-    return network
+    return True
 
 
 def label_own(network: UNet, settings: Settings, scan: Scan, out: Path) -> None:
@@ -271,37 +232,47 @@ def label_own(network: UNet, settings: Settings, scan: Scan, out: Path) -> None:
     print(f"wrote {scan.name}_labels.npy and {scan.name}.png to {out}/")
 
 
-def main() -> None:
-    """Read the command line and do what it says."""
+def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """Return the command line, and what reads it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("scan", nargs="?", type=Path, help="a scan of your own to label")
     parser.add_argument("--output", type=Path, help="folder (default: out, --quick: out/quick)")
     parser.add_argument("--kernel-size", type=int, choices=(1, 3, 5), help="1: see no neighbour")
     parser.add_argument("--voxel-size", type=float, help="metres")
-    parser.add_argument("--steps", type=int, help="training steps, one scan each")
+    parser.add_argument("--steps", type=int, help="training steps, one batch each")
+    parser.add_argument("--batch-size", type=int, help="scans of a process in a step (default: 1)")
     parser.add_argument("--seed", type=int, help="of weights and augmentation")
     parser.add_argument("--quick", action="store_true", help="see that it runs; learns little")
-    arguments = vars(parser.parse_args())
-    path, out, quick = (arguments.pop(name) for name in ("scan", "output", "quick"))
-    given = {name: value for name, value in arguments.items() if value is not None}
+    parser.add_argument("--backend", choices=("gloo", "nccl"), default="gloo", help="nccl: on GPUs")
+    parser.add_argument("--resume", action="store_true", help="go on from checkpoint.pt, if there")
+    parser.add_argument("--recompute", action="store_true", help="less memory for more time")
+    return parser, parser.parse_args()
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser, options = arguments()
+    path, out, quick = options.scan, options.output, options.quick
+    given = {item.name: getattr(options, item.name, None) for item in fields(Settings)}
+    given = {name: value for name, value in given.items() if value is not None}
     settings = Settings(**{**(QUICK if quick else {}), **given})
-    if settings.steps < 1 or not settings.voxel_size > 0:
-        parser.error("--steps and --voxel-size must be positive")
+    if min(settings.steps, settings.batch_size) < 1 or not settings.voxel_size > 0:
+        parser.error("--steps, --batch-size and --voxel-size must be positive")
     if out is None:
         out = Path("out/quick" if quick else "out")
         out = out / "kernel_size_1" if settings.kernel_size == 1 else out
     out.mkdir(parents=True, exist_ok=True)
-    if path is None:
-        train_and_judge(settings, out)
-        return
     try:
-        own = load(path)
+        own = None if path is None else load(path)
+        weights = out / "segment_lidar.pt"
+        if own is None or not weights.exists():
+            if own is not None:
+                print(f"no weights in {out}/ yet, training first")
+            first_process = train_and_judge(options, settings, out)
+            if own is None or not first_process:
+                return
     except (OSError, sc.SparseConvError) as error:
         parser.error(str(error))
-    weights = out / "segment_lidar.pt"
-    if not weights.exists():
-        print(f"no weights in {out}/ yet, training first")
-        train_and_judge(settings, out)
     saved = torch.load(weights, weights_only=True)
     settings = Settings(**saved["settings"])
     network = network_for(settings)
