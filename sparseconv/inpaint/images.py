@@ -13,6 +13,12 @@ import torch
 from torch import Tensor
 
 from sparseconv.errors import SparseConvError, SparseConvValueError
+from sparseconv.inpaint.deep_colour import (
+    ORIENTATION,
+    is_deep_colour,
+    read_deep_colour,
+    write_deep_colour,
+)
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 TIFF = (".tif", ".tiff")
@@ -36,7 +42,9 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     """
     picture = _open(path)
     values: np.ndarray[Any, Any]
-    if picture.mode == "F":
+    if _is_deep_colour(path):
+        values = read_deep_colour(path, picture.info[ORIENTATION]).astype(np.float32) / WORD
+    elif picture.mode == "F":
         values = np.asarray(picture, dtype=np.float32)
     elif picture.mode in WHOLE:
         values = np.asarray(picture).astype(np.float32) / WORD
@@ -51,7 +59,15 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
 def depth_of(path: str | os.PathLike[str]) -> str:
     """Return ``"byte"``, ``"word"`` (16 bits) or ``"float"``: what the pixels of a file are."""
     mode = _open(path).mode
-    return "float" if mode == "F" else "word" if mode in WHOLE else "byte"
+    deep = mode in WHOLE or _is_deep_colour(path)
+    return "float" if mode == "F" else "word" if deep else "byte"
+
+
+def _is_deep_colour(path: str | os.PathLike[str]) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged tags
+        with needed("PIL.Image", "pillow").open(path) as picture:
+            return is_deep_colour(picture)
 
 
 def read_alpha(path: str | os.PathLike[str]) -> Tensor | None:
@@ -145,7 +161,7 @@ def write_image(
         path: of the file to write.
         image: what to write.
         source: the file that it was made from. Its colour profile is kept, of a JPEG the quality,
-            of a grey image of 16 bits these (``.png``, ``.tif``), of floats these (``.tif``).
+            of 16 bits a channel these (``.png``, ``.tif``), of floats these (``.tif``).
 
     Raises:
         SparseConvValueError: what :func:`check_output` raises; floats and another suffix.
@@ -163,6 +179,10 @@ def write_image(
         values = array.astype(np.float32)
     elif depth == "word" and suffix in DEEP and array.ndim == 2:
         values = np.round(array.clip(0, 1) * WORD).astype(np.uint16)
+    elif depth == "word" and suffix in DEEP:
+        words = np.round(array.clip(0, 1) * WORD).astype(np.uint16)
+        write_deep_colour(path, words, options.get("icc_profile"))
+        return
     else:
         values = np.round(array.clip(0, 1) * BYTE).astype(np.uint8)
     picture = needed("PIL.Image", "pillow").fromarray(values)
@@ -256,7 +276,9 @@ def _open(path: str | os.PathLike[str]) -> Any:
             warnings.simplefilter("ignore")  # of large images, and of damaged tags
             with library.open(path) as picture:
                 picture.load()
-                return needed("PIL.ImageOps", "pillow").exif_transpose(picture)
+                turned = needed("PIL.ImageOps", "pillow").exif_transpose(picture)
+                turned.info[ORIENTATION] = picture.getexif().get(ORIENTATION, 1)
+                return turned
     except library.UnidentifiedImageError as error:
         raise SparseConvValueError(f"image: {Path(path).name} is not an image file") from error
     except Exception as error:  # damaged files make decoders raise almost anything

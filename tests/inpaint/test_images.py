@@ -197,3 +197,66 @@ def test_a_network_is_used_only_where_it_wins(capsys: pytest.CaptureFixture[str]
     assert scores[best] == max(scores.values())
     with pytest.raises(sc.SparseConvValueError, match="dilate: must be 0 or more, got -1"):
         methods.dilated(torch.ones(1, 1, 4, 4, dtype=torch.bool), -1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colours_of_sixteen_bits_stay_sixteen_bits(suffix: str, alpha: bool) -> None:
+    cv2, tifffile = pytest.importorskip("cv2"), pytest.importorskip("tifffile")
+    ramp = np.stack([smooth(), smooth()[::-1], 1 - smooth()], axis=-1)
+    values = np.round(ramp * 20_000 + 3_003).astype(np.uint16)
+    opaque = np.where(hole() == 0, 65_535, 0).astype(np.uint16)
+    stored = np.dstack([values[..., ::-1], opaque]) if alpha else values[..., ::-1]
+    cv2.imwrite(f"i{suffix}", stored)
+    Image.fromarray(hole()).save("m.png")
+    assert images.depth_of(f"i{suffix}") == "word"
+    wanted = values.transpose(2, 0, 1).astype(np.float32) / 65_535
+    np.testing.assert_array_equal(images.read_image(f"i{suffix}")[0].numpy(), wanted)
+    mask = () if alpha else ("--mask", "m.png")
+    assert inpaint(f"i{suffix}", *mask, "--method", "telea", "-o", f"o{suffix}") == 0
+    read = tifffile.imread if suffix == ".tif" else cv2.imread
+    given = () if suffix == ".tif" else (cv2.IMREAD_UNCHANGED,)
+    found = read(f"o{suffix}", *given)
+    found = found if suffix == ".tif" else found[..., ::-1]
+    assert found.dtype == np.uint16 and found.shape == values.shape
+    np.testing.assert_array_equal(found[hole() == 0], values[hole() == 0])
+    assert np.abs(found.astype(int) - values).max() < 3_000
+    assert inpaint(f"i{suffix}", *mask, "--method", "telea", "-o", "o.jpg") == 0
+
+
+def test_deep_colours_are_turned_upright_and_keep_their_profile() -> None:
+    cv2 = pytest.importorskip("cv2")
+    values = np.arange(4 * 6 * 3, dtype=np.uint16).reshape(4, 6, 3) * 700
+    profile = pytest.importorskip("PIL.ImageCms").ImageCmsProfile(
+        pytest.importorskip("PIL.ImageCms").createProfile("sRGB")
+    )
+    from sparseconv.inpaint import deep_colour  # noqa: PLC0415
+
+    for suffix in (".png", ".tif"):
+        deep_colour.write_deep_colour(Path(f"p{suffix}"), values, profile.tobytes())
+        with Image.open(f"p{suffix}") as picture:
+            assert picture.info["icc_profile"] == profile.tobytes()
+            picture.load()
+        images.write_image(f"q{suffix}", images.read_image(f"p{suffix}"), f"p{suffix}")
+        with Image.open(f"q{suffix}") as picture:
+            assert picture.info["icc_profile"] == profile.tobytes()
+        assert (cv2.imread(f"q{suffix}", cv2.IMREAD_UNCHANGED)[..., ::-1] == values).all()
+    grey = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6))
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[deep_colour.ORIENTATION] = orientation
+        grey.save("g.png", exif=exif)
+        wanted = images.read_image("g.png")[0, 0].numpy() * 255
+        turn = deep_colour.UPRIGHT.get(orientation, lambda v: v)
+        np.testing.assert_array_equal(turn(np.asarray(grey).astype(np.uint16)), wanted)
+
+
+def test_a_damaged_deep_image_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    cv2.imwrite("i.png", np.full((40, 48, 3), 999, np.uint16))
+    Image.fromarray(hole()).save("m.png")
+    data = Path("i.png").read_bytes()
+    for length in (20, 40, len(data) // 2, len(data) - 20):
+        Path("i.png").write_bytes(data[:length])
+        assert inpaint("i.png", "--mask", "m.png", "-o", "o.png") == 1
+        assert capsys.readouterr().err.count("\n") == 1
