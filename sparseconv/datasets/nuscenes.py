@@ -18,7 +18,18 @@ MINI = {
     "mini_train": (61, 553, 655, 757, 796, 1077, 1094, 1100),
     "mini_val": (103, 916),
 }
+# of v1.0-trainval, first and last number of each run of scenes; all others are to learn from
+VALIDATION = (
+    (3, 3), (12, 18), (35, 36), (38, 39), (92, 110), (221, 221), (268, 278), (329, 332), (344, 346),
+    (519, 524), (552, 565), (625, 627), (629, 630), (632, 638), (770, 771), (775, 775), (777, 778),
+    (780, 784), (794, 800), (802, 802), (904, 917), (919, 931), (962, 963), (966, 969), (971, 972),
+    (1059, 1073),
+)  # fmt: skip
 ALL = "all"
+FOLDERS = {  # of the tables of a split
+    **dict.fromkeys(MINI, "v1.0-mini"), "train": "v1.0-trainval", "val": "v1.0-trainval",
+    "test": "v1.0-test",
+}  # fmt: skip
 CLASSES = (
     *("barrier", "bicycle", "bus", "car", "construction_vehicle", "motorcycle", "pedestrian"),
     *("traffic_cone", "trailer", "truck", "driveable_surface", "other_flat", "sidewalk"),
@@ -34,7 +45,8 @@ LABELS = {
 class NuScenes(PointDataset):
     """Key frames of the upper lidar, as the tables of ``v1.0-…`` list them.
 
-    Splits: ``mini_train``, ``mini_val``, and ``all``; `scenes` names any other.
+    Splits: ``train``, ``val``, ``test``, ``mini_train``, ``mini_val``, and ``all`` scenes of the
+    tables; `scenes` names any other.
 
     Source: Caesar et al. 2020, "nuScenes" (arXiv 1903.11027); Fong et al. 2022, "Panoptic
         nuScenes" (arXiv 2109.03805).
@@ -49,7 +61,7 @@ class NuScenes(PointDataset):
         transform: Transform | None = None,
         seed: int = 0,
         sweeps: int = 1,
-        version: str = "v1.0-mini",
+        version: str | None = None,
         scenes: Sequence[str] | None = None,
     ) -> None:
         """Find the key frames.
@@ -57,20 +69,26 @@ class NuScenes(PointDataset):
         Args:
             root, split, transform, seed, sweeps: as of :class:`PointDataset`; the sweeps between
                 key frames count.
-            version: name of the folder of tables.
+            version: name of the folder of tables; None for the one that the split is in, or of
+                all scenes for the only one there is.
             scenes: names of scenes, such as ``"scene-0061"``, instead of a split.
 
         Raises:
             SparseConvError: A table is missing, or the split is unknown.
         """
-        if scenes is None and split not in (*MINI, ALL):
+        if scenes is None and split not in (*FOLDERS, ALL):
             raise SparseConvValueError(
-                f"split: must be one of {', '.join((*MINI, ALL))}, got {split!r}: scenes= names "
+                f"split: must be one of {', '.join((*FOLDERS, ALL))}, got {split!r}: scenes= names "
                 f"the scenes of another"
             )
-        self._folder = Path(root) / version
-        names = [f"scene-{number:04}" for number in MINI.get(split, ())]
-        self._scenes = names if scenes is None else list(scenes)
+        whole = scenes is not None or split == ALL
+        folder = version or (_only_folder(Path(root)) if whole else FOLDERS[split])
+        if not whole and folder in FOLDERS.values() and folder != FOLDERS[split]:
+            raise SparseConvValueError(
+                f"version: {split!r} is a split of {FOLDERS[split]}, got {folder!r}"
+            )
+        self._folder = Path(root) / folder
+        self._scenes = None if scenes is None else set(scenes)
         super().__init__(root, split, transform, seed, sweeps)
 
     def _table(self, name: str) -> dict[str, dict[str, Any]]:
@@ -96,12 +114,19 @@ class NuScenes(PointDataset):
             for row in self._data.values()
             if row["is_key_frame"]
             and Path(row["filename"]).parent.name == CHANNEL
-            and (
-                (self.split == ALL and not self._scenes)
-                or scenes[samples[row["sample_token"]]["scene_token"]]["name"] in self._scenes
-            )
+            and self._has(scenes[samples[row["sample_token"]]["scene_token"]]["name"])
         ]
         return sorted(found, key=lambda row: row["timestamp"])
+
+    def _has(self, scene: str) -> bool:
+        """Return whether a scene belongs to the split."""
+        if self._scenes is not None:
+            return scene in self._scenes
+        number = int(scene.rpartition("-")[2])
+        held_out = any(first <= number <= last for first, last in VALIDATION)
+        if self.split in MINI:
+            return number in MINI[self.split]
+        return {"train": not held_out, "val": held_out}.get(self.split, True)
 
     def _read(self, index: int) -> Points:
         return self._points(self.scans[index])
@@ -133,6 +158,21 @@ class NuScenes(PointDataset):
                 points = with_labels(points, np.full(len(points), -1), None)
             found.append((points, self._pose(row)))
         return found
+
+
+def _only_folder(root: Path) -> str:
+    """Return the name of the folder of tables.
+
+    Raises:
+        SparseConvError: There are several, or none.
+    """
+    found = sorted(path.name for path in root.glob("v1.0-*") if (path / "sample.json").is_file())
+    if len(found) != 1:
+        raise SparseConvError(
+            f"root: must have one folder of tables, v1.0-mini or such, found "
+            f"{', '.join(found) or 'none'}: version= names it"
+        )
+    return found[0]
 
 
 def _matrix(row: dict[str, Any]) -> Pose:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 import sparseconv as sc
 from sparseconv import datasets
+from sparseconv.datasets import nuscenes as nuscenes_module
 from sparseconv.errors import SparseConvError, SparseConvValueError
 from sparseconv.io import Points, write_points
 
@@ -105,7 +107,25 @@ def test_nuscenes(tmp_path: Path) -> None:
     again = found.pose(0) @ np.array([*found[0].xyz[5], 1.0])
     np.testing.assert_allclose(world, again, atol=1e-5)
     with pytest.raises(SparseConvValueError, match="split: must be one of mini_train, mini_val"):
-        datasets.NuScenes(tmp_path, "train")
+        datasets.NuScenes(tmp_path, "dev")
+    with pytest.raises(
+        SparseConvValueError, match=r"'val' is a split of v1\.0-trainval, got 'v1\.0-m"
+    ):
+        datasets.NuScenes(tmp_path, "val", version="v1.0-mini")
+    # the official splits, by the same tables under the other names
+    names = {"train": ["scene-0061"], "val": ["scene-0103"], "test": ["scene-0061", "scene-0103"]}
+    for split, scenes in names.items():
+        folder = "v1.0-test" if split == "test" else "v1.0-trainval"
+        shutil.copytree(tmp_path / "v1.0-mini", tmp_path / folder, dirs_exist_ok=True)
+        assert len(datasets.NuScenes(tmp_path, split)) == len(scenes)
+    with pytest.raises(
+        SparseConvError, match=r"found v1\.0-mini, v1\.0-test, v1\.0-trainval: version="
+    ):
+        datasets.NuScenes(tmp_path)
+    for folder in ("v1.0-test", "v1.0-trainval"):
+        shutil.rmtree(tmp_path / folder)
+    held_out = [n for first, last in nuscenes_module.VALIDATION for n in range(first, last + 1)]
+    assert len(held_out) == len(set(held_out)) == 150 and {3, 523, 802, 1073} <= set(held_out)
     (tmp_path / "v1.0-mini" / "scene.json").unlink()
     with pytest.raises(SparseConvError, match=r"scene\.json is missing or damaged"):
         datasets.NuScenes(tmp_path)
