@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -14,7 +15,7 @@ import torch
 
 from sparseconv import engines
 from sparseconv.cli.terminal import say, size, table
-from sparseconv.engines import memory
+from sparseconv.engines import memory, processors
 from sparseconv.tools import warm_up
 from sparseconv.version import __version__
 
@@ -57,6 +58,7 @@ def _warm_up(options: argparse.Namespace) -> None:
 
 
 def _engines(_: argparse.Namespace) -> None:
+    cache = importlib.import_module("sparseconv.engines.numba.machine.cache")  # Numba takes time
     devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     rows = []
     for device in devices:
@@ -65,7 +67,6 @@ def _engines(_: argparse.Namespace) -> None:
             used = "used" if name == engines.chosen(probe) else ""
             rows.append((device, name, used, reason))
     table("engines", ("device", "engine", "", "why"), rows)
-    cache = os.environ.get("NUMBA_CACHE_DIR") or "beside the installed package"
     installed = []
     for name in LIBRARIES:
         try:
@@ -73,10 +74,10 @@ def _engines(_: argparse.Namespace) -> None:
         except importlib.metadata.PackageNotFoundError:
             continue
     facts = [
-        ("threads", f"{torch.get_num_threads()} of {os.cpu_count()} processors"),
+        ("threads", f"{torch.get_num_threads()} on {processors.usable()} processors{_quota()}"),
         ("threads wait", _waiting()),
         ("vectors", torch.backends.cpu.get_cpu_capability()),
-        ("kernels", f"kept {cache}"),
+        ("kernels", f"kept in {cache.folder() or 'no folder: each process compiles them'}"),
         ("memory pool", f"{size(memory.held())} held"),
         ("versions", f"sparseconv {__version__}, Python {platform.python_version()}"),
         ("", ", ".join(installed)),
@@ -86,6 +87,11 @@ def _engines(_: argparse.Namespace) -> None:
 
 def _waiting() -> str:
     """Say how threads wait for each other, which counts where other programs run, too."""
-    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+    if not processors.wait_busily():
         return "asleep"
     return "busy: on processors that others use, set OMP_WAIT_POLICY=PASSIVE, one thread a worker"
+
+
+def _quota() -> str:
+    """Say what the machine has beside what a control group allows."""
+    return "" if processors.quota() is None else f", the control group's; {os.cpu_count()} are here"

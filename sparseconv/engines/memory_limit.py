@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
+from sparseconv.engines import control_groups
 from sparseconv.errors import SparseConvValueError
 
 VARIABLE = "SPARSECONV_POOL_BYTES"
-CGROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
 UNKNOWN_MACHINE_BYTES = 2**32  # where the system does not tell: Windows
 
 
@@ -55,32 +53,7 @@ def _address_space() -> Iterator[int]:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Yield the limits of this process's control group and of all above it, versions 1 and 2.
-
-    Source: the Linux kernel's documentation, cgroup-v2 (``memory.max``) and cgroup-v1/memory
-    (``memory.limit_in_bytes``).
-    """
-    try:
-        lines = MEMBERSHIP.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0" and not controllers:
-            yield from _limits_above(CGROUPS, path, "memory.max")
-        elif "memory" in controllers.split(","):
-            yield from _limits_above(CGROUPS / "memory", path, "memory.limit_in_bytes")
-
-
-def _limits_above(mount: Path, path: str, file: str) -> Iterator[int]:
-    """Yield the limits from a group up to the mount, which a container sees as its own group."""
-    group = mount / path.strip("/")
-    for folder in (group, *group.parents):
-        if not folder.is_relative_to(mount):
-            return
-        try:
-            limit = (folder / file).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
+    """Yield the limits of this process's control group and of all above it, versions 1 and 2."""
+    for _, limit in control_groups.limits("memory", ("memory.max", "memory.limit_in_bytes")):
         if limit.isdigit():  # "max" is no limit
             yield int(limit)

@@ -32,6 +32,8 @@ def test_kernels_can_be_kept_in_a_folder(
 def test_engines_says_how_threads_wait(
     policy: str, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name in ("GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     assert main(["engines"]) == 0
     assert word in capsys.readouterr().out

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import sparseconv as sc
+from sparseconv.engines.numba.machine import cache as kept
+
 # one group: its cache takes a minute to fill, and two workers would fill one each
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("warm cache")]
 
@@ -59,10 +62,14 @@ report("warmup")
 """
 
 
-def _run(program: str, cache: Path) -> subprocess.Popen[str]:
+def _run(program: str, cache: Path, package: Path | None = None) -> subprocess.Popen[str]:
+    """Start a program, with the package that lies in a folder instead of this one."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "SPARSECONV_ENGINE": "numba"}
+    if package is not None:
+        environment["PYTHONPATH"] = str(package)
     return subprocess.Popen(
         [sys.executable, "-c", COUNTED + program],
+        cwd=package,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -93,16 +100,50 @@ def test_nothing_is_compiled_after_warmup(warm_cache: Path) -> None:
     assert set(compiled.values()) == {0}, compiled
 
 
-def test_what_other_sources_compiled_to_is_dropped(warm_cache: Path, tmp_path: Path) -> None:
+def test_two_versions_keep_their_kernels_side_by_side(warm_cache: Path, tmp_path: Path) -> None:
     """As after an upgrade that changed a helper, whose kernels' own files stayed.
 
     Two processes start together, and neither trips over what the other writes.
     """
     cache = shutil.copytree(warm_cache, tmp_path / "cache")
-    stamps = list(cache.rglob("sparseconv.sources"))
-    assert stamps
-    for stamp in stamps:
-        stamp.write_text("of other sources", encoding="ascii")
-    racers = [_run(LAYERS, cache) for _ in range(2)]
+    ignored = shutil.ignore_patterns("__pycache__")
+    other = shutil.copytree(Path(sc.__path__[0]), tmp_path / "sparseconv", ignore=ignored)
+    with (other / "engines" / "numba" / "machine" / "vectors.py").open("a") as file:
+        file.write("# another version\n")
+    racers = [_run(LAYERS, cache, tmp_path) for _ in range(2)]
     assert sum(max(_compilations(racer).values()) for racer in racers) > 0
-    assert set(_compilations(_run(LAYERS, cache)).values()) == {0}
+    for package in (tmp_path, None):
+        assert set(_compilations(_run(LAYERS, cache, package)).values()) == {0}
+
+
+def test_the_version_that_was_used_least_recently_goes(tmp_path: Path) -> None:
+    folders = [tmp_path / f"{kept.PREFIX}{number}" for number in range(kept.KEPT + 2)]
+    for age, folder in enumerate(folders):
+        folder.mkdir()
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    (tmp_path / "another program").mkdir()
+    kept._drop_oldest(tmp_path)
+    assert [folder.exists() for folder in folders] == [True] * kept.KEPT + [False] * 2
+    assert (tmp_path / "another program").exists()
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_what_cannot_be_written_is_read_or_told_in_one_line(
+    filled: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / f"{kept.PREFIX}{kept._sources()[:16]}"
+    folder.mkdir()
+    if filled:
+        (folder / "a.nbi").write_bytes(b"")
+    monkeypatch.setattr(kept, "_roots", lambda: iter([tmp_path]))
+    monkeypatch.setattr(kept, "writable", lambda path: False)
+    kept.cannot_keep.cache_clear()
+    for _ in range(2):
+        assert kept.folder.__wrapped__() == (folder if filled else None)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == (0 if filled else 1)
+    assert all("cannot be kept" in line and "\n" not in line for line in lines)
+    kept.cannot_keep.cache_clear()

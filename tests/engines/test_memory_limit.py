@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import sparseconv as sc
-from sparseconv.engines import memory, memory_limit
+from sparseconv.engines import control_groups, memory, memory_limit
 
 LARGE = (memory.LEAST_BYTES // 64 + 1, 16)  # float32 rows: just large
 MACHINE = 2**40
@@ -30,8 +30,8 @@ def empty_pool() -> Iterator[None]:
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of 1 TiB without any limit; files in the returned folder are control groups."""
-    monkeypatch.setattr(memory_limit, "CGROUPS", tmp_path)
-    monkeypatch.setattr(memory_limit, "MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(control_groups, "MOUNT", tmp_path)
+    monkeypatch.setattr(control_groups, "MEMBERSHIP", tmp_path / "membership")
     monkeypatch.setattr(memory_limit, "_machine_bytes", lambda: MACHINE)
     monkeypatch.setattr(memory_limit, "_address_space", lambda: iter(()))
     monkeypatch.delenv(memory_limit.VARIABLE, raising=False)
@@ -79,7 +79,7 @@ def test_the_limit_of_the_address_space_counts_and_is_enough() -> None:
     """Under a limit large results still come, arenas as large as all before do not."""
     script = """
 import resource, torch
-from sparseconv.engines import memory, memory_limit
+from sparseconv.engines import control_groups, memory, memory_limit
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 room = 300 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (size + room, size + room))

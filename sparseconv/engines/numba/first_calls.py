@@ -28,6 +28,7 @@ from sparseconv.engines.numba.keys import index, kernels, reach, sort
 from sparseconv.engines.numba.machine.compile import on_disk
 from sparseconv.engines.numba.rows.host import affine_rows
 from sparseconv.engines.numba.rulebooks import build, merge
+from sparseconv.engines.processors import usable
 from sparseconv.engines.torch import keys as plain
 from sparseconv.engines.torch import maps
 
@@ -84,7 +85,7 @@ def _compiled_elsewhere() -> bool:
 @functools.cache
 def _second_process() -> subprocess.Popen[bytes] | None:
     """Start the process that compiles ``KERNELS``; None where it has no processor or no cache."""
-    if not (sys.executable and (os.cpu_count() or 1) > 1 and KERNELS[0].folder()):
+    if not (sys.executable and usable() > 1 and KERNELS[0].folder()):
         return None
     logging.getLogger("sparseconv").warning(
         "sparseconv compiles its CPU kernels, once per installation: some seconds in this process "

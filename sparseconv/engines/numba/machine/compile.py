@@ -6,7 +6,6 @@ Benchmark: start first forward, cache
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from filelock import FileLock
 
 from sparseconv.core.remember import collector_paused
+from sparseconv.engines.numba.machine import cache
 from sparseconv.engines.numba.machine.launch import launch
 from sparseconv.engines.numba.machine.threads import on_all_threads
 
@@ -32,10 +32,10 @@ _OPTIONS = {
 
 def _jit(function: Callable[..., Any], **options: Any) -> Any:
     """Return what Numba compiles a function to, kept on disk where there is room for it."""
-    try:
-        return numba.njit(cache=True, **_OPTIONS, **options)(function)
-    except RuntimeError:  # no folder to write a cache to
-        return numba.njit(**_OPTIONS, **options)(function)
+    dispatcher = numba.njit(**_OPTIONS, **options)(function)
+    if not numba.config.DISABLE_JIT and cache.folder() is not None:
+        dispatcher._cache = cache.KernelCache(function)
+    return dispatcher
 
 
 class _Compiled:
@@ -49,8 +49,7 @@ class _Compiled:
 
     def folder(self) -> Path | None:
         """Return where the compiled code is kept on disk, or None."""
-        path = self._dispatcher.stats.cache_path
-        return None if path is None else Path(path)
+        return cache.folder()
 
     def compilations(self) -> int:
         """Return how many variants this process compiled, rather than loaded from disk."""
@@ -131,10 +130,7 @@ def on_disk(kernels: Iterable[_Compiled]) -> bool:
     """Return whether each kernel was compiled by some process, for some arguments at least."""
     for kernel in kernels:
         folder = kernel.folder()
-        if folder is None:
-            return False
-        _drop_outdated(folder)
-        if not any(folder.glob(f"*.{kernel.name}-*.nbi")):
+        if folder is None or not any(folder.glob(f"*.{kernel.name}-*.nbi")):
             return False
     return True
 
@@ -181,29 +177,9 @@ def _alone(dispatcher: Any) -> Iterator[None]:
     cache makes them take turns; a process that only loads waits for no longer than a load takes.
     """
     with collector_paused():
-        if dispatcher.stats.cache_path is None:
+        folder = cache.folder()
+        if folder is None or not cache.writable(folder):
             yield
             return
-        folder = Path(dispatcher.stats.cache_path)
-        _drop_outdated(folder)
         with FileLock(folder / f"{dispatcher.py_func.__name__}.lock"):
             yield
-
-
-@functools.cache
-def _drop_outdated(folder: Path) -> None:
-    """Make the folder, and delete what other sources than these were compiled to.
-
-    Numba looks at the file of a kernel alone, but the helpers that it calls are compiled into it.
-    """
-    sources = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        sources.update(path.read_bytes())
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp = folder / "sparseconv.sources"
-    with FileLock(folder / "sparseconv.lock"):
-        if stamp.exists() and stamp.read_text(encoding="ascii") == sources.hexdigest():
-            return
-        for path in folder.glob("*.nb[ic]"):
-            path.unlink()
-        stamp.write_text(sources.hexdigest(), encoding="ascii")

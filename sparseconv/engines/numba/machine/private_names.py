@@ -16,6 +16,10 @@ from sparseconv.errors import SparseConvError
 
 TESTED = {"numba": ("0.62", "0.68"), "llvmlite": ("0.45", "0.50")}  # first and last version
 PRIVATE_NAMES = (
+    "numba.core.caching.CompileResultCacheImpl._locator_classes",
+    "numba.core.caching.FunctionCache._impl_class",
+    "numba.core.caching.FunctionCache.save_overload",
+    "numba.core.caching._CacheLocator.get_disambiguator",
     "numba.core.callconv.CPUCallConv.call_function",
     "numba.core.callconv.CPUCallConv.get_function_type",
     "numba.core.cgutils.alloca_once",
@@ -30,7 +34,7 @@ PRIVATE_NAMES = (
     "numba.core.cpu.CPUContext.make_array",
     "numba.core.cpu.CPUContext.make_tuple",
     "numba.core.dispatcher._CompileStats.cache_misses",
-    "numba.core.dispatcher._CompileStats.cache_path",
+    "numba.core.dispatcher.Dispatcher.enable_caching",
     "numba.core.funcdesc.FunctionDescriptor.llvm_func_name",
     "numba.core.registry.CPUDispatcher.stats",
     "llvmlite.ir.IRBuilder.atomic_rmw",

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparseconv.engines.processors import look, quota
+
 # what begins the work: by which address, on how many threads, and where several launches of the
 # same work count the parts that are taken, or 0; then the work
 Launch = Callable[..., int]
@@ -33,7 +35,10 @@ def on_all_threads(launch: Launch, parts: int, *work: Any) -> None:
     Raises:
         MemoryError: a part got no memory.
     """
-    members = min(torch.get_num_threads(), parts)
+    threads = torch.get_num_threads()
+    if threads > 1:
+        look()
+    members = min(threads, parts, quota() or parts)
     if members < 2:
         failed = launch(0, 1, 0, *work)
     elif _openmp.free():
