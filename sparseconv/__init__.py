@@ -42,7 +42,7 @@ if _TYPE_CHECKING:
     from sparseconv.compat.checkpoints import convert_weights, load_checkpoint
     from sparseconv.interop import components
     from sparseconv.tiles import tiled
-    from sparseconv.tools import optimize, reach, receptive_field, submanifold, summary
+    from sparseconv.tools import optimize, plan, reach, receptive_field, submanifold, summary
 
 # Loaded when first used, so that importing the package stays quick.
 _LATER = {
@@ -57,6 +57,7 @@ _LATER = {
     "reference": "sparseconv.reference",
     "tools": "sparseconv.tools",
     "optimize": "sparseconv.tools",
+    "plan": "sparseconv.tools",
     "reach": "sparseconv.tools",
     "receptive_field": "sparseconv.tools",
     "submanifold": "sparseconv.tools",
@@ -110,6 +111,7 @@ __all__ = [
     "models",
     "nn",
     "optimize",
+    "plan",
     "prune",
     "reach",
     "receptive_field",

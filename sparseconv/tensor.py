@@ -389,7 +389,8 @@ class SparseTensor(Methods):
         kwargs.pop("memory_format", None)
         like: Any = [entry.features if isinstance(entry, SparseTensor) else entry for entry in args]
         features = self.features.to(*like, **kwargs) if like or kwargs else self.features
-        return SparseTensor.on_sites(features, self.sites.to(features.device))
+        sites = self.sites.to(features.device, kwargs.get("non_blocking", False))
+        return SparseTensor.on_sites(features, sites)
 
     def cpu(self) -> SparseTensor:
         """Return the tensor on the CPU."""

@@ -58,6 +58,11 @@ class Rulebook:
             layout = self.layouts.setdefault(name, remembered(build)(self))
         return layout
 
+    def copied(self, copy: Callable[[Tensor], Tensor]) -> Rulebook:
+        """Return the same pairs in other memory; layouts are derived there anew."""
+        in_rows, out_rows = copy(self.in_rows), copy(self.out_rows)
+        return Rulebook(in_rows, out_rows, self.splits, self.n_in, self.n_out)
+
     @property
     def transposed(self) -> Rulebook:
         """The rulebook of the adjoint: every pair swapped; derived layouts are shared."""

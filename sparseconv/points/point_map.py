@@ -190,7 +190,7 @@ class PointMap(PerVoxel):
         tensors = (self.rows, self.xyz, self.samples)
         rows, xyz, samples = (t.to(device, non_blocking=non_blocking) for t in tensors)
         groups = [Groups(*(t.to(device) for t in own)) for own in self._groups]
-        sites = self.sites.to(rows.device)
+        sites = self.sites.to(rows.device, non_blocking)
         return PointMap(rows, sites, xyz, samples, self.bounds, _groups=groups)
 
     def cpu(self) -> PointMap:
@@ -202,10 +202,36 @@ class PointMap(PerVoxel):
         return self.to(torch.device("cuda" if device is None else device))
 
     def pin_memory(self) -> PointMap:
-        """Return the map with its points in memory that a device reads without a copy."""
+        """Return the map, its voxels too, in memory that a device reads without a copy."""
         rows, xyz, samples = (t.pin_memory() for t in (self.rows, self.xyz, self.samples))
+        groups = [Groups(*(t.pin_memory() for t in own)) for own in self._groups]
         pinned = self.sites.pinned()
-        return replace(self, rows=rows, sites=pinned, xyz=xyz, samples=samples, _groups=[])
+        return replace(self, rows=rows, sites=pinned, xyz=xyz, samples=samples, _groups=groups)
+
+    def share_memory_(self) -> PointMap:
+        """Move points and voxels to shared memory, which other processes see; returns itself."""
+        for part in self._memory():
+            part.share_memory_()
+        return self
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Keep the memory of points, voxels and rulebooks until ``stream`` has used it."""
+        for part in self._memory():
+            part.record_stream(stream)
+
+    def is_pinned(self) -> bool:
+        """Return whether the points lie in page-locked memory."""
+        pinned: bool = self.xyz.is_pinned()
+        return pinned
+
+    def is_shared(self) -> bool:
+        """Return whether the points lie in shared memory."""
+        shared: bool = self.xyz.is_shared()
+        return shared
+
+    def _memory(self) -> list[Tensor]:
+        groups = [t for own in self._groups for t in own]
+        return [self.rows, self.xyz, self.samples, *groups, *self.sites.memory()]
 
     def __repr__(self) -> str:
         """Return the number of points, of voxels and of samples."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -134,6 +134,13 @@ class SiteRecord:
                 for geometry, older in parent.record.ways.items():
                     found.setdefault(geometry, older.of_others())
         return found
+
+    def add_parents(self, parents: Iterable[Parent]) -> None:
+        """Let inverse layers lead back to these first."""
+        new = tuple(parents)
+        known = {parent.geometry for parent in new}
+        self.parents = new + tuple(own for own in self.parents if own.geometry not in known)
+        self.__dict__.pop("ways", None)
 
     @cached_property
     @remembered

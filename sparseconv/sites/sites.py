@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from sparseconv.core.arguments import Ints, check_device
+from sparseconv.core.arguments import Ints, check_device, check_kind
 from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.grid import Grids, agree, change, common
 from sparseconv.core.handles import LIVING, next_number
@@ -29,14 +29,12 @@ from sparseconv.core.index import Index, Packing
 from sparseconv.core.remember import remembered
 from sparseconv.core.rulebook import Rulebook, Taps
 from sparseconv.errors import SparseConvValueError
+from sparseconv.sites.plan import Plan, packed_layers, unpacked_layers
 from sparseconv.sites.record import Later, Parent, SiteRecord
 from sparseconv.sites.samples import Samples
 from sparseconv.sites.taps import sparse_taps
 
 Derived = TypeVar("Derived")
-
-
-WITHOUT_PARENTS = 6  # how many values of a pickled set come before its parent sites
 
 
 class Union(NamedTuple):
@@ -68,10 +66,11 @@ class Sites:
             weakref.WeakKeyDictionary()
         )
         self._unions: weakref.WeakKeyDictionary[Sites, Union] = weakref.WeakKeyDictionary()
-        self._moved: weakref.WeakValueDictionary[torch.device, Sites] = (
+        self._elsewhere: weakref.WeakValueDictionary[Hashable, Sites] = (
             weakref.WeakValueDictionary()
         )
         self._derived: dict[Hashable, Any] = {}
+        self._prepared = False  # whether the rulebooks travel with the sites
         self.dimensions = len(record.spatial_shape)
         LIVING[record.number] = self
 
@@ -192,16 +191,79 @@ class Sites:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle coordinates, extent, grid and parent sites; caches stay behind."""
+        """Pickle coordinates, extent, grid and parent sites; caches only of prepared sites.
+
+        Sites and what layers made of them know each other, so both come after this object, as its
+        state.
+        """
         record, index = self._record, self.index
         box = index.packing.lower, index.packing.extent, index.packing.guard
         site_set = (record.spatial_shape, record.batch_size, record.lower, record.coords_dtype)
+        where = record.grid, record.inferred
+        made = rebuilt_sites, (index.keys, index.order, box, *site_set, *where)
+        return (*made, self._state()) if self.ways or self._prepared else made
+
+    def _state(self) -> tuple[Any, ...]:
+        """Return parent sites and, of prepared sites, the layers, as plain values and tensors."""
         ways = [
             (geometry.numbers, geometry.kind.value, living_sites(parent.record))
             for geometry, parent in self.ways.items()
         ]
-        where = record.grid, record.inferred
-        return rebuilt_sites, (index.keys, index.order, box, *site_set, *where, ways)
+        if not self._prepared:
+            return ways, None, None
+        return ways, *packed_layers(self._layers)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Take what :meth:`__reduce__` gave.
+
+        Raises:
+            SparseConvValueError: rows that no layer of these sites would read or write.
+        """
+        ways, layers, rows = state
+        known = {parent.geometry for parent in self._record.parents}
+        windows = [((*numbers, Kind(kind)), parent) for numbers, kind, parent in ways]
+        parents = [Parent(Geometry(*window), parent.record) for window, parent in windows]
+        self._record.add_parents(parent for parent in parents if parent.geometry not in known)
+        if layers is not None:
+            for geometry, sites, rulebook in unpacked_layers(layers, rows, self):
+                self._adopt(geometry, sites, rulebook)
+            self._prepared = True
+
+    def _adopt(self, geometry: Geometry, sites: Any, rulebook: Rulebook) -> None:
+        """Keep what a layer makes of these sites, which was built elsewhere."""
+        if sites is not None and geometry.kind is Kind.REGULAR:
+            sites.record.add_parents([Parent(geometry, self._record, rulebook)])
+        self._layers[geometry] = Layer(sites, rulebook)
+
+    def prepare(self, plan: Plan) -> Sites:
+        """Build the rulebooks of a network now, and let them travel with the sites.
+
+        They go through pickles, the queues of a ``DataLoader``, into pinned memory and to other
+        devices, so that a worker builds them and the process that runs the network builds none.
+
+        Args:
+            plan: what :func:`sparseconv.plan` returned.
+
+        Returns:
+            These sites.
+
+        Raises:
+            SparseConvError: not a plan; a window that does not fit the sites.
+        """
+        check_kind("plan", plan, Plan, "what sparseconv.plan(model, x) returns")
+        for geometry, rest in plan.layers:
+            sites, _ = self.convolve(geometry)
+            if sites is not self:
+                sites.prepare(rest)
+        self._prepared = True
+        self._elsewhere.clear()
+        return self
+
+    @property
+    def plan(self) -> Plan:
+        """What layers have made of these sites so far, for :meth:`prepare` of others."""
+        layers = self._layers.items()
+        return Plan(tuple((g, layer.sites.plan if layer.sites else Plan()) for g, layer in layers))
 
     def __iter__(self) -> Iterator[Tensor]:
         """Give the numbers of rows, int64 ``[B]``: what looks for a batch size here finds B."""
@@ -236,33 +298,40 @@ class Sites:
         """Return the same sites elsewhere in the world, with caches of their own."""
         return Sites(replace(self._record, grid=grid, number=next_number()))
 
-    def to(self, device: torch.device | str) -> Sites:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Sites:
         """Return the same sites on ``device``; tensors that shared sites share them there too."""
         target = torch.device(device)
         if target == self.device:
             return self
-        moved = self._moved.get(target)
-        if moved is None:
-            moved = self._moved.setdefault(target, self._copied(lambda t: t.to(target)))
-            moved.record.parents = tuple(
-                Parent(p.geometry, Later(_moved, p, target)) for p in self.ways.values()
-            )
-        return moved
-
-    def _copied(self, copy: Callable[[Tensor], Tensor]) -> Sites:
-        """Return the same sites in other memory, without a way back to their parent."""
-        return Sites(self._record.copied(copy))
+        return self._copied(target, lambda t: t.to(target, non_blocking=non_blocking))
 
     def pinned(self) -> Sites:
-        """Return the same sites in page-locked memory."""
-        return self._copied(Tensor.pin_memory)
+        """Return the same sites in page-locked memory; tensors that shared them share these."""
+        return self._copied("pinned", Tensor.pin_memory)
+
+    def _copied(self, place: Hashable, copy: Callable[[Tensor], Tensor]) -> Sites:
+        """Return the same sites in other memory, with prepared rulebooks; made once per place."""
+        found = self._elsewhere.get(place)
+        if found is None:
+            found = self._elsewhere.setdefault(place, Sites(self._record.copied(copy)))
+            found.record.parents = tuple(
+                Parent(p.geometry, Later(_copied_record, p, place, copy))
+                for p in self.ways.values()
+            )
+            if self._prepared:
+                for geometry, layer in self._layers.items():
+                    made = layer.sites and layer.sites._copied(place, copy)
+                    found._adopt(geometry, made, layer.rulebook.copied(copy))
+                found._prepared = True
+        return found
 
     def memory(self) -> list[Tensor]:
-        """Return the tensors that the sites and their rulebooks lie in."""
+        """Return the tensors that the sites and their rulebooks lie in, on every level."""
         record = self._record
         held = [record.index.keys, record.index.order, record.__dict__.get("coords")]
-        for rulebook in self.rulebooks.values():
-            held += [rulebook.in_rows, rulebook.out_rows]
+        for layer in self._layers.values():
+            held += [layer.rulebook.in_rows, layer.rulebook.out_rows]
+            held += layer.sites.memory() if layer.sites else []
         return [t for t in held if t is not None]
 
     def derived(self, key: Hashable, build: Callable[[Sites], Derived]) -> Derived:
@@ -436,9 +505,9 @@ def _may_meet(ends: tuple[int | None, ...], others: tuple[int | None, ...]) -> b
     )
 
 
-def _moved(parent: Parent, device: torch.device) -> SiteRecord:
-    """Return the sites of a parent on another device."""
-    return living_sites(parent.record).to(device).record
+def _copied_record(parent: Parent, place: Hashable, copy: Callable[[Tensor], Tensor]) -> SiteRecord:
+    """Return the sites of a parent in other memory."""
+    return living_sites(parent.record)._copied(place, copy).record
 
 
 def living_sites(record: SiteRecord) -> Sites:
@@ -469,12 +538,7 @@ def rebuilt_sites(
         raise SparseConvValueError(
             "sites: the file holds no keys in ascending order; it is damaged"
         )
-    record = SiteRecord(Index(keys, order, packing), *site_set[:WITHOUT_PARENTS])
-    ways = site_set[WITHOUT_PARENTS] if len(site_set) > WITHOUT_PARENTS else []
-    for numbers, kind, parent in ways:
-        arguments = *numbers, Kind(kind)
-        record.parents += (Parent(Geometry(*arguments), parent.record),)
-    return Sites(record)
+    return Sites(SiteRecord(Index(keys, order, packing), *site_set))
 
 
 def _counts_all(order: Tensor) -> bool:

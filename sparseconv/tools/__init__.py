@@ -1,8 +1,8 @@
 """Tools around networks.
 
 conversion: submanifold convolutions for "same" ones. fusion: a network for inference. fields:
-receptive fields. report: a table of the layers. watching: the modules as they run. warmup: the
-kernels compiled ahead.
+receptive fields. planning: rulebooks to build ahead. report: a table of the layers. watching: the
+modules as they run. warmup: the kernels compiled ahead.
 """
 
 from sparseconv.tools.conversion import submanifold as submanifold
@@ -11,6 +11,7 @@ from sparseconv.tools.fields.reach import reach as reach
 from sparseconv.tools.fields.receptive_field import ReceptiveField as ReceptiveField
 from sparseconv.tools.fields.receptive_field import receptive_field as receptive_field
 from sparseconv.tools.fusion import optimize as optimize
+from sparseconv.tools.planning import plan as plan
 from sparseconv.tools.report import Summary as Summary
 from sparseconv.tools.report import SummaryRow as SummaryRow
 from sparseconv.tools.report import summary as summary

@@ -31,7 +31,7 @@ PUBLIC = {
         Grid PointMap SparseConvAttributeError SparseConvError SparseConvNotImplementedError
         SparseConvTypeError SparseConvValueError SparseTensor cat collate compat components
         convert_weights crop datasets difference engine engines functional interop interpolate
-        intersect io load_checkpoint memory models nn optimize prune reach receptive_field
+        intersect io load_checkpoint memory models nn optimize plan prune reach receptive_field
         reference submanifold summary tiled tiles tools union view voxelize
     """),
     sc.nn: names("""
@@ -125,7 +125,8 @@ def test_importing_loads_no_engine_and_nothing_but_this_package() -> None:
     assert roots - set(sys.stdlib_module_names) <= {"sparseconv", "torch", "numpy"}
     loaded = {name for name in json.loads(result.stdout) if name.startswith("sparseconv.engines.")}
     assert loaded == {
-        f"sparseconv.engines.{name}" for name in ("memory", "memory_limit", "protocol")
+        f"sparseconv.engines.{name}"
+        for name in ("control_groups", "memory", "memory_limit", "protocol")
     }
 
 
