@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparseconv.cli.terminal import add_reading, points_in, say
+import numpy as np
+
+from sparseconv.cli.terminal import add_reading, parts_in, say
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io import Points, write_points
+from sparseconv.io.write import LAS
 
 
 def add_convert(commands: Any) -> None:
@@ -36,21 +40,40 @@ def add_convert(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Read, choose, write."""
+    """Read, choose, write: part by part, so that a file may be larger than the memory."""
+    _check_folder(options.output)
     fields = None if options.fields is None else tuple(filter(None, options.fields.split(",")))
-    points = points_in(
-        options.source,
-        options,
-        fields=fields,
-        every=options.every,
-        limit=options.limit,
-        bounds=options.bounds,
-    )
-    points = points.finite() if options.finite else points
-    points = replace(points, labels=None) if options.drop_labels else points
-    points = _renamed(points, options.rename or [])
-    write(options.output, points)
-    say(f"wrote {len(points):,} points to {options.output}")
+    chosen = {
+        "fields": fields,
+        "every": options.every,
+        "limit": options.limit,
+        "bounds": options.bounds,
+    }
+    rounding = None
+    if options.output.suffix.lower() in LAS and options.source.suffix.lower() not in LAS:
+        rounding = _bounds(parts_in(options.source, options, **{**chosen, "fields": ()}))
+    count = 0
+
+    def parts() -> Iterator[Points]:
+        nonlocal count
+        for part in parts_in(options.source, options, **chosen):
+            points = part.finite() if options.finite else part
+            points = replace(points, labels=None) if options.drop_labels else points
+            count += len(points)
+            yield _renamed(points, options.rename or [])
+
+    write_points(options.output, parts(), bounds=rounding)
+    say(f"wrote {count:,} points to {options.output}")
+
+
+def _bounds(parts: Iterable[Points]) -> tuple[list[float], list[float]] | None:
+    """Return low and high corner of all points that have a finite position."""
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for part in parts:
+        xyz = part.xyz[np.isfinite(part.xyz).all(axis=1)]
+        if len(xyz):
+            low, high = np.minimum(low, xyz.min(axis=0)), np.maximum(high, xyz.max(axis=0))
+    return None if np.isinf(low).any() else (low.tolist(), high.tolist())
 
 
 def _renamed(points: Points, changes: list[str]) -> Points:
@@ -69,6 +92,10 @@ def write(path: Path, points: Points) -> None:
     Raises:
         SparseConvValueError: There is no such folder.
     """
+    _check_folder(path)
+    write_points(path, points)
+
+
+def _check_folder(path: Path) -> None:
     if not path.parent.is_dir():
         raise SparseConvValueError(f"output: there is no folder {path.parent}")
-    write_points(path, points)

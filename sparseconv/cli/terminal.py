@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sparseconv.errors import SparseConvError
-from sparseconv.io import Points, read_points
+from sparseconv.io import Points, iter_points, join_points, read_points, scan
 
 T = TypeVar("T")
+
+LARGE = 1 << 25  # bytes of a file from which on reading takes about a second
+PART = 1 << 20  # points that are read at a time
 
 
 def say(text: str = "") -> None:
@@ -45,8 +48,8 @@ def table(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> No
         say("  " + "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in cells).rstrip())
 
 
-def track(items: Sequence[T], text: str) -> Iterator[T]:
-    """Yield items, and show in a terminal how many are done."""
+def track(items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
+    """Yield items, and show in a terminal how many of ``total`` are done (None: of all)."""
     if sys.stderr.isatty():
         try:
             progress = importlib.import_module("rich.progress")
@@ -54,7 +57,8 @@ def track(items: Sequence[T], text: str) -> Iterator[T]:
         except ImportError:
             pass
         else:
-            yield from progress.track(items, description=text, console=console, transient=True)
+            shown = {"description": text, "total": total, "console": console, "transient": True}
+            yield from progress.track(items, **shown)
             return
     yield from items
 
@@ -81,9 +85,28 @@ def points_in(path: Path, options: argparse.Namespace, **more: Any) -> Points:
     Raises:
         SparseConvError, OSError: As of :func:`sparseconv.io.read_points`.
     """
+    _check_file(path)
+    if path.stat().st_size < LARGE or not sys.stderr.isatty():
+        return read_points(path, **reading(options), **more)
+    return join_points(list(parts_in(path, options, **more)))
+
+
+def parts_in(path: Path, options: argparse.Namespace, **more: Any) -> Iterator[Points]:
+    """Read a file by parts, as the command line says, and show in a terminal how far it is.
+
+    Raises:
+        SparseConvError, OSError: As of :func:`sparseconv.io.iter_points`.
+    """
+    _check_file(path)
+    given = reading(options)
+    header = scan(path, **{name: value for name, value in given.items() if name != "label"})
+    parts = iter_points(path, rows=PART, **given, **more)
+    yield from track(parts, f"read {path.name}", max(1, -(-header.rows // PART)))
+
+
+def _check_file(path: Path) -> None:
     if path.is_dir():
         raise SparseConvError(f"{path} is a folder, give its files: {path}/*")
-    return read_points(path, **reading(options), **more)
 
 
 def short(number: float) -> str:

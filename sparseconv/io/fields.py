@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparseconv.errors import SparseConvValueError
-from sparseconv.io.points import AXES, AXIS_NAMES, LABEL_NAMES, Floats, Points
+from sparseconv.io.points import AXES, AXIS_NAMES, GRID_KEYS, LABEL_NAMES, Floats, Points
 from sparseconv.io.table import Array, Column, Table
 
 Fields: TypeAlias = dict[str, Array]
@@ -40,6 +40,7 @@ LABEL_WORDS = (
 )
 TIME_WORDS = ("time", "timestamp", "gpstime", "stamp", "timestamps")
 MISSING_STEP = 1e-5  # of a column's own range: coarser steps of float32 would merge its values
+CACHED_ROWS = 1 << 12  # of a table, and of the columns that it is made of
 EXACT = 2**24  # float32 holds every whole number up to here
 LARGEST = float(np.finfo(np.float32).max)
 LARGE = 2.0**20  # from here on float32 has steps of an eighth and more
@@ -254,17 +255,26 @@ def points_of(table: Table, roles: Roles, rows: slice, xyz: npt.DTypeLike) -> Po
     """
     axes = [table.columns[name].read(rows) for name in roles.axes]
     columns = [table.columns[name].read(rows) for name in roles.features]
-    features = np.empty((len(axes[0]), len(columns)), np.float32)
-    for number, values in enumerate(columns):
-        features[:, number] = values
+    features = _beside(columns, len(axes[0]), np.float32)
     labels = None
     if roles.label is not None:
         labels = np.array(table.columns[roles.label].read(rows)).astype(np.int64)
     extra = {name: _own(table.columns[name].read(rows)) for name in roles.extra}
-    positions = np.empty((len(axes[0]), AXES), xyz)
-    for number, values in enumerate(axes):
-        positions[:, number] = values
-    return Points(positions, features, roles.features, labels, extra, table.header)
+    positions = _beside(axes, len(axes[0]), xyz)
+    header = table.header
+    if len(positions) != table.rows:
+        header = {name: value for name, value in header.items() if name not in GRID_KEYS}
+    return Points(positions, features, roles.features, labels, extra, header)
+
+
+def _beside(columns: list[Array], rows: int, kind: npt.DTypeLike) -> Array:
+    """Return columns side by side ``[rows, columns]``, block by block: rows stay in the cache."""
+    table = np.empty((rows, len(columns)), kind)
+    for start in range(0, rows, CACHED_ROWS):
+        block = slice(start, start + CACHED_ROWS)
+        for number, values in enumerate(columns):
+            table[block, number] = values[block]
+    return table
 
 
 def _own(values: Array) -> Array:

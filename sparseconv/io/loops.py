@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,15 @@ DOUBT = 2.0**-98  # of a value: how far the product of two pairs of float64 may 
 SHORTEST = 3  # bytes that a reference of LZF copies at least
 
 
-@njit(cache=True, nogil=True)
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Return what Numba compiles a function to, kept on disk where there is room for it."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder can be written
+        return njit(nogil=True)(function)
+
+
+@_compiled
 def count_lines(data: Any) -> int:
     """Return the number of lines, the last one without an end included."""
     lines = 1
@@ -25,7 +34,7 @@ def count_lines(data: Any) -> int:
     return lines
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def after_line(data: Any, start: int) -> int:
     """Return where the line after the one around ``start`` begins."""
     while start < len(data) and data[start] != NEWLINE and data[start] != RETURN:
@@ -33,7 +42,7 @@ def after_line(data: Any, start: int) -> int:
     return min(start + 1, len(data))
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _product(mantissa: Any, high: float, low: float) -> tuple[float, float]:
     """Return mantissa * (high + low) as a sum of two float64."""
     a = float(mantissa >> np.uint64(32)) * 4294967296.0
@@ -54,14 +63,14 @@ def _product(mantissa: Any, high: float, low: float) -> tuple[float, float]:
     return total, error - (total - product)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _is_comment(data: Any, place: int) -> bool:
     if data[place] == HASH:
         return True
     return data[place] == SLASH and place + 1 < len(data) and data[place + 1] == SLASH
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _number(data: Any, place: int, decimal: int, high: Any, low: Any) -> tuple[int, float, int]:
     """Read one number: where it ends, its value, and 0 (sure), 1 (doubtful) or FAILED."""
     size = len(data)
@@ -120,7 +129,7 @@ def _number(data: Any, place: int, decimal: int, high: Any, low: Any) -> tuple[i
     return place, -value if negative else value, 0
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _nan(data: Any, place: int) -> bool:
     if place + 3 > len(data):
         return False
@@ -128,7 +137,7 @@ def _nan(data: Any, place: int) -> bool:
     return bool(n and data[place + 1] | 32 == 97)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def parse(
     data: Any, separator: int, decimal: int, high: Any, low: Any, out: Any, doubtful: Any
 ) -> tuple[int, int]:
@@ -202,7 +211,7 @@ def parse(
     return row, doubts
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def decompress_lzf(data: Any, out: Any) -> int:
     """Fill ``out`` with what LZF packed; returns the bytes written, -1 for a bad reference."""
     size, room = len(data), len(out)

@@ -167,13 +167,7 @@ def read_points(
         if limit is None and box is None:
             kind = xyz_dtype(table, roles)
             return points_of(table, roles, slice(0, table.rows, every), kind)
-        parts, left = list[Points](), math.inf if limit is None else limit
-        for part in _parts(source, table, roles, BLOCK // every * every or every, box, every):
-            parts.append(part[: int(min(left, len(part)))])
-            left -= len(parts[-1])
-            if left <= 0:
-                break
-        return join_points(parts)
+        return join_points(list(_parts(source, table, roles, BLOCK, box, every, limit)))
 
 
 def iter_points(
@@ -183,7 +177,10 @@ def iter_points(
     layout: Layout | None = None,
     columns: Sequence[str] | None = None,
     label: str | os.PathLike[str] | bool | None = None,
+    key: str | None = None,
     fields: Sequence[str] | None = None,
+    limit: int | None = None,
+    every: int = 1,
     bounds: Sequence[Any] | npt.NDArray[Any] | None = None,
     levels: int | None = None,
 ) -> Iterator[Points]:
@@ -194,7 +191,7 @@ def iter_points(
     ``.laz`` (COPC) only the nodes that `bounds` and `levels` need.
 
     Args:
-        path, layout, columns, label, fields, bounds: As of :func:`read_points`.
+        path, layout, columns, label, key, fields, limit, every, bounds: As of :func:`read_points`.
         rows: Rows of the file that are read at a time.
         levels: Of a COPC file: how many levels of detail, the coarsest first; None for all.
 
@@ -208,12 +205,14 @@ def iter_points(
     [2, 1]
     """
     _check_count("rows", rows, 1)
+    _check_count("limit", limit, 0)
+    _check_count("every", every, 1)
     box = _box(bounds)
-    source, table = _open(path, Naming(layout, _names(columns), None, label))
+    source, table = _open(path, Naming(layout, _names(columns), key, label))
     with naming_damage(source):
         check_copc(source, levels)
         roles = _roles(table, source, label).chosen(fields, source.name)
-    return _parts(source, table, roles, rows, box, 1, levels)
+    return _parts(source, table, roles, rows, box, every, limit, levels)
 
 
 def _parts(
@@ -223,9 +222,11 @@ def _parts(
     rows: int,
     box: Box | None,
     every: int,
+    limit: int | None,
     levels: int | None = None,
 ) -> Iterator[Points]:
     """Yield parts of at most ``rows`` rows, one at least; of an indexed file what it needs."""
+    rows, left = rows // every * every or every, math.inf if limit is None else limit
     with naming_damage(source):
         kind = xyz_dtype(table, roles)
         runs: list[slice] | None = None
@@ -237,7 +238,12 @@ def _parts(
             with naming_damage(source):
                 part = slice(start, min(start + rows, run.stop), every)
                 points = points_of(table, roles, part, kind)
-            yield points if box is None else points[_inside(points, box)]
+            if box is not None:
+                points = points[_inside(points, box)]
+            yield points[: int(min(left, len(points)))] if limit is not None else points
+            left -= len(points)
+            if left <= 0:
+                return
 
 
 def _inside(points: Points, box: Box) -> npt.NDArray[np.bool_]:

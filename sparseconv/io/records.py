@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,26 @@ from sparseconv.io.numbers import read_numbers
 from sparseconv.io.table import Array
 
 SHORTEST = 2  # bytes of a number as text, with what follows it
+COUNT = "\0"  # stands in a header for the number of rows
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Some rows of a file.
+
+    Attributes:
+        header: Text with ``COUNT`` where the number of rows stands, or what makes it of the number.
+        rows: The rows' bytes.
+    """
+
+    header: str | Callable[[str], bytes]
+    rows: bytes
+
+    def head(self, count: str) -> bytes:
+        """Return the header of a file with so many rows."""
+        if isinstance(self.header, str):
+            return self.header.replace(COUNT, count).encode()
+        return self.header(count)
 
 
 def binary_records(

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from sparseconv.errors import SparseConvError, SparseConvValueError
+from sparseconv.io.write import LAS
 from sparseconv.tiles.partition import runs, tiles_in_order
 from sparseconv.tiles.plan import Plan
 from sparseconv.tiles.run import LABELS, result_file
 from sparseconv.tiles.sources import POINTS_PER_PART, Array
-
-_LAS = (".las", ".laz")
 
 
 @dataclass
@@ -84,9 +83,9 @@ def write(target: Path, files: list[Path], values: Values) -> None:
     if suffix == ".npy":
         _write_npy(target, values)
         return
-    if suffix in _LAS or target.is_dir():
-        targets = [target] if suffix in _LAS else [target / path.name for path in files]
-        fits = len(files) == len(targets) and all(p.suffix.lower() in _LAS for p in files)
+    if suffix in LAS or target.is_dir():
+        targets = [target] if suffix in LAS else [target / path.name for path in files]
+        fits = len(files) == len(targets) and all(p.suffix.lower() in LAS for p in files)
         if not fits or values.keep != LABELS:
             raise SparseConvValueError(
                 f"target: {target.name!r} takes labels of a source that is itself one .las or .laz "

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sparseconv as sc
-from sparseconv.cli import main
+from sparseconv.cli import main, terminal
 from sparseconv.cli.command import parser_of
 from sparseconv.cli.completion import script
 from sparseconv.cli.info import rows_of
@@ -112,6 +112,40 @@ def test_convert(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     box = ["--bounds", "0", "0", "0", "3", "3", "9"]
     assert main(["convert", "a.ply", "d.bin", *box, "--drop-labels"]) == 0
     assert read_points("d.bin", layout="kitti").xyz.max() < 9
+
+
+def test_convert_by_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file is that does not fit into memory: the same as at once."""
+    command = ["--rename", "intensity=reflectance", "--every", "3", "--limit", "100", "--bounds"]
+    command += ["0", "0", "0", "5", "5", "9"]
+    suffixes = ("ply", "pcd", "npz", "csv", "las", "laz")
+    for suffix in suffixes:
+        assert main(["convert", "a.ply", f"b.{suffix}", *command]) == 0
+    monkeypatch.setattr(terminal, "PART", 50)
+    for suffix in suffixes:
+        assert main(["convert", "a.ply", f"c.{suffix}", *command]) == 0
+        one, other = read_points(f"b.{suffix}"), read_points(f"c.{suffix}")
+        assert one.names == other.names and len(one) == len(other) == 100
+        for name in one.names:
+            np.testing.assert_array_equal(one[name], other[name])
+    assert main(["convert", "c.laz", "d.ply"]) == 0
+    assert np.array_equal(read_points("d.ply").xyz, read_points("c.laz").xyz)
+
+
+def test_progress_of_large_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rich")
+    monkeypatch.setattr(terminal, "PART", 50)
+    monkeypatch.setattr(terminal, "LARGE", 1)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert main(["info", "a.ply", "--voxel-size", "1"]) == 0
+    printed = capsys.readouterr()
+    assert "400 points" in printed.out and "read a.ply" in printed.err
+    assert main(["convert", "a.ply", "b.pcd"]) == 0
+    assert "read a.ply" in capsys.readouterr().err
+    assert len(read_points("b.pcd")) == 400
 
 
 def test_view(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

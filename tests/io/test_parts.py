@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,76 @@ def test_a_bin_is_written_in_its_layout(tmp_path: Path) -> None:
     bad = Points(points.xyz, points.features, ("height",))
     with pytest.raises(SparseConvValueError, match=r"a .bin has the columns of kitti"):
         write_points(tmp_path / "a.bin", bad)
+
+
+@pytest.mark.parametrize("target", ("npz", "npy", "ply", "pcd", "las", "laz", "csv", "pts", "bin"))
+@pytest.mark.parametrize("rows", [7, 299, 300])
+def test_what_is_written_by_parts_is_what_is_written_at_once(
+    tmp_path: Path, target: str, rows: int
+) -> None:
+    points = cloud()
+    if target in ("npy", "bin", "pts"):
+        points = Points(points.xyz, points.features, points.feature_names)
+    write_points(tmp_path / "a.npz", points)
+    write_points(tmp_path / f"b.{target}", points)
+    low, high = points.xyz.min(axis=0), points.xyz.max(axis=0)
+    parts = iter_points(tmp_path / "a.npz", rows=rows)
+    write_points(tmp_path / f"c.{target}", parts, bounds=(low, high))
+    same(read_points(tmp_path / f"c.{target}"), read_points(tmp_path / f"b.{target}"))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_few_parts_lie_in_memory(tmp_path: Path) -> None:
+    """Two at first, to see whether there is a second one."""
+    references: list[weakref.ref[Points]] = []
+    most: list[int] = []
+
+    def parts() -> Any:
+        for _ in range(6):
+            most.append(sum(reference() is not None for reference in references))
+            part = cloud()
+            references.append(weakref.ref(part))
+            yield part
+            del part
+
+    for suffix in ("ply", "pcd", "csv", "las"):
+        write_points(tmp_path / f"a.{suffix}", parts(), bounds=((-99,) * 3, (99,) * 3))
+        assert len(read_points(tmp_path / f"a.{suffix}")) == 1800
+        assert max(most) <= 3, suffix
+
+
+def test_parts_that_do_not_fit_leave_no_file(tmp_path: Path) -> None:
+    points = cloud()
+    other = Points(points.xyz, points.features, ("ring",), points.labels)
+    for suffix in ("ply", "pcd", "csv"):
+        with pytest.raises(SparseConvValueError, match="parts: must have the same columns"):
+            write_points(tmp_path / f"a.{suffix}", [points, other])
+    with pytest.raises(SparseConvValueError, match="parts: must be one cloud or more, got none"):
+        write_points(tmp_path / "a.ply", [])
+    with pytest.raises(SparseConvTypeError, match="points: must be Points, got parts int"):
+        write_points(tmp_path / "a.ply", [3])  # type: ignore[list-item]
+    far = Points(points.xyz + 1e9, points.features, points.feature_names, points.labels)
+    with pytest.raises(SparseConvValueError, match="a point lies far outside of bounds"):
+        write_points(tmp_path / "a.las", [points, far])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_so_many_th_row_and_a_limit_by_parts(tmp_path: Path) -> None:
+    path = written(tmp_path, "ply", cloud())
+    for every, limit in ((1, 100), (3, None), (7, 11), (400, None), (2, 0)):
+        parts = list(iter_points(path, rows=64, every=every, limit=limit))
+        same(join_points(parts), read_points(path, every=every, limit=limit))
+
+
+def test_part_of_an_organised_cloud_is_not_organised(tmp_path: Path) -> None:
+    points = cloud(12)
+    organised = Points(
+        points.xyz, points.features, ("intensity",), None, {}, {"width": 4, "height": 3}
+    )
+    write_points(tmp_path / "a.pcd", organised)
+    assert read_points(tmp_path / "a.pcd").header["width"] == 4
+    assert "width" not in read_points(tmp_path / "a.pcd", every=2).header
+    write_points(tmp_path / "b.pcd", iter_points(tmp_path / "a.pcd", rows=5))
+    assert len(read_points(tmp_path / "b.pcd")) == 12
+    write_points(tmp_path / "b.pcd", iter_points(tmp_path / "a.pcd"))
+    assert read_points(tmp_path / "b.pcd").header["height"] == 3

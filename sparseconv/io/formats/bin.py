@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io.fields import named_columns
 from sparseconv.io.points import AXIS_NAMES, COLORS, Points
+from sparseconv.io.records import Encoded
 from sparseconv.io.source import Source
 from sparseconv.io.table import Column, Table
 
@@ -158,11 +158,10 @@ def _is_whole(values: Rows, most: int) -> bool:
     return _below(values, most) and bool((values == np.floor(values)).all())
 
 
-def write_bin(path: Path, points: Points) -> None:
-    """Write rows of float32: x, y, z and the features, as a data set's layout has them.
+def encode_bin(points: Points) -> Encoded:
+    """Return rows of float32: x, y, z and the features, as a data set's layout has them.
 
     Args:
-        path: The file, replaced if it is there.
         points: What to write.
 
     Raises:
@@ -180,4 +179,4 @@ def write_bin(path: Path, points: Points) -> None:
     ):
         raise SparseConvValueError("xyz: a .bin holds float32, which loses digits; write .npz")
     table: npt.NDArray[Any] = np.concatenate([points.xyz, points.features], axis=1)
-    table.astype("<f4").tofile(path)
+    return Encoded("", table.astype("<f4").tobytes())

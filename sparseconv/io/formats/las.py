@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import struct
+from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -162,21 +165,53 @@ def write_las(path: Path, points: Points) -> None:
         SparseConvValueError: A position is not finite; a label, or a feature with the name of a
             dimension of integers, is not one of those integers; a name has more than 32 bytes.
     """
-    laspy = _library(path.name, path.suffix.lower())
-    fields = _named(points)
+    write_las_parts(path, iter([points]), None)
+
+
+def write_las_parts(path: Path, parts: Iterator[Points], bounds: Any) -> None:
+    """Write the same of parts, one after the other.
+
+    Args:
+        path: The file, replaced if it is there.
+        parts: One at least, with the same columns.
+        bounds: Low and high corner of all points; None for those of the first part.
+
+    Raises:
+        SparseConvError, SparseConvValueError: As of :func:`write_las`; a point lies outside of the
+            bounds.
+    """
+    suffix = path.suffix.lower()
+    laspy = _library(path.name, suffix)
+    first = next(parts)
+    header = _new_header(laspy, first, bounds)
+    standard = set(header.point_format.dimension_names)
+    extra = [(n, v.dtype) for n, v in _named(first).items() if n not in standard]
+    if extra:
+        header.add_extra_dims([laspy.ExtraBytesParams(name=n, type=kind) for n, kind in extra])
+    backend = laspy.LazBackend.Lazrs if suffix == ".laz" else None
+    unfinished = path.with_name(path.name + ".part")
+    given = {"mode": "w", "header": header, "do_compress": suffix == ".laz", "laz_backend": backend}
+    try:
+        with laspy.open(str(unfinished), **given) as writer:
+            for part in chain([first], parts):
+                writer.write_points(_cloud(laspy, header, part, suffix).points)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _cloud(laspy: Any, header: Any, points: Points, suffix: str) -> Any:
+    """Return points as laspy has them, rounded as the header says."""
     if not np.isfinite(points.xyz).all():
-        raise SparseConvValueError(f"xyz: {path.suffix.lower()} holds finite positions only")
-    cloud = laspy.LasData(_new_header(laspy, points))
-    cloud.xyz = points.xyz
-    standard = set(cloud.point_format.dimension_names)
-    own = [name for name in fields if name not in standard]
-    if own:
-        cloud.add_extra_dims(
-            [laspy.ExtraBytesParams(name=name, type=fields[name].dtype) for name in own]
-        )
-    for name, values in fields.items():
+        raise SparseConvValueError(f"xyz: {suffix} holds finite positions only")
+    cloud = laspy.LasData(copy.deepcopy(header))
+    try:
+        cloud.xyz = points.xyz
+    except OverflowError as error:
+        raise SparseConvValueError("parts: a point lies far outside of bounds") from error
+    for name, values in _named(points).items():
         _store(cloud, name, values)
-    cloud.write(str(path))
+    return cloud
 
 
 def _named(points: Points) -> Fields:
@@ -207,7 +242,7 @@ def _named(points: Points) -> Fields:
     return fields
 
 
-def _new_header(laspy: Any, points: Points) -> Any:
+def _new_header(laspy: Any, points: Points, bounds: Any) -> Any:
     old = points.header
     header = laspy.LasHeader(point_format=7, version="1.4")
     if old.get("format") == "las":
@@ -218,7 +253,7 @@ def _new_header(laspy: Any, points: Points) -> Any:
         on_grid = np.abs(steps - np.round(steps)) < 1e-3
         if on_grid.all() and (np.abs(steps) < 2**31 - 1).all():
             return header
-    low, high = _extent(points.xyz)
+    low, high = _extent(points.xyz) if bounds is None else np.array(bounds, np.float64)
     header.offsets = np.floor(low)
     header.scales = np.maximum(FINEST, 10.0 ** np.ceil(np.log10((high - low + 1) / STEPS)))
     return header

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io.fields import as_xyz, column_names, named_columns
 from sparseconv.io.points import AXES, Points
+from sparseconv.io.records import Encoded
 from sparseconv.io.source import Source
 from sparseconv.io.table import Array, Table, array_columns
 
@@ -89,11 +89,10 @@ def table_of(array: Array, source: str, columns: tuple[str, ...] | None) -> Tabl
     return Table(len(array), array_columns(parts), {"format": "npy"})
 
 
-def write_npy(path: Path, points: Points) -> None:
-    """Write one array ``[N, 3 + F]`` of positions and features; their names are not kept.
+def encode_npy(points: Points) -> Encoded:
+    """Return one array ``[N, 3 + F]`` of positions and features; their names are not kept.
 
     Args:
-        path: The file, replaced if it is there.
         points: What to write, without labels.
 
     Raises:
@@ -103,5 +102,13 @@ def write_npy(path: Path, points: Points) -> None:
         raise SparseConvValueError("labels: a .npy does not hold them, write .npz")
     if points.extra:
         raise SparseConvValueError(f"extra: a .npy does not hold {', '.join(points.extra)}")
-    with path.open("wb") as file:
-        np.save(file, np.concatenate([as_xyz(points.xyz), points.features], axis=1))
+    table: Array = np.concatenate([as_xyz(points.xyz), points.features], axis=1)
+    start = {"descr": table.dtype.str, "fortran_order": False}
+
+    def header(count: str) -> bytes:
+        file = io.BytesIO()  # NumPy leaves room in it for a larger number
+        shape = (int(count), table.shape[1])
+        np.lib.format.write_array_header_1_0(file, {**start, "shape": shape})
+        return file.getvalue()
+
+    return Encoded(header, table.tobytes())

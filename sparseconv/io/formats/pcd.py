@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from sparseconv.errors import SparseConvValueError
 from sparseconv.io.fields import as_fields, check_numbers
 from sparseconv.io.formats.lzf import decompress
 from sparseconv.io.points import COLORS, Points
-from sparseconv.io.records import binary_records, text_records
+from sparseconv.io.records import COUNT, Encoded, binary_records, text_records
 from sparseconv.io.source import Source
 from sparseconv.io.table import Array, Column, Table, record_columns
 
@@ -173,11 +172,10 @@ def _color(column: Column, shift: int) -> Callable[[slice], Array]:
     return read
 
 
-def write_pcd(path: Path, points: Points) -> None:
-    """Write a ``.pcd`` file, binary; the viewpoint and the grid of an organised cloud are kept.
+def encode_pcd(points: Points) -> Encoded:
+    """Return a ``.pcd`` file, binary; the viewpoint and the grid of an organised cloud are kept.
 
     Args:
-        path: The file, replaced if it is there.
         points: Coordinates and further columns keep their dtype, labels become 8 byte integers.
 
     Raises:
@@ -200,9 +198,9 @@ def write_pcd(path: Path, points: Points) -> None:
         sizes=" ".join(str(values.dtype.itemsize) for values in fields.values()),
         kinds=" ".join(values.dtype.kind.upper() for values in fields.values()),
         counts=" ".join("1" for _ in fields),
-        width=points.header.get("width", len(points)),
+        width=points.header.get("width", COUNT),
         height=points.header.get("height", 1),
         viewpoint=" ".join(f"{value:.17g}" for value in viewpoint),
-        rows=len(points),
+        rows=COUNT,
     )
-    path.write_bytes(header.encode() + records.tobytes())
+    return Encoded(header, records.tobytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io.fields import as_fields, check_numbers
 from sparseconv.io.points import Points
-from sparseconv.io.records import binary_records, text_records
+from sparseconv.io.records import COUNT, Encoded, binary_records, text_records
 from sparseconv.io.source import Source
 from sparseconv.io.table import Array, Table, record_columns
 
@@ -271,11 +270,10 @@ def _rows(word: str) -> int:
     return rows
 
 
-def write_ply(path: Path, points: Points) -> None:
-    """Write a ``.ply`` file, binary and little-endian.
+def encode_ply(points: Points) -> Encoded:
+    """Return a ``.ply`` file, binary and little-endian.
 
     Args:
-        path: The file, replaced if it is there.
         points: Coordinates and further columns keep their dtype, labels become ``int``.
 
     Raises:
@@ -299,8 +297,8 @@ def write_ply(path: Path, points: Points) -> None:
     records = np.empty(len(points), dtype)
     comments = [f"comment {line}" for line in points.header.get("comments", ()) if line.isascii()]
     header = ["ply", "format binary_little_endian 1.0", *comments]
-    header.append(f"element vertex {len(points)}")
+    header.append(f"element vertex {COUNT}")
     for name, values in fields.items():
         records[name] = values
         header.append(f"property {WRITTEN[values.dtype.str[1:]]} {name}")
-    path.write_bytes("\n".join([*header, "end_header", ""]).encode() + records.tobytes())
+    return Encoded("\n".join([*header, "end_header", ""]), records.tobytes())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from sparseconv.io.fields import AXIS_WORDS, as_fields, column_names, named_columns, plain
 from sparseconv.io.numbers import number_of, read_integers, read_numbers, words_of
 from sparseconv.io.points import AXES, AXIS_NAMES, COLORS, Points
+from sparseconv.io.records import COUNT, Encoded
 from sparseconv.io.source import Source
 from sparseconv.io.table import Array, Table, array_columns
 
@@ -292,26 +292,24 @@ def _words(body: npt.NDArray[np.uint8], form: Form, names: tuple[str, ...]) -> d
     return found
 
 
-def write_text(path: Path, points: Points) -> None:
-    """Write a line of names and a line of numbers per point, with all their digits.
+def encode_text(points: Points, suffix: str) -> Encoded:
+    """Return a line of names and a line of numbers per point, with all their digits.
 
     A ``.csv`` is separated by commas, others by blanks, with the names in a comment; a ``.pts``
     begins with the number of points and has no names.
 
     Args:
-        path: The file, replaced if it is there.
         points: What to write.
+        suffix: Of the file.
 
     Raises:
         SparseConvValueError: A feature's name cannot stand among the names.
     """
     fields = as_fields(points)
-    suffix = path.suffix.lower()
     separator = "," if suffix == ".csv" else " "
     digits = {"f4": "%.9g", "f8": "%.17g"}
     forms = [digits.get(values.dtype.str[1:], "%s") for values in fields.values()]
     names = ("" if suffix == ".csv" else "# ") + separator.join(fields)
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write((str(len(points)) if suffix == ".pts" else names) + "\n")
-        line = separator.join(forms) + "\n"
-        file.writelines(line % row for row in zip(*fields.values(), strict=True))
+    line = separator.join(forms) + "\n"
+    rows = "".join(line % row for row in zip(*fields.values(), strict=True))
+    return Encoded((COUNT if suffix == ".pts" else names) + "\n", rows.encode())
