@@ -99,12 +99,9 @@ class PointLabeller(torch.nn.Module):
             columns.append(np.clip(values, -LIMIT, LIMIT))
         features = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
         # an extent of whole windows on every level: strided layers read nothing beyond the last
-        coarsest = self.settings.voxel_size * 2 ** (len(self.settings.widths) - 1)
-        low = np.floor(points.xyz.min(axis=0).astype(np.float64) / coarsest) * coarsest
-        high = (np.floor(points.xyz.max(axis=0).astype(np.float64) / coarsest) + 1) * coarsest
+        window = 2 ** (len(self.settings.widths) - 1)
         xyz = torch.from_numpy(np.ascontiguousarray(points.xyz))
-        bounds = (low.tolist(), high.tolist())
-        return voxelize(xyz, self.settings.voxel_size, features, bounds=bounds)
+        return voxelize(xyz, self.settings.voxel_size, features, multiple_of=window)
 
     def forward(self, points: Points) -> Tensor:
         """Return the scores ``[N, classes]`` of points."""
