@@ -43,6 +43,11 @@ def peak_during(run: Callable[[], object]) -> int:
     return _status("VmHWM") - before
 
 
+def resident() -> int:
+    """Return the bytes of this process that are in memory."""
+    return _status("VmRSS")
+
+
 def _status(name: str) -> int:
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     (line,) = [line for line in lines if line.startswith(f"{name}:")]

@@ -15,7 +15,19 @@ import pytest
 import torch
 
 import sparseconv as sc
-from benchmarks import cpu, cpu_dense, cpu_growth, cpu_memory, files, floors, peers, profile, readme
+from benchmarks import (
+    cpu,
+    cpu_dense,
+    cpu_growth,
+    cpu_memory,
+    files,
+    floors,
+    peers,
+    profile,
+    readers,
+    readme,
+    serve,
+)
 from benchmarks.apart import peak_during
 from benchmarks.nets import NETS
 from benchmarks.rows import Row, show
@@ -161,6 +173,37 @@ def test_readme_tables() -> None:
     assert "|  | tiny, 1,234 sites |" in made
     assert "| 64 channels | 30 (1.20) |" in made
     assert "| 64 channels | 2.5 (plain torch) |" in made
+
+
+@pytest.mark.slow
+def test_latencies_of_a_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve, "apart", in_this_process)
+    monkeypatch.setattr(serve, "VOXEL", 2.0)
+    torch.use_deterministic_algorithms(False)
+    serve.main(["--scans", "3", "--threads", "1"], tmp_path / "serve.json")
+    found = json.loads((tmp_path / "serve.json").read_text())["ms"]
+    assert list(found) == ["eager, 1 thread", "optimized, 1 thread"]
+    for figures in found.values():
+        assert 0 < figures["p50"] <= figures["p99"] <= figures["slowest"]
+        assert figures["first"] > 0 and figures["MB after all"] > 50
+    assert "p99" in capsys.readouterr().out
+
+
+def test_scans_of_a_service_differ() -> None:
+    sizes = {len(points) for points in serve.scans(12)}
+    assert len(sizes) == 12 and min(sizes) > 1000
+    assert [len(points) for points in serve.scans(3)] == [len(p) for p in serve.scans(12)[:3]]
+
+
+def test_readers_beside_other_libraries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readers.main(["--points", "500", "--rounds", "1"], tmp_path / "readers.json")
+    found = json.loads((tmp_path / "readers.json").read_text())["ms"]
+    assert {"bin", "npy", "npz", "ply", "pcd", "las", "laz", "text, 4 columns"} <= found.keys()
+    assert all(times["sparseconv"] > 0 for times in found.values())
+    assert found["laz"]["laspy"] > 0 and found["npy"]["NumPy"] > 0
+    assert "laz | sparseconv" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
