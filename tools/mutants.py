@@ -71,6 +71,10 @@ class Mutant:
 
 
 HIDDEN = " = __import__('dataclasses').field(compare=False)\n"
+FOUND = """        layer = self._layers.get(geometry)
+        if layer is None:
+            layer = self._build(geometry)
+"""
 RULEBOOK = "test_rulebook", "by_hand"
 CONV = "test_conv", "dense_one or from_dense"
 TRANSPOSED = "test_conv", "conv_transpose or network_of_torchs"
@@ -86,6 +90,18 @@ ENGINES = "test_engines", "backward"
 DEFORM = "test_deform", "definition or border"
 VOXELS = "test_voxelize", "dictionary or border"
 MEMORY = "test_memory", "come_and_go"
+
+
+def found_without(name: str) -> str:
+    """Return what finds a layer without looking at one number of its geometry."""
+    same = f"replace(key, {name}=geometry.{name}) == geometry"
+    return f"""        from dataclasses import replace
+        kept = self._layers
+        layer = next((kept[key] for key in kept if {same}), None)
+        if layer is None:
+            layer = self._build(geometry)
+"""
+
 
 MUTANTS = (
     Mutant(
@@ -137,33 +153,9 @@ MUTANTS = (
         "- padding + window",
         TRANSPOSED,
     ),
-    Mutant(
-        "padding-in-the-key",
-        "core/geometry.py",
-        "    padding: Ints\n",
-        "    padding: Ints" + HIDDEN,
-        KEY,
-    ),
-    Mutant(
-        "padding-end-in-the-key",
-        "core/geometry.py",
-        "    padding_end: Ints\n",
-        "    padding_end: Ints" + HIDDEN,
-        KEY,
-    ),
-    Mutant(
-        "dilation-in-the-key",
-        "core/geometry.py",
-        "    dilation: Ints\n",
-        "    dilation: Ints" + HIDDEN,
-        KEY,
-    ),
-    Mutant(
-        "stride-in-the-key",
-        "core/geometry.py",
-        "    stride: Ints\n",
-        "    stride: Ints" + HIDDEN,
-        KEY,
+    *(
+        Mutant(f"{name}-in-the-key", "sites/sites.py", FOUND, found_without(name), KEY)
+        for name in ("padding", "padding_end", "dilation", "stride")
     ),
     Mutant(
         "kind-in-the-key", "core/geometry.py", "    kind: Kind\n", "    kind: Kind" + HIDDEN, KEY
@@ -462,9 +454,9 @@ MUTANTS = (
     ),
     Mutant(
         "true-zeros",
-        "tensor.py",
-        "if mask is None else _checked_mask(t, mask)",
-        "if mask is None else _checked_mask(t, mask) & (t.detach() != 0).any(dim=1)",
+        "tensor/forms.py",
+        "if mask is None else checked_mask(t, mask)",
+        "if mask is None else checked_mask(t, mask) & (t.detach() != 0).any(dim=1)",
         TENSOR,
     ),
     Mutant(

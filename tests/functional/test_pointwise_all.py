@@ -15,7 +15,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import sparseconv as sc
 from sparseconv.functional.values.pointwise import COMPARISONS, PAIRWISE, TESTS, UNARY
-from sparseconv.tensor_methods import Methods
+from sparseconv.tensor.methods import Methods
 
 pytestmark = pytest.mark.usefixtures("engine")
 

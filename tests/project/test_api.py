@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
 import json
 import pkgutil
 import subprocess
@@ -131,7 +132,8 @@ def test_importing_loads_no_engine_and_nothing_but_this_package() -> None:
 
 
 def functions_of(owner: Any, prefix: str) -> Iterator[tuple[str, Callable[..., Any]]]:
-    for name, attribute in vars(owner).items():
+    bases = [kind for kind in inspect.getmro(owner) if kind.__module__.startswith("sparseconv")]
+    for name, attribute in itertools.chain(*(vars(kind).items() for kind in reversed(bases))):
         member = getattr(attribute, "__func__", attribute)  # class methods
         if inspect.isclass(member) and not name.startswith("_") and not prefix.count("."):
             yield from functions_of(member, f"{prefix}{name}.")
@@ -161,7 +163,7 @@ EXEMPT = {
     "engines:Engine": "a protocol has no bodies",
     "__torch_function__": "Python's protocol passes types",
     "_to_sites": "a sparse tensor has its sites already",
-    "is_contiguous": "PyTorch's protocol passes a memory format",
+    "contiguous": "PyTorch's protocol passes a memory format",
     "_collated": "the default collate passes its table",
 }
 

@@ -40,7 +40,7 @@ PLANTS = {
         FOR_A_TYPE + "from sparseconv.sites import sites\n",
         NO_CIRCLE,
     ),
-    "of what fills the doors": ("tensor.py", "from sparseconv.tracing import sites\n", DOORS),
+    "of what fills the doors": ("tensor/base.py", "from sparseconv.tracing import sites\n", DOORS),
     "of what fills the doors, from above": (
         "cli/command.py",
         "import sparseconv.tracing.rules\n",

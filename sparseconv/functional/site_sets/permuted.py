@@ -18,7 +18,7 @@ from sparseconv.core.dispatch import handler_of
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.site_sets.axes import axes_to_channels, channels_to_axes, permuted_axes
 from sparseconv.tensor import SparseTensor
-from sparseconv.tensor_methods import Methods
+from sparseconv.tensor.methods import Methods
 
 Meaning = TypeVar("Meaning", bound=Callable[..., Any])
 ON_PERMUTED: dict[Callable[..., Any], Callable[..., Any]] = {}
