@@ -336,11 +336,18 @@ MUTANTS = (
         "torch",
     ),
     Mutant(
-        "compiled-code-of-other-sources-stays",
-        "engines/numba/machine/compile.py",
-        "path.unlink()",
-        "pass",
-        ("test_compile_cache", "other_sources"),
+        "compiled-code-of-other-sources-runs",
+        "engines/numba/machine/cache.py",
+        "digest.update(path.read_bytes())",
+        "digest.update(path.name.encode())",
+        ("test_compile_cache", "side_by_side"),
+    ),
+    Mutant(
+        "compiled-code-of-old-versions-stays",
+        "engines/numba/machine/cache.py",
+        "for path in versions[:-KEPT]:",
+        "for path in versions[:0]:",
+        ("test_compile_cache", "least_recently"),
     ),
     Mutant(
         "caches-are-filled-under-a-transform",
