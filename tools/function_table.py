@@ -56,6 +56,8 @@ _ZERO = "an inactive site counts 0"
 _HOLE = "an inactive site is a hole: it is not summed and not counted"
 # The laws of the library's own functions, by name.
 LAWS = {
+    "avg_pool": f"{_ZERO}, and in the divisor as padding does (count_include_pad)",
+    "max_pool": "an inactive site counts minus infinity",
     "conv": _ZERO,
     "conv4d": _ZERO,
     "conv_transpose": _ZERO,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 
-from sparseconv.core.arguments import Ints, per_axis
+from sparseconv.core.arguments import Ints, came, per_axis
 from sparseconv.errors import SparseConvValueError
 
 
@@ -20,6 +20,21 @@ class Kind(Enum):
     REGULAR = "regular"
     SUBMANIFOLD = "submanifold"
     TRANSPOSED = "transposed"
+    STRIDED = "strided"  # the cells of the stride that hold an input, whatever the window
+
+
+_LAWS = {"reached": Kind.REGULAR, "strided": Kind.STRIDED}  # as users name them
+
+
+def site_law(sites: str) -> Kind:
+    """Return the site law that a user names.
+
+    Raises:
+        SparseConvValueError: another name.
+    """
+    if not isinstance(sites, str) or sites not in _LAWS:
+        raise SparseConvValueError(f"sites: must be 'reached' or 'strided', got {came(sites)}")
+    return _LAWS[sites]
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,8 @@ class Geometry:
     def __str__(self) -> str:
         """Return the arguments of the layer that has this geometry."""
         arguments = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-        return f"{arguments}, dilation={self.dilation}"
+        law = ", sites='strided'" if self.kind is Kind.STRIDED else ""
+        return f"{arguments}, dilation={self.dilation}{law}"
 
     @property
     def dimensions(self) -> int:
@@ -95,9 +111,31 @@ class Geometry:
         return replace(self, kind=Kind.SUBMANIFOLD)
 
     @property
+    def as_regular(self) -> Geometry:
+        """The same window under the regular site law."""
+        return replace(self, kind=Kind.REGULAR)
+
+    @property
+    def block(self) -> Geometry:
+        """The cells of the stride as windows: what they reach is the strided law's output."""
+        none, ones = (0,) * self.dimensions, (1,) * self.dimensions
+        return Geometry(self.stride, self.stride, none, none, ones, none, Kind.REGULAR)
+
+    @property
+    def keeps_sites(self) -> bool:
+        """Whether the output sites are the input sites."""
+        strided = self.kind is Kind.STRIDED and max(self.stride) == 1
+        return strided or self.kind is Kind.SUBMANIFOLD
+
+    @property
+    def returns_to_itself(self) -> bool:
+        """Whether the layer that undoes this one stays on its sites."""
+        return self.is_pointwise or self.keeps_sites
+
+    @property
     def keeps_grid(self) -> bool:
         """Whether outputs lie where inputs do: stride 1, and padding that keeps the extent."""
-        if self.kind is Kind.SUBMANIFOLD:
+        if self.keeps_sites:
             return True
         windows = (d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True))
         pads = zip(self.padding, self.padding_end, strict=True)
@@ -105,6 +143,19 @@ class Geometry:
             low + high == window and low == window // 2
             for (low, high), window in zip(pads, windows, strict=True)
         )
+
+    def pads(self, spatial_shape: Ints) -> list[tuple[int, int]]:
+        """Return how far windows read beyond both ends of each axis.
+
+        Under the strided law their number says so, and not the padding.
+        """
+        ends = list(self.padding_end)
+        if self.kind is Kind.STRIDED:
+            for axis, windows in enumerate(self.output_shape(spatial_shape)):
+                first = (windows - 1) * self.stride[axis] - self.padding[axis]
+                last = first + self.dilation[axis] * (self.kernel_size[axis] - 1)
+                ends[axis] = max(last + 1 - spatial_shape[axis], 0)
+        return list(zip(self.padding, ends, strict=True))
 
     def unpadded(self, axes: Sequence[int]) -> Geometry:
         """Return the regular window of this one, without padding on ``axes``."""
@@ -118,11 +169,14 @@ class Geometry:
         """Return the output's extent per axis: ``floor((L + 2p - d(k-1) - 1)/s + 1)``, or back.
 
         An axis of extent 0 (a tensor without any site, whose shape nobody gave) stays 0. With
-        ``whole`` windows go on until the last input: strides leave none of them out.
+        ``whole`` windows go on until the last input: strides leave none of them out. Under the
+        strided law it is ``ceil(L/s)``.
 
         Raises:
             SparseConvValueError: an axis would get an extent below 1.
         """
+        if self.kind is Kind.STRIDED:
+            return self.block.output_shape(spatial_shape, whole=True)
         shape = tuple(
             0 if length == 0 else self._output_length(axis, length, whole)
             for axis, length in enumerate(spatial_shape)
@@ -153,6 +207,8 @@ class Geometry:
 
     def reach(self, lower: Ints, upper: Ints) -> tuple[Ints, Ints]:
         """Return the box of outputs that inputs in the box ``lower..upper`` can reach."""
+        if self.kind is Kind.STRIDED:
+            return self.block.reach(lower, upper)
         low, high = [], []
         for axis, (first, last) in enumerate(zip(lower, upper, strict=True)):
             stride, padding = self.stride[axis], self.padding[axis]
@@ -183,7 +239,8 @@ def make_geometry(
         padding: int or one per axis, at least 0; ``"valid"``; ``"same"`` (stride 1 only; with an
             even window the extra site is at the high end, as in torch).
         output_padding: transposed only; smaller than the larger of stride and dilation.
-        kind: the site law; submanifold sets the padding itself.
+        kind: the site law; submanifold sets the padding itself, and strided takes any: it says
+            where windows begin, not how many there are.
 
     Raises:
         SparseConvValueError, SparseConvTypeError: an argument that no layer can have.

@@ -83,8 +83,10 @@ class Grid:
 
     def under(self, geometry: Geometry) -> Grid:
         """Return the grid of a layer's outputs."""
-        if geometry.kind is Kind.SUBMANIFOLD:
+        if geometry.keeps_sites:
             return self
+        if geometry.kind is Kind.STRIDED:
+            geometry = geometry.block
         first = tuple(map(_first_cell, *_window(geometry)))
         if geometry.kind is Kind.TRANSPOSED:
             fine = tuple(own / s for own, s in zip(self.stride, geometry.stride, strict=True))

@@ -22,6 +22,7 @@ from sparseconv.functional.convolution.partial import (
 )
 from sparseconv.functional.convolution.row_pairs import pairs
 from sparseconv.functional.pooling.global_pool import global_avg_pool, global_max_pool
+from sparseconv.functional.pooling.on_sites import avg_pool, max_pool
 from sparseconv.functional.pooling.partial import partial_avg_pool, partial_max_pool
 from sparseconv.functional.pooling.pool import avg_pool4d, max_pool4d
 from sparseconv.functional.site_sets import layout as _layout
@@ -69,6 +70,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "avg_pool",
     "avg_pool4d",
     "cat",
     "collate",
@@ -84,6 +86,7 @@ __all__ = [
     "intersect",
     "inverse_conv",
     "locally_connected",
+    "max_pool",
     "max_pool4d",
     "pairs",
     "partial_avg_pool",

@@ -237,6 +237,8 @@ class SiteRecord:
         """Return the rulebook of a layer from these sites to ``target``."""
         engine = engines.for_tensor(self.index.keys)
         around = self.turned(geometry)
+        if geometry.kind is Kind.STRIDED:
+            geometry = geometry.as_regular
         if around is not None:
             book = engine.build_rulebook(around.record.index, target.index, around.geometry)
             rows = around.rows[book.in_rows.long()].to(book.in_rows.dtype)
@@ -290,10 +292,8 @@ class SiteRecord:
         """
         wraps = zip(wrapping(self.grid), self.lower, strict=False)
         axes = [axis for axis, (turns, low) in enumerate(wraps) if turns and low == 0]
-        pads = tuple(
-            (geometry.padding[axis], geometry.padding_end[axis]) if axis in axes else (0, 0)
-            for axis in range(len(self.spatial_shape))
-        )
+        ends = geometry.pads(self.spatial_shape)
+        pads = tuple(end if axis in axes else (0, 0) for axis, end in enumerate(ends))
         if geometry.kind is Kind.TRANSPOSED:
             _check_transposed(geometry, self.spatial_shape, axes)
             return None
@@ -317,6 +317,8 @@ class SiteRecord:
 
     def reached(self, geometry: Geometry, shape: Ints) -> SiteRecord:
         """Return the record of the sites that the site law makes active, in ascending order."""
+        if geometry.kind is Kind.STRIDED:
+            return self.reached(geometry.block, shape)
         around = self.turned(geometry)
         if around is not None:
             record = around.record.reached(around.geometry, shape)

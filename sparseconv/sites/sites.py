@@ -370,7 +370,7 @@ class Sites:
             SparseConvValueError: no layer of this geometry made these sites and ``like`` is not
                 given, or ``like`` has an extent that the layer would not map to this one.
         """
-        if geometry.is_pointwise and (like is None or like is self):
+        if geometry.returns_to_itself and (like is None or like is self):
             return self, self.convolve(geometry)[1].transposed
         parent = self.ways.get(geometry)
         if like is None:
@@ -454,10 +454,10 @@ class Sites:
 
     def _output(self, geometry: Geometry) -> Sites | None:
         """Return the output sites of a layer, None where they have not been made."""
-        if geometry.kind is Kind.SUBMANIFOLD or geometry.is_pointwise:
-            return self
         layer = self._layers.get(geometry)
-        return None if layer is None else layer.sites
+        if layer is not None:
+            return layer.sites or self
+        return self if geometry.returns_to_itself else None
 
     @remembered
     def _build(self, geometry: Geometry) -> Layer:
@@ -467,13 +467,13 @@ class Sites:
             if geometry in self._layers:
                 return self._layers[geometry]
         shape = self._record.shape_under(geometry)
-        if geometry.kind is Kind.SUBMANIFOLD:
+        if geometry.keeps_sites:
             return self._layers.setdefault(
                 geometry, Layer(None, self._record.pairs(self._record, geometry))
             )
         record = self._record.reached(geometry, shape)
         rulebook = self._record.pairs(record, geometry)
-        if geometry.kind is Kind.REGULAR:
+        if geometry.kind is not Kind.TRANSPOSED:
             record.parents = (Parent(geometry, self._record, rulebook),)
         return self._layers.setdefault(geometry, Layer(Sites(record), rulebook))
 

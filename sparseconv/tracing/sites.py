@@ -230,10 +230,10 @@ class TracedSites:
         numbers = encoded(geometry)
         if like is not None:
             return like, TracedRulebook(self, like, numbers)
-        if geometry.is_pointwise or geometry.kind is Kind.SUBMANIFOLD:
+        if geometry.returns_to_itself:
             return self, TracedRulebook(self, self, numbers)
         handle, rows = operators().output_sites(self.handle, self.rows, numbers)
-        parent = (self, geometry) if geometry.kind is Kind.REGULAR else None
+        parent = (self, geometry) if geometry.kind is not Kind.TRANSPOSED else None
         box = self.box.under(geometry)
         target = TracedSites(handle, rows, self.root, self.dimensions, box=box, parent=parent)
         return target, TracedRulebook(self, target, numbers)
@@ -244,7 +244,7 @@ class TracedSites:
         """Return the sites that the layer of ``geometry`` read, and the way back."""
         numbers = encoded(geometry)
         if like is None:
-            if geometry.is_pointwise:
+            if geometry.returns_to_itself:
                 return self, TracedRulebook(self, self, numbers, swapped=True)
             if self.parent is not None and self.parent[1] == geometry:
                 like = self.parent[0]

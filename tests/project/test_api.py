@@ -45,10 +45,10 @@ PUBLIC = {
         SubmPartialConv3d SyncBatchNorm ToDense ToSites
     """),
     sc.functional: names("""
-        avg_pool4d cat collate conv conv4d conv_transpose crop deform_conv difference
+        avg_pool avg_pool4d cat collate conv conv4d conv_transpose crop deform_conv difference
         global_avg_pool global_max_pool interpolate intersect inverse_conv locally_connected
-        max_pool4d pairs partial_avg_pool partial_conv partial_conv_transpose partial_max_pool prune
-        subm_conv
+        max_pool max_pool4d pairs partial_avg_pool partial_conv partial_conv_transpose
+        partial_max_pool prune subm_conv
         subm_partial_conv to_dense to_sites union
     """),
     sc.engines: names("""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.core.arguments import Ints, Size
+from sparseconv.core.arguments import Size
 from sparseconv.core.dispatch import dispatched, implements
-from sparseconv.core.geometry import Geometry, Kind
-from sparseconv.errors import SparseConvValueError
 from sparseconv.functional.checks import Input
-from sparseconv.functional.convolution.dense import dense_conv, dense_conv_transpose
+from sparseconv.functional.convolution.dense import (
+    dense_conv,
+    dense_conv_transpose,
+    inverse_size,
+)
 from sparseconv.functional.convolution.products import border_pads, check_extent, checked, meaning
 from sparseconv.functional.convolution.table import CONVOLUTIONS, Convolution, line_of
 
@@ -30,6 +31,7 @@ def conv(
     groups: int = 1,
     *,
     like: Input | None = None,
+    sites: str = "reached",
 ) -> Tensor:
     """Convolution over 1 to 4 axes, at the sites of ``like`` where that is given.
 
@@ -46,6 +48,9 @@ def conv(
         like: a tensor of the output's extent, on whose sites to compute: any set of sites, also
             ones that no input reaches (they get the bias). A dense input gives a dense output,
             at every site.
+        sites: ``"reached"``, every site whose window holds an input; or ``"strided"``, as
+            MinkowskiEngine has it: the sites ``i // stride`` of the inputs ``i``, ``ceil(L / s)``
+            to an axis, whatever the window. With stride 1 these are the input's own sites.
 
     Returns:
         ``[B, C_out, *output]``, of the input's kind.
@@ -63,6 +68,7 @@ def conv(
         tensor([1., 0.])
     """
     window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    window["sites"] = sites
     return dense_meaning(CONVOLUTIONS["conv"], input, weight, bias, window, like)
 
 
@@ -77,16 +83,17 @@ def conv4d(
     groups: int = 1,
     *,
     like: Input | None = None,
+    sites: str = "reached",
 ) -> Tensor:
     """Convolution over four axes, for space and time together; torch stops at three.
 
     Args:
         input: ``[B, C_in, *spatial]`` with four spatial axes, a SparseTensor or dense.
         weight: ``[C_out, C_in / groups, *kernel]``.
-        bias, stride, padding, dilation, groups, like: as of :func:`conv`.
+        bias, stride, padding, dilation, groups, like, sites: as of :func:`conv`.
 
     Returns:
-        ``[B, C_out, *output]``, of the input's kind; on sparse input by the regular site law.
+        ``[B, C_out, *output]``, of the input's kind.
 
     Raises:
         SparseConvError: an output size below 1; channels, groups, dtypes or devices that do not
@@ -98,6 +105,7 @@ def conv4d(
         16.0
     """
     window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    window["sites"] = sites
     return dense_meaning(CONVOLUTIONS["conv4d"], input, weight, bias, window, like)
 
 
@@ -210,6 +218,7 @@ def inverse_conv(
     groups: int = 1,
     *,
     like: Input | None = None,
+    sites: str = "reached",
 ) -> Tensor:
     """The adjoint of a strided convolution, back on the sites that the convolution read.
 
@@ -220,7 +229,7 @@ def inverse_conv(
         input: ``[B, C_in, *spatial]``, a SparseTensor or dense, 1 to 4 spatial axes.
         weight: ``[C_in, C_out / groups, *kernel]``, the layout of torch's transposed weight.
         bias: ``[C_out]`` or None.
-        stride, padding, dilation: as of the strided layer to undo.
+        stride, padding, dilation, sites: as of the strided layer to undo.
         groups: divides both channel counts.
         like: a tensor on the sites to return to; a sparse input finds them by itself where a
             layer of this geometry made its sites.
@@ -241,35 +250,10 @@ def inverse_conv(
         True
     """
     window = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    window["sites"] = sites
     geometry, groups = checked(CONVOLUTIONS["inverse_conv"], input, weight, bias, window)
-    size = _inverse_size(geometry, tuple(input.shape[2:]), like)
+    size = inverse_size(geometry, tuple(input.shape[2:]), like)
     return dense_conv_transpose(input, weight, bias, geometry, groups, size)
-
-
-def _inverse_size(geometry: Geometry, shape: Ints, like: Input | None) -> Ints:
-    """Return the extent of a dense inverse: that of ``like``, or the shortest that fits."""
-    none = (0,) * geometry.dimensions
-    full = replace(geometry, kind=Kind.TRANSPOSED, padding=none, padding_end=none)
-    both = zip(full.output_shape(shape), geometry.padding, geometry.padding_end, strict=True)
-    least = tuple(length - start - end for length, start, end in both)
-    if like is None:
-        if min(least) < 1:
-            raise SparseConvValueError(
-                f"padding: {geometry.padding} gives an output size of {least}; every axis must "
-                f"have at least 1"
-            )
-        return least
-    size = tuple(like.shape[2:])
-    fits = len(size) == len(least) and all(
-        low <= length < low + stride
-        for low, length, stride in zip(least, size, geometry.stride, strict=True)
-    )
-    if not fits:
-        raise SparseConvValueError(
-            f"like: spatial shape {size} is not what the strided layer can have read; it maps "
-            f"{least} up to stride - 1 more per axis to the input's shape"
-        )
-    return size
 
 
 def dense_meaning(

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.core.arguments import Ints
-from sparseconv.core.geometry import Geometry
+from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.errors import SparseConvValueError
+from sparseconv.functional.checks import Input
 
 
 def dense_conv(
     input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, groups: int
 ) -> Tensor:
     """Return the convolution of ``[B, C_in, *spatial]``, of any kind but the transposed."""
+    if geometry.kind is Kind.STRIDED:
+        shape = tuple(input.shape[2:])
+        starts, ends = zip(*geometry.pads(shape), strict=True)
+        conv, window = _CONV[geometry.dimensions], (geometry.stride, 0, geometry.dilation)
+        full = conv(with_ends(input, starts, ends), weight, bias, *window, groups)
+        return first_of(full, geometry.output_shape(shape))
     more = [end - start for start, end in zip(geometry.padding, geometry.padding_end, strict=True)]
     if any(more):
         input = with_ends(input, [0] * len(more), more)
@@ -46,10 +55,55 @@ def dense_conv_transpose(
     return result if bias is None else result + bias.reshape(-1, *(1,) * geometry.dimensions)
 
 
-def with_ends(input: Tensor, starts: Sequence[int], ends: Sequence[int]) -> Tensor:
-    """Return ``[B, C, *spatial]`` with so many zeros more on each axis, or less."""
+def inverse_size(geometry: Geometry, shape: Ints, like: Input | None) -> Ints:
+    """Return the extent of a dense inverse: that of ``like``, or the shortest that fits."""
+    if geometry.kind is Kind.STRIDED:
+        least = tuple(
+            (n - 1) * stride + 1 for n, stride in zip(shape, geometry.stride, strict=True)
+        )
+        return _size_of(like, least, geometry)
+    none = (0,) * geometry.dimensions
+    full = replace(geometry, kind=Kind.TRANSPOSED, padding=none, padding_end=none)
+    both = zip(full.output_shape(shape), geometry.padding, geometry.padding_end, strict=True)
+    least = tuple(length - start - end for length, start, end in both)
+    if like is None and min(least) < 1:
+        raise SparseConvValueError(
+            f"padding: {geometry.padding} gives an output size of {least}; every axis must have at "
+            f"least 1"
+        )
+    return _size_of(like, least, geometry)
+
+
+def _size_of(like: Input | None, least: Ints, geometry: Geometry) -> Ints:
+    """Return the extent of ``like``; raise unless the layer leads from it to ``least``'s output."""
+    if like is None:
+        return least
+    size = tuple(like.shape[2:])
+    fits = len(size) == len(least) and all(
+        low <= length < low + stride
+        for low, length, stride in zip(least, size, geometry.stride, strict=True)
+    )
+    if not fits:
+        raise SparseConvValueError(
+            f"like: spatial shape {size} is not what the strided layer can have read; it maps "
+            f"{least} up to stride - 1 more per axis to the input's shape"
+        )
+    return size
+
+
+def with_ends(
+    input: Tensor, starts: Sequence[int], ends: Sequence[int], value: float = 0
+) -> Tensor:
+    """Return ``[B, C, *spatial]`` with so many cells of ``value`` more on each axis, or less."""
     both = zip(reversed(starts), reversed(ends), strict=True)
-    return F.pad(input, [pad for pair in both for pad in pair])
+    return F.pad(input, [pad for pair in both for pad in pair], value=value)
+
+
+def first_of(full: Tensor, shape: Ints) -> Tensor:
+    """Return the first ``shape`` cells of ``[B, C, *spatial]``."""
+    for axis, length in enumerate(shape, start=2):
+        full = full.narrow(axis, 0, length)
+    return full
 
 
 def _conv4d(
@@ -57,7 +111,7 @@ def _conv4d(
     weight: Tensor,
     bias: Tensor | None,
     stride: Ints,
-    padding: Ints,
+    padding: Ints | int,
     dilation: Ints,
     groups: int,
 ) -> Tensor:
@@ -65,6 +119,7 @@ def _conv4d(
 
     Each cell of the kernel's first axis is a 3D convolution of the slices that it meets.
     """
+    padding = (padding,) * 4 if isinstance(padding, int) else padding
     padded = F.pad(input, (0, 0) * 3 + (padding[0], padding[0]))
     window = dilation[0] * (weight.shape[2] - 1) + 1
     steps = (padded.shape[2] - window) // stride[0] + 1

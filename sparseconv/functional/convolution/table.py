@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparseconv.core.geometry import Geometry, Kind, make_geometry
+from sparseconv.core.geometry import Geometry, Kind, make_geometry, site_law
 
 _REGULAR = ("stride", "padding", "dilation", "groups")
+_ON_SITES = (*_REGULAR, "sites")
 _TRANSPOSED = ("stride", "padding", "output_padding", "groups", "dilation")
 _SUBMANIFOLD = ("dilation", "groups")
 _PARTIAL = ("mask", "normalize")
@@ -54,17 +55,18 @@ class Convolution:
     def geometry(self, kernel_size: Sequence[int], bound: dict[str, Any]) -> Geometry:
         """Return the checked geometry of a call with the ``bound`` arguments."""
         window = {name: bound[name] for name in _WINDOW if name in bound}
-        return make_geometry(kernel_size, kind=self.kind, **window)
+        kind = site_law(bound["sites"]) if "sites" in bound else self.kind
+        return make_geometry(kernel_size, kind=kind, **window)
 
 
 def _table() -> dict[str, Convolution]:
     """Return the convolutions by name."""
     found = [
-        Convolution("conv", _REGULAR),
+        Convolution("conv", _ON_SITES),
         Convolution("conv_transpose", _TRANSPOSED, Kind.TRANSPOSED, transposed=True),
         Convolution("subm_conv", _SUBMANIFOLD, Kind.SUBMANIFOLD),
-        Convolution("inverse_conv", _REGULAR, inverse=True, transposed=True),
-        Convolution("conv4d", _REGULAR, axes=4),
+        Convolution("inverse_conv", _ON_SITES, inverse=True, transposed=True),
+        Convolution("conv4d", _ON_SITES, axes=4),
         Convolution("partial_conv", (*_REGULAR, *_PARTIAL)),
         Convolution("subm_partial_conv", (*_SUBMANIFOLD, *_PARTIAL), Kind.SUBMANIFOLD),
         Convolution(

@@ -101,7 +101,7 @@ def avg_pool4d(
     """
     shape = tuple(input.shape)
     geometry = pool_geometry(shape, 4, kernel_size, stride, padding, ceil_mode=ceil_mode)
-    _check_divisor(divisor_override)
+    check_divisor(divisor_override)
     return dense_avg_pool4d(input, geometry, ceil_mode, count_include_pad, divisor_override)
 
 
@@ -141,7 +141,7 @@ def _sparse_avg_pool(dimensions: int) -> Callable[..., SparseTensor]:
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> SparseTensor:
-        _check_divisor(divisor_override)
+        check_divisor(divisor_override)
         geometry = sparse_pool_geometry(
             input, dimensions, kernel_size, stride, padding, ceil_mode=ceil_mode
         )
@@ -193,7 +193,8 @@ def _sparse_lp_pool(dimensions: int) -> Callable[..., SparseTensor]:
     return lp_pool
 
 
-def _check_divisor(divisor: Any) -> None:
+def check_divisor(divisor: Any) -> None:
+    """Raise unless this is None or a divisor of averages."""
     if divisor is None:
         return
     if check_int("divisor_override", divisor) == 0:

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.windows import window_max, window_sum
+from sparseconv.autograd.windows import window_max
 from sparseconv.compat.spconv.constants import ConvAlgo
 from sparseconv.compat.spconv.layers.containers import SparseModule
 from sparseconv.compat.spconv.layers.pairs import WindowModule, pairs_of
 from sparseconv.compat.spconv.tensor import SparseConvTensor, expand_nd
 from sparseconv.core.arguments import Size
-from sparseconv.core.dtypes import summable
 from sparseconv.functional.pooling.global_pool import global_avg_pool, global_max_pool
+from sparseconv.functional.pooling.on_sites import window_mean
 
 
 class _Pool(WindowModule):
@@ -103,9 +103,7 @@ class SparseAvgPool(_Pool):
 
     def pooled(self, features: Tensor, rulebook: Any) -> Tensor:
         """Return the mean of each window."""
-        total = window_sum(summable(features), rulebook)
-        counts = window_sum(total.new_ones(features.shape[0], 1), rulebook)
-        return (total / counts).to(features.dtype)
+        return window_mean(features, rulebook)
 
 
 class _Named(_Pool):
