@@ -35,6 +35,24 @@ MEANINGS: dict[Callable[..., Any], Meaning] = {}
 REFUSED: dict[Callable[..., Any], str] = {}
 
 
+# NumPy's names of keyword arguments, which PyTorch takes beside its own; NumPy's functions also
+# pass out=None on to the methods that they call
+NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "out": "out"}
+
+
+def native_names(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments by PyTorch's own names, without an ``out`` that is None.
+
+    >>> native_names({"axis": 1, "out": None})
+    {'dim': 1}
+    """
+    return {
+        NUMPY_NAMES.get(name, name): value
+        for name, value in kwargs.items()
+        if not (name == "out" and value is None)
+    }
+
+
 def implements(
     *functions: Callable[..., Any], meaning: str = "", law: str = ""
 ) -> Callable[[Function], Function]:

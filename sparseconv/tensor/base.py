@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.core.arguments import Ints
-from sparseconv.core.dispatch import HANDLERS, handler_of
+from sparseconv.core.dispatch import HANDLERS, NUMPY_NAMES, handler_of, native_names
 from sparseconv.core.grid import Grids, check_grids
 from sparseconv.core.handles import DOORS
 from sparseconv.core.private_torch import refuse_jit, refuse_norm_of_other_axes
@@ -195,4 +195,6 @@ class Features(Methods):
             if issubclass(kind, Methods) and not issubclass(kind, Features):
                 return NotImplemented  # the other kind knows what to do with both
         handler = HANDLERS.get(function) or handler_of(function)
+        if kwargs and not kwargs.keys().isdisjoint(NUMPY_NAMES):
+            kwargs = native_names(kwargs)
         return handler(*args, **(kwargs or {}))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparseconv.core.dispatch import HANDLERS, REFUSED, handler_of
+from sparseconv.core.dispatch import HANDLERS, REFUSED, handler_of, native_names
 from sparseconv.core.foreign_names import TENSOR
 
 
@@ -80,7 +80,7 @@ class Methods:
 
     def _call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Return what a function does on this tensor, its first argument."""
-        return handler_of(function)(self, *args, **kwargs)
+        return handler_of(function)(self, *args, **native_names(kwargs))
 
     def contiguous(self, *_args: Any, **_kwargs: Any) -> Any:
         """Return the tensor itself: a memory format is of the dense tensor."""

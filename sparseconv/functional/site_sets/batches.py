@@ -120,13 +120,10 @@ def _dense_at(t: Tensor, sites: Sites) -> Tensor:
     law="dense law; dim=1 on different sites has their union, where an absent row counts 0, and "
     "takes dense tensors at these sites",
 )
-def _sparse_cat(
-    tensors: Sequence[SparseTensor], dim: int = 0, *, axis: int | None = None, out: None = None
-) -> SparseTensor:
+def _sparse_cat(tensors: Sequence[SparseTensor], dim: int = 0, *, out: None = None) -> SparseTensor:
     """Join tensors with PyTorch's own default: samples. Channels that a site lacks are 0."""
     if out is not None:
         raise SparseConvTypeError("out: nothing sparse is written in place; leave it out")
-    dim = dim if axis is None else axis
     return cat(tensors, dim, fill=0 if _is_channel_axis(tensors, dim) else None)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.core.arguments import is_int, plain
-from sparseconv.core.dispatch import handler_of
+from sparseconv.core.dispatch import handler_of, native_names
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.functional.site_sets.axes import axes_to_channels, channels_to_axes, permuted_axes
 from sparseconv.tensor import SparseTensor
@@ -161,7 +161,7 @@ class PermutedTensor(Methods):
 def run(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     """Return what a function does where one of its operands is a permuted tensor."""
     meaning: Callable[..., Any] = ON_PERMUTED.get(function) or run_channels_first
-    return meaning(function, args, kwargs)
+    return meaning(function, args, native_names(kwargs))
 
 
 def run_channels_first(

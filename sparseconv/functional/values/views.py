@@ -89,7 +89,7 @@ def _over_axes(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[s
     if len(args) > place and isinstance(args[place], Tensor | PermutedTensor):
         return _elementwise(function, args, kwargs)  # the larger of two
     view, named, rest = views[0], dict(kwargs), list(args)
-    dim = rest[place] if len(rest) > place else named.pop("dim", named.pop("axis", default))
+    dim = rest[place] if len(rest) > place else named.pop("dim", default)
     values = [entry.values for entry in views]
     rest[0] = values if isinstance(args[0], list | tuple) else values[0]
     named_by_place = rest[place + 1 :]
