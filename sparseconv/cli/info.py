@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+import functools
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sparseconv import engines
 from sparseconv.cli.terminal import add_reading, points_in, reading, say, short, size, table, track
-from sparseconv.functional import subm_conv
 from sparseconv.io import Points, scan
 from sparseconv.models.point_labeller import WIDTHS, unet_bytes
-from sparseconv.points.voxels import voxelize
-from sparseconv.tensor import SparseTensor
+from sparseconv.models.unet import UNet
+from sparseconv.tools import VoxelSize, receptive_field, voxel_sizes
 
 STEPS = (1.0, 2.0, 5.0)
 SIZES = 6  # rows of the table
@@ -25,23 +24,11 @@ FINEST_POINTS = 1.15  # points a site; finer voxels merge nothing
 NEIGHBOURS = 5.0  # of 26, from which on a 3x3x3 window has something to look at
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one voxel size makes of a scan.
-
-    Attributes:
-        edge: of a voxel, in the points' unit.
-        sites: active sites.
-        points: a site, on average.
-        neighbours: a site has in its 3 x 3 x 3 window, on average.
-        memory: bytes of a U-Net's features.
-    """
-
-    edge: float
-    sites: int
-    points: float
-    neighbours: float
-    memory: int
+EXPLAINED = """\
+moved: mean distance of a point from the middle of its voxel's points; alone: sites without a
+neighbour; sees: width of what one score of a U-Net depends on; U-Net: memory of its features"""
+MIXED = "\nmixed: points whose label is not the commonest of their voxel"
+WIDE = 256  # voxels: wider than what the U-Net sees
 
 
 def add_info(commands: Any) -> None:
@@ -50,7 +37,8 @@ def add_info(commands: Any) -> None:
         "info",
         help="what files hold, and which voxel size fits",
         description="Show points, extent, columns and units of files; and for several voxel sizes "
-        "the active sites, points and neighbours a site, and the memory of a U-Net.",
+        "the active sites, the detail and the neighbours that they lose, what a U-Net sees, and "
+        "its memory.",
         epilog="example: sparseconv info scan.bin --voxel-size 0.1",
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
@@ -73,19 +61,33 @@ def run(options: argparse.Namespace) -> None:
         if not len(positions):
             say("no point has a finite position")
             continue
-        rows = rows_of(positions.xyz, options.voxel_size)
-        unit = points.units.get("xyz", "")
-        cells = [
-            (
-                f"{row.edge:g}", f"{row.sites:,}", short(row.points), short(row.neighbours),
-                size(row.memory),
-            )
-            for row in rows
-        ]  # fmt: skip
-        names = (f"voxel size {unit}".strip(), "sites", "points/site", "neighbours", "U-Net")
-        table("voxels", names, cells)
+        rows = rows_of(positions, options.voxel_size)
+        _sizes(rows, points.units.get("xyz", ""))
         if options.voxel_size is None:
             say(advice(rows))
+
+
+def _sizes(rows: list[VoxelSize], unit: str) -> None:
+    labelled = not math.isnan(rows[0].mixed)
+    cells = [
+        (
+            f"{row.edge:g}", f"{row.sites[0]:,}", short(row.points), short(row.moved),
+            *[f"{100 * row.mixed:.1f} %"] * labelled, short(row.neighbours),
+            f"{100 * row.alone:.1f} %", short(row.edge * width_seen()), size(unet_bytes(row.sites)),
+        )
+        for row in rows
+    ]  # fmt: skip
+    names = (f"size {unit}".strip(), "sites", "points/site", "moved", *["mixed"] * labelled,
+             "neighbours", "alone", "sees", "U-Net")  # fmt: skip
+    table("voxels", names, cells)
+    say(EXPLAINED + MIXED * labelled)
+
+
+@functools.cache
+def width_seen() -> int:
+    """Return how many voxels wide the receptive field of the U-Net of `sparseconv train` is."""
+    network = UNet(1, 2, WIDTHS, convolutions=1)
+    return int(receptive_field(network, (WIDE,) * 3)[-1].r[0])
 
 
 def _header(path: Path, options: argparse.Namespace) -> None:
@@ -139,52 +141,36 @@ def _place(values: Any) -> str:
     return " x ".join(f"{float(value):.6g}" for value in values)
 
 
-def rows_of(xyz: Any, edge: float | None = None) -> list[Row]:
-    """Return what voxel sizes make of finite positions ``[N, 3]``.
+def rows_of(points: Points, edge: float | None = None) -> list[VoxelSize]:
+    """Return what voxel sizes make of points.
 
     Args:
-        xyz: positions.
+        points: with finite positions, one at least.
         edge: the only size, or None for up to six between 1/32 of the extent and the finest that
             still merges points.
     """
     if edge is not None:
-        return [row_of(xyz, edge)]
-    extent = float((xyz.max(axis=0) - xyz.min(axis=0)).max())
+        return [row_of(points, edge)]
+    extent = float((points.xyz.max(axis=0) - points.xyz.min(axis=0)).max())
     exponent = int(np.floor(np.log10(max(extent, 1e-6) / COARSEST)))
     ladder = [step * 10.0**e for e in range(exponent, exponent - 5, -1) for step in STEPS[::-1]]
     ladder = [float(f"{entry:.3g}") for entry in ladder if entry <= max(extent, 1e-6) / COARSEST]
-    rows: list[Row] = []
+    rows: list[VoxelSize] = []
     for entry in track(ladder, "voxels"):
-        row = row_of(xyz, entry)
+        row = row_of(points, entry)
         if rows and row.points < FINEST_POINTS:
             break
         rows.append(row)
     return rows[-SIZES:]
 
 
-def row_of(xyz: Any, edge: float) -> Row:
-    """Return what one voxel size makes of finite positions ``[N, 3]``."""
-    points = torch.from_numpy(np.ascontiguousarray(xyz))
+def row_of(points: Points, edge: float) -> VoxelSize:
+    """Return what one voxel size makes of points with finite positions."""
     with engines.engine("torch"):  # nothing here is worth compiling kernels for
-        x, _ = voxelize(points, edge)
-        ones = torch.ones(x.num_sites, 1)
-        around = subm_conv(x.replace(ones), torch.ones(1, 1, 3, 3, 3)).features.mean()
-    sites = [x.num_sites, *coarser_sites(x, len(WIDTHS) - 1)]
-    memory = unet_bytes(sites)
-    return Row(edge, x.num_sites, len(xyz) / x.num_sites, float(around) - 1, memory)
+        return voxel_sizes(points, [edge], len(WIDTHS) - 1)[0]
 
 
-def coarser_sites(x: SparseTensor, levels: int) -> list[int]:
-    """Return the active sites after each of ``levels`` halvings."""
-    coords, counts = x.coords.clone(), []
-    for _ in range(levels):
-        coords[:, 1:] = coords[:, 1:] // 2
-        coords = torch.unique(coords, dim=0)
-        counts.append(len(coords))
-    return counts
-
-
-def advice(rows: list[Row]) -> str:
+def advice(rows: list[VoxelSize]) -> str:
     """Return which size to take, and why."""
     fitting = [row for row in rows if row.neighbours >= NEIGHBOURS]
     if not fitting:

@@ -2,7 +2,7 @@
 
 conversion: submanifold convolutions for "same" ones. fusion: a network for inference. fields:
 receptive fields. planning: rulebooks to build ahead. report: a table of the layers. watching: the
-modules as they run. warmup: the kernels compiled ahead.
+modules as they run. warmup: the kernels compiled ahead. voxel_table: which voxels to take.
 """
 
 from sparseconv.tools.conversion import submanifold as submanifold
@@ -15,4 +15,6 @@ from sparseconv.tools.planning import plan as plan
 from sparseconv.tools.report import Summary as Summary
 from sparseconv.tools.report import SummaryRow as SummaryRow
 from sparseconv.tools.report import summary as summary
+from sparseconv.tools.voxel_table import VoxelSize as VoxelSize
+from sparseconv.tools.voxel_table import voxel_sizes as voxel_sizes
 from sparseconv.tools.warmup import warm_up as warm_up
