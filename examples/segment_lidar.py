@@ -1,7 +1,8 @@
 """Label every point of a street scan with a sparse U-Net, trained here and now, from scratch.
 
     python examples/segment_lidar.py                      # train on data/train, judge on data/test
-    python examples/segment_lidar.py path/to/scan.bin     # label your own scan with these weights
+    python examples/segment_lidar.py path/to/scan.bin     # label your own scan with these weights,
+                                                          # or those in examples/weights/
     python examples/segment_lidar.py --kernel-size 1      # the same network without neighbours
     torchrun --nproc-per-node 2 examples/segment_lidar.py # two processes (--backend nccl: two GPUs)
     python examples/segment_lidar.py --batch-size 2       # the same losses in one process
@@ -34,7 +35,9 @@ from sparseconv.core.geometry import Geometry
 from sparseconv.models import UNet
 from sparseconv.sites.sites import Sites
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parent / "data"
+SHIPPED = HERE / "weights" / "segment_lidar.pt"
 QUICK = {
     "voxel_size": 0.5,
     "widths": (8, 16),
@@ -190,7 +193,8 @@ def train_and_judge(options: argparse.Namespace, settings: Settings, out: Path) 
     network, unseen = trainer.finished(), read("test", settings.test_scans)
     metrics = judge(network, settings, unseen)
     scan = unseen[0]
-    pictures = {"truth": scan.labels, "prediction": label(network, settings, scan)}
+    found = label(network, settings, scan)
+    pictures = {"truth": scan.labels, "prediction": found, "errors": found != scan.labels}
     title = f"{scan.name}, not seen in training (mean IoU on all such {metrics['mean_iou']:.2f})"
     draw(out / "segment_lidar.png", title, scan.xyz, pictures)
     saved = {
@@ -265,6 +269,8 @@ def main() -> None:
     try:
         own = None if path is None else load(path)
         weights = out / "segment_lidar.pt"
+        if own is not None and not weights.exists() and not given and not quick:
+            weights = SHIPPED  # of an earlier `make demo`
         if own is None or not weights.exists():
             if own is not None:
                 print(f"no weights in {out}/ yet, training first")

@@ -1,4 +1,7 @@
-"""``sparseconv label``: label files with a network of ``sparseconv train``."""
+"""``sparseconv label``: label files with a network of ``sparseconv train``, or the shipped one.
+
+The shipped one lies among the examples, so a checkout has it and an installed wheel does not.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from sparseconv.cli.convert import write
-from sparseconv.cli.terminal import add_reading, points_in, table, track
+from sparseconv.cli.terminal import add_reading, points_in, say, table, track
 from sparseconv.errors import SparseConvValueError
+from sparseconv.models.likeness import unlike
 from sparseconv.models.point_labeller import Settings, load_labeller
 
 LABELS_ALONE = (".label", ".npy")
+SHIPPED = Path(__file__).resolve().parents[2] / "examples" / "weights" / "street_labeller.pt"
 
 
 def add_label(commands: Any) -> None:
@@ -22,12 +27,14 @@ def add_label(commands: Any) -> None:
     parser = commands.add_parser(
         "label",
         help="label points with a trained network",
-        description="Label every point of files with weights of `sparseconv train`. OUT is a file, "
-        "or for several files a folder; .label and .npy hold the labels alone.",
+        description="Label every point of files with weights of `sparseconv train`. Without them "
+        "a network is used that learnt from synthetic streets (docs/model_card.md says what it "
+        "cannot do). OUT is a file, or for several files a folder; .label and .npy hold the "
+        "labels alone.",
         epilog="example: sparseconv label scans/*.bin --weights w.pt -o labelled --format ply",
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    parser.add_argument("--weights", type=Path, required=True, help="from sparseconv train")
+    parser.add_argument("--weights", type=Path, help="from sparseconv train (those shipped)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     parser.add_argument("--format", default="ply", help="of the files in the folder OUT (ply)")
     add_reading(parser)
@@ -36,12 +43,15 @@ def add_label(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Label each file and count the classes."""
-    network, _ = load_labeller(options.weights)
+    network, saved = load_labeller(options.weights or _shipped())
     outputs = _outputs(options)
     counts = np.zeros(len(network.settings.labels), np.int64)
     for path in track(options.files, "label"):
         points = points_in(path, options)
         labels = network.label(points)
+        finite = points[np.isfinite(points.xyz).all(axis=1)]
+        for phrase in unlike(finite, saved.get("seen", {})) if len(finite) else ():
+            say(f"{path.name} is unlike the scans of the training, labels may be wrong: {phrase}")
         _write(outputs[path], points, labels)
         found = [int((labels == label).sum()) for label in network.settings.labels]
         counts += np.array(found)
@@ -56,6 +66,21 @@ def run(options: argparse.Namespace) -> None:
 def name_of(settings: Settings, number: int) -> str:
     """Return the name of a class, or its label in files."""
     return settings.names[number] if settings.names else f"class {settings.labels[number]}"
+
+
+def _shipped() -> Path:
+    """Return the file of the shipped network, and say what it is.
+
+    Raises:
+        SparseConvValueError: This installation has none.
+    """
+    if not SHIPPED.exists():
+        raise SparseConvValueError(
+            "weights: give those of `sparseconv train`; the shipped ones lie in a checkout, in "
+            f"examples/weights/{SHIPPED.name}"
+        )
+    say("labelling with the shipped network of synthetic streets; --weights takes one of yours")
+    return SHIPPED
 
 
 def _outputs(options: argparse.Namespace) -> dict[Path, Path]:

@@ -21,6 +21,7 @@ from sparseconv.datasets import Compose, Drop, Flip, Folder, Jitter, Rotate, Sca
 from sparseconv.errors import SparseConvValueError
 from sparseconv.io import Points
 from sparseconv.io.labels import NO_LABEL
+from sparseconv.models.likeness import spans
 from sparseconv.models.point_labeller import (
     PointLabeller,
     load_labeller,
@@ -125,7 +126,7 @@ def _usable(scans: Folder, number: int) -> Points:
 
 def _edge(points: Points) -> float:
     """Return the voxel size that `sparseconv info` would advise."""
-    rows = rows_of(points.xyz)
+    rows = rows_of(points)
     fitting = [row for row in rows if row.neighbours >= NEIGHBOURS] or rows
     return min(row.edge for row in fitting)
 
@@ -152,6 +153,7 @@ def train(
         ]
     )
     weight, start, losses = class_weights(network, known), time.perf_counter(), list[float]()
+    seen = {name: list(ends) for name, ends in spans(known).items()}
     every = max((options.steps - first) // REPORTS, 1)
     for step in track(range(first, options.steps), "train"):
         random = np.random.default_rng((options.seed, step))
@@ -162,7 +164,8 @@ def train(
         losses.append(train_step(network, optimizer, scan, weight))
         if (step + 1) % every == 0 or step + 1 == options.steps:
             score = f", mean IoU {float(scores(network, held_out).nanmean()):.3f}" * bool(held_out)
-            save_labeller(options.output, network, step=step + 1, optimizer=optimizer.state_dict())
+            state = {"step": step + 1, "optimizer": optimizer.state_dict(), "seen": seen}
+            save_labeller(options.output, network, **state)
             rate = (step + 1 - first) / (time.perf_counter() - start)
             loss = float(np.nanmean(losses[-every:]))
             yield f"step {step + 1}/{options.steps}: loss {loss:.3f}{score}, {rate:.1f} steps/s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 import torch
 
 import sparseconv as sc
-from sparseconv.cli import main, terminal
+from sparseconv.cli import label, main, terminal
 from sparseconv.cli.command import parser_of
 from sparseconv.cli.completion import script
-from sparseconv.cli.info import rows_of
+from sparseconv.cli.info import rows_of, width_seen
 from sparseconv.io import Points, read_points, write_points
 from sparseconv.models import UNet
 from sparseconv.models.point_labeller import unet_bytes
+from sparseconv.tools import voxel_sizes
 
 COMMANDS = ("info", "convert", "view", "label", "train", "inpaint", "warmup", "engines")
 
@@ -70,14 +72,26 @@ def test_info(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "take" not in capsys.readouterr().out
 
 
-def test_what_info_counts() -> None:
-    axes = np.meshgrid(*[np.arange(4.0)] * 3)
-    xyz = np.stack(axes, -1).reshape(-1, 3) + 0.5
-    (row,) = rows_of(np.concatenate([xyz, xyz]), 1.0)
-    assert (row.sites, row.points) == (64, 2)
-    assert row.neighbours == pytest.approx(((3 * 4 - 2) ** 3 - 64) / 64)
-    edges = [row.edge for row in rows_of(xyz)]
+def test_the_sizes_of_info_fall_from_one_row_to_the_next() -> None:
+    edges = [row.edge for row in rows_of(street()[np.repeat(np.arange(400), 3)])]
+    assert len(edges) > 2
     assert edges == sorted(edges, reverse=True)
+
+
+def test_info_tells_what_each_size_loses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "a.ply", "--voxel-size", "2"]) == 0
+    printed = capsys.readouterr().out
+    names, row = next(
+        (line, after)
+        for line, after in pairwise(printed.splitlines())
+        if line.split()[:1] == ["size"]
+    )
+    assert names.split()[-7:] == ["points/site", "moved", "mixed", "neighbours", "alone", "sees",
+                                  "U-Net"]  # fmt: skip
+    (known,) = voxel_sizes(street(), [2.0])
+    assert f"{100 * known.mixed:.1f} %" in row and known.mixed > 0
+    assert f"{2 * width_seen():.3g}" in row.split()
+    assert "mixed: points whose label" in printed
 
 
 def test_the_memory_of_a_network_is_what_its_layers_put_out() -> None:
@@ -193,6 +207,21 @@ def test_engines(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"cpu +\w+ +used", printed)
     for word in ("threads", "vectors", "kernels", "versions", "torch "):
         assert word in printed
+
+
+def test_label_takes_the_shipped_network_and_says_where_a_scan_is_unlike_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["label", "a.ply", "-o", "b.ply"]) == 0
+    printed = capsys.readouterr().out
+    assert "labelling with the shipped network of synthetic streets" in printed
+    assert re.search(r"a.ply is unlike .*: extent [\d.]+, theirs", printed)
+    assert "vehicle" in printed
+    labels = read_points("b.ply").labels
+    assert labels is not None and set(labels.tolist()) <= set(range(6))
+    monkeypatch.setattr(label, "SHIPPED", folder / "nowhere.pt")  # as in an installed wheel
+    assert main(["label", "a.ply", "-o", "b.ply"]) == 1
+    assert "weights: give those of `sparseconv train`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

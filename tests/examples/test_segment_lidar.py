@@ -160,3 +160,13 @@ def test_a_range_picture_has_a_point_in_every_row(monkeypatch):
         image = drawing.range_image(xyz, np.zeros((len(xyz), 3)))
         assert min(beams, drawing.ROWS) / 2 < len(image) <= min(beams, drawing.ROWS)
         assert (image.min(axis=(1, 2)) < 1).all()
+
+
+@pytest.mark.slow
+def test_the_shipped_weights_label_a_scan_without_training(scan, tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez(path, xyz=scan["xyz"], intensity=scan["intensity"])
+    done = run(path, "--output", tmp_path / "out")
+    assert "training first" not in done.stdout and "unlike" not in done.stdout
+    labels = np.load(tmp_path / "out" / "mine_labels.npy")
+    assert (labels == scan["label"]).mean() > 0.95
