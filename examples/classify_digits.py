@@ -157,8 +157,10 @@ def whole(images: Tensor) -> Tensor:
     return images
 
 
-def one_run(seed: int, data: tuple[Digits, Digits], settings: Settings) -> dict[str, dict]:
-    """Train both networks and return what each is worth, by name."""
+def one_run(
+    seed: int, data: tuple[Digits, Digits], settings: Settings
+) -> tuple[dict[str, dict], LeNet5, InkNet]:
+    """Train both networks and return what each is worth, by name, and the networks."""
     known, unseen = data
     known = known[: settings.images]
     torch.manual_seed(seed)
@@ -177,7 +179,7 @@ def one_run(seed: int, data: tuple[Digits, Digits], settings: Settings) -> dict[
         rows["InkNet, ink alone"]["from dense twin"] = float(
             (small(x) - dense_twin(small, x)).abs().max()
         )
-    return rows
+    return rows, lenet, small
 
 
 def show(runs: list[dict[str, dict]], density: float) -> dict[str, dict]:
@@ -196,16 +198,36 @@ def show(runs: list[dict[str, dict]], density: float) -> dict[str, dict]:
     return means
 
 
-def draw(path: Path, data: Digits) -> None:
-    """Write a picture of some digits and of their ink."""
-    figure, panels = plt.subplots(2, 8, figsize=(6.4, 1.75), layout="constrained")
-    kept = ink(data.images[:8]).dense(fill=float("nan"))
-    for column in range(8):
-        for row, images in enumerate((data.images[:8], kept)):
-            panels[row, column].imshow(images[column, 0], cmap="gray_r", vmin=0, vmax=1)
-            panels[row, column].set(xticks=[], yticks=[], facecolor="#cfe3f5")
-    panels[0, 0].set_ylabel("all pixels", fontsize=8)
-    panels[1, 0].set_ylabel("ink alone", fontsize=8)
+def draw(path: Path, data: Digits, lenet: LeNet5, small: InkNet, count: int = 8) -> None:
+    """Write digits as both networks see them and what each reads; those misread come first.
+
+    Args:
+        path: the PNG.
+        data: digits that neither network has seen.
+        lenet: reads all pixels.
+        small: reads ink alone.
+        count: number of columns; a half of them at most is misread.
+    """
+    with torch.no_grad():
+        read = torch.stack([net(way(data.images)).argmax(1)
+                            for net, way in ((lenet, whole), (small, ink))])  # fmt: skip
+    wrong = (read != data.labels).any(dim=0)
+    shown = torch.cat([torch.nonzero(wrong)[: count // 2, 0], torch.nonzero(~wrong)[:, 0]])[:count]
+    kept = ink(data.images[shown])
+    pictures = data.images[shown], kept.dense(fill=float("nan"))
+    figure, panels = plt.subplots(2, count, figsize=(8.6, 3.2), layout="constrained")
+    for column, digit in enumerate(shown.tolist()):
+        sites = int((kept.coords[:, 0] == column).sum())
+        for row, axes in enumerate(panels[:, column]):
+            axes.imshow(pictures[row][column, 0], cmap="gray_r", vmin=0, vmax=1)
+            axes.set(xticks=[], yticks=[], facecolor="#cfe3f5")
+            found, truth = int(read[row, digit]), int(data.labels[digit])
+            words = f"reads {found}" if found == truth else f"reads {found}, is {truth}"
+            axes.set_title(words, fontsize=8, color="black" if found == truth else "#cc0000")
+        panels[0, column].set_xlabel(f"{pictures[0][column].numel():,} pixels", fontsize=7)
+        panels[1, column].set_xlabel(f"{sites} sites", fontsize=7)
+    panels[0, 0].set_ylabel("LeNet-5, all pixels", fontsize=8)
+    panels[1, 0].set_ylabel("InkNet, ink alone", fontsize=8)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -226,12 +248,13 @@ def main() -> None:
     runs = []
     for seed in range(settings.seeds):
         data = mnist(arguments.mnist) if arguments.mnist else bundled(seed)
-        runs.append(one_run(seed, data, settings))
+        rows, *networks = one_run(seed, data, settings)
+        runs.append(rows)
         scores = (f"{name} {row['accuracy']:.2f} %" for name, row in runs[-1].items())
         print(f"split {seed}: {', '.join(scores)}", flush=True)
     means = show(runs, ink(data[1].images).density)
     arguments.output.mkdir(parents=True, exist_ok=True)
-    draw(arguments.output / "classify_digits.png", data[1])
+    draw(arguments.output / "classify_digits.png", data[1], *networks)
     report = {"settings": asdict(settings), "means": means, "runs": runs}
     (arguments.output / "classify_digits.json").write_text(json.dumps(report, indent=2) + "\n")
     print(f"wrote classify_digits.png and classify_digits.json to {arguments.output}/")

@@ -12,7 +12,7 @@ additional channel. Three variants of one network are compared, twice:
 * range images of the (synthetic) scans in data/, trained with 20 % of the returns, tested on other
   scans with 5 to 50 % (mean absolute error, metres).
 
-A table is printed, and plotted to out/complete_depth.png.
+Mean and standard deviation over the seeds are printed, and plotted to out/complete_depth.png.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ VARIANTS = ("partial", "zero-filled", "mask as channel")
 WIDTH, KERNELS = 16, (11, 7, 5, 3, 3)  # the kernels of Uhrig et al.
 
 
-Errors = dict[str, list[float]]
+Errors = dict[str, np.ndarray]  # by variant: [seeds, densities]
 
 
 class Depth(NamedTuple):
@@ -147,14 +147,14 @@ def batches(task: Task, generator: torch.Generator) -> Iterator[tuple[Tensor, Te
         yield images, known, known & kept
 
 
-def trained(task: Task, variant: str, steps: int) -> tuple[Completion, float]:
+def trained(task: Task, variant: str, steps: int, seed: int = 0) -> tuple[Completion, float]:
     """Return a network and the scale on which it sees depths."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     scale = float(torch.cat([image[known] for image, known in task.train]).std())
     network = Completion(variant)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, max(steps, 2), pct_start=0.1)
-    source = batches(task, torch.Generator().manual_seed(1))
+    source = batches(task, torch.Generator().manual_seed(1 + seed))
     for _ in tqdm(range(steps), desc=f"{task.name}, {variant}"):
         image, known, shown = next(source)
         error = torch.where(known, network(image / scale, shown) - image / scale, 0.0)
@@ -181,17 +181,24 @@ def error_at(network: Completion, scale: float, tested: list[Depth], density: fl
     return total / max(count, 1)
 
 
-def compare(task: Task, steps: int) -> dict[str, Errors]:
-    """Train every variant, and print and return its error at every density, per test."""
-    networks = {variant: trained(task, variant, steps) for variant in VARIANTS}
+def compare(task: Task, steps: int, seeds: int) -> dict[str, Errors]:
+    """Train every variant, and print and return its errors at every density, per test."""
+    networks = {
+        variant: [trained(task, variant, steps, seed) for seed in range(seeds)]
+        for variant in VARIANTS
+    }
     results: dict[str, Errors] = {}
     for name, tested in task.tests.items():
         head = f"{task.name}, {name}, trained at {task.density:.0%}, error in {task.unit}"
-        print(f"{head:56}" + "".join(f"{density:8.0%}" for density in task.densities))
+        print(f"{head:56}" + "".join(f"{density:>15.0%}" for density in task.densities))
         errors: Errors = {}
-        for variant, network in networks.items():
-            errors[variant] = [error_at(*network, tested, density) for density in task.densities]
-            print(f"{variant:56}" + "".join(f"{error:8.2f}" for error in errors[variant]))
+        for variant, trainings in networks.items():
+            found = np.array(
+                [[error_at(*pair, tested, share) for share in task.densities] for pair in trainings]
+            )
+            cells = zip(found.mean(0), found.std(0), strict=True)
+            errors[variant] = found
+            print(f"{variant:56}" + "".join(f"{mean:8.2f} +- {std:3.1f}" for mean, std in cells))
         results[name] = errors
     return results
 
@@ -203,7 +210,8 @@ def draw(results: list[tuple[Task, str, Errors]], path: Path) -> None:
     figure, axes = plt.subplots(1, len(results), figsize=(5 * len(results), 3.6), squeeze=False)
     for place, (task, name, errors) in zip(axes[0], results, strict=True):
         for variant, values in errors.items():
-            place.plot(task.densities, values, marker="o", label=variant)
+            means, spread = values.mean(0), values.std(0)
+            place.errorbar(task.densities, means, spread, marker="o", capsize=3, label=variant)
         place.axvline(task.density, color="0.6", linestyle=":", label="trained here")
         place.set(xscale="log", xlabel="share of samples shown", title=f"{task.name}, {name}")
         place.set_xticks(task.densities, [f"{density:.0%}" for density in task.densities])
@@ -223,6 +231,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--steps", type=int, help="of training (default 800, --quick 20)")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each (--quick 1)")
     parser.add_argument(
         "--scan", type=Path, nargs="+", default=[], help="scans to test on, such as a KITTI .bin"
     )
@@ -234,7 +243,7 @@ def main() -> None:
     results = [
         (task, name, errors)
         for task in (disparity(), lidar(options.scan))
-        for name, errors in compare(task, steps).items()
+        for name, errors in compare(task, steps, 1 if options.quick else options.seeds).items()
     ]
     path = options.output / "complete_depth.png"
     draw(results, path)

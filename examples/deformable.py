@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from digits import bundled, ink, jittered
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from tilted import CLASSES, lines, sites
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ import sparseconv as sc
 
 Data = tuple[Tensor, Tensor]
 BATCH = 50
+LOOKING = {0.2: "#0077bb", 0.8: "#ee3377"}  # which sites are drawn, from the first to the last
 WIDTH = {True: 32, False: 59}  # between the last two convolutions: offsets need weights, too
 
 
@@ -191,17 +193,31 @@ def draw(path: Path, rows: dict[str, Network], task: str, images: Tensor, count:
         images: ``[N, 1, 32, 32]``, the first ``count`` are shown.
         count: number of columns.
     """
-    size = (2.2 * count, 2.2 * len(rows))
+    size = (2.2 * count, 2.2 * len(rows) + 0.5)
     figure, panels = plt.subplots(len(rows), count, figsize=size, layout="constrained")
     for line, (title, network) in zip(panels, rows.items(), strict=True):
         line[0].set_ylabel(title)
         for axes, image in zip(line, images[:count], strict=True):
             x = TASKS[task][2](image[None])
             axes.imshow(image[0], cmap="gray_r", vmin=0, vmax=3)
-            for share, colour in ((0.2, "#0077bb"), (0.8, "#ee3377")):
+            for share, colour in LOOKING.items():
                 _mark(axes, *samples(network, x, share), colour)
             limits = (-0.5, len(image[0]) - 0.5)
             axes.set(xticks=[], yticks=[], xlim=limits, ylim=limits[::-1])
+    dot = {"linestyle": "", "markersize": 6}
+    figure.legend(
+        handles=[
+            Line2D([], [], marker="s", color="#aaaaaa", label="active pixels", **dot),
+            Line2D([], [], marker="s", color="#ffcc00", mec="black", label="two sites", **dot),
+            *(
+                Line2D([], [], marker="o", color=colour, label=f"where the {name} looks", **dot)
+                for name, colour in zip(("first", "second"), LOOKING.values(), strict=True)
+            ),
+        ],
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+    )
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
@@ -235,10 +251,10 @@ def compare(task: str, seeds: range, epochs: int, quick: bool, out: Path) -> dic
         mean, spread = statistics.fmean(values), statistics.pstdev(values)
         print(f"  {name:<12}{mean:>7.2f} % +- {spread:4.2f}{weights:>9,} weights"
               f"{seconds[name] / len(seeds):>8.1f} s a training")  # fmt: skip
-    rows = {"regular": Network(classes, deformable=True).eval(), "learned": pictured}
+    rows = {"before training": Network(classes, True).eval(), "after training": pictured}
     found = {title: near(network, task, unseen[0]) for title, network in rows.items()}
-    print(f"  positions near active pixels: {found['learned']:.1f} %, "
-          f"{found['regular']:.1f} % before training")  # fmt: skip
+    print(f"  positions near active pixels: {found['after training']:.1f} %, "
+          f"{found['before training']:.1f} % before training")  # fmt: skip
     draw(out / f"deformable_{task}.png", rows, task, unseen[0])
     return {"accuracy": accuracies, "seconds": seconds, "seeds": list(seeds), "epochs": epochs}
 

@@ -24,6 +24,7 @@ COLOURS = {
     "person": "#e6007e",
 }
 CLASSES = tuple(COLOURS)
+RIGHT, WRONG = "#d5d5d5", "#d7191c"
 POINT_SIZES = np.array([0.4, 1.0, 1.0, 4.0, 1.0, 4.0])  # thin things would not be found otherwise
 REACH = 50.0  # metres from the sensor shown from above; farther out points are few
 ROWS = 40  # of a range image at most
@@ -39,8 +40,8 @@ def draw(path: Path, title: str, xyz: ArrayLike, pictures: Mapping[str, ArrayLik
         path: the PNG.
         title: over everything.
         xyz: ``[N, 3]``, metres, sensor at the origin, x forward, y left.
-        pictures: by title; integers ``[N]`` are labels (indices into CLASSES), floats ``[N]`` are
-            intensities from 0 to 1, drawn in grey.
+        pictures: by title; integers ``[N]`` are labels (indices into CLASSES), bools ``[N]`` are
+            errors, floats ``[N]`` are intensities from 0 to 1, drawn in grey.
     """
     xyz = np.asarray(xyz)
     pictures = {name: np.asarray(values) for name, values in pictures.items()}
@@ -59,7 +60,7 @@ def draw(path: Path, title: str, xyz: ArrayLike, pictures: Mapping[str, ArrayLik
         axes.set_title(f"{name}, as the sensor sees it", fontsize=10)
         axes.set(xticks=[], yticks=[])
     figure.suptitle(title, fontsize=14)
-    _legend(figure)
+    _legend(figure, errors=any(values.dtype == bool for values in pictures.values()))
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -108,8 +109,11 @@ def _bins(values: Array, count: int) -> Array:
 
 def _from_above(axes: Axes, xyz: Array, values: Array, rgb: Array) -> None:
     """Scatter the points, forward up; higher ones cover lower ones, thin classes cover all."""
-    labelled = np.issubdtype(values.dtype, np.integer)
-    sizes = POINT_SIZES[values] if labelled else np.ones(len(values))
+    sizes = np.ones(len(values))
+    if values.dtype == bool:
+        sizes = np.where(values, 3.0, 0.4)
+    elif np.issubdtype(values.dtype, np.integer):
+        sizes = POINT_SIZES[values]
     sizes = sizes * np.clip(6e4 / max(len(values), 1), 1, 4)
     order = np.lexsort((xyz[:, 2], sizes))
     axes.scatter(-xyz[order, 1], xyz[order, 0], s=sizes[order], c=rgb[order], linewidths=0)
@@ -118,6 +122,10 @@ def _from_above(axes: Axes, xyz: Array, values: Array, rgb: Array) -> None:
 
 
 def _colours(values: Array) -> Array:
+    if values.dtype == bool:
+        return np.array([mpl.colors.to_rgb(colour) for colour in (RIGHT, WRONG)])[
+            values.astype(int)
+        ]
     if np.issubdtype(values.dtype, np.integer):
         table = np.array([mpl.colors.to_rgb(colour) for colour in COLOURS.values()])
         return table[values]
@@ -129,10 +137,11 @@ def _range_colours(xyz: Array) -> Array:
     return mpl.colormaps["viridis"](near)[:, :3]
 
 
-def _legend(figure: Any) -> None:
+def _legend(figure: Any, errors: bool) -> None:
+    shown = {**COLOURS, "error": WRONG} if errors else COLOURS
     handles = [
         Line2D([], [], marker="o", linestyle="", markersize=9, color=colour, label=name)
-        for name, colour in COLOURS.items()
+        for name, colour in shown.items()
     ]
     handles.append(
         Line2D([], [], marker="^", linestyle="", markersize=8, color="black", label="sensor")

@@ -22,6 +22,7 @@ import argparse
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import matplotlib as mpl
@@ -65,8 +66,20 @@ SCATTERED, BLOCKS, BLOCK = (0.5, 0.8, 0.95), 12, 24
 SIZE, CROP, BATCH = 256, 64, 16
 STEPS, QUICK_STEPS, TARGET_STEPS = 800, 12, 4500
 
+SHOWN = ("plain, unaided", "partial, unaided", "partial, on a first guess", "biharmonic")
+ZOOM = (96, 160)  # rows and columns of the magnified part
+
 Method = Callable[[Tensor, Tensor], Tensor]
 Scores = dict[str, list[tuple[float, float]]]
+
+
+class Row(NamedTuple):
+    """A row of the sheet: an image, its hole, and by method what fills it and how well (dB)."""
+
+    share: float
+    truth: Tensor
+    hole: Tensor
+    filled: dict[str, tuple[Tensor, float]]
 
 
 @functools.cache
@@ -143,7 +156,7 @@ def opencv(method: int) -> Method:
 
 def compare(
     methods: dict[str, Method], names: tuple[str, ...], shares: tuple[float, ...]
-) -> tuple[Scores, list[list[Tensor]]]:
+) -> tuple[Scores, list[Row]]:
     """Return the mean scores per method and hole share, and one row of pictures per share."""
     scores: Scores = {name: [] for name in methods}
     rows = []
@@ -158,7 +171,10 @@ def compare(
                 inside = (picture, truth, ~mask)
                 found[method].append((images.psnr(*inside), images.ssim(*inside)))
             if place == number % len(names):
-                rows.append([truth, torch.where(mask, truth, 1.0), *filled.values()])
+                shown = {
+                    name: (filled[name], images.psnr(filled[name], truth, ~mask)) for name in SHOWN
+                }
+                rows.append(Row(share, truth, torch.where(mask, truth, 1.0), shown))
         for method, values in found.items():
             ratio, similarity = np.mean(values, axis=0).tolist()
             scores[method].append((ratio, similarity))
@@ -195,19 +211,31 @@ def print_table(scores: Scores, shares: tuple[float, ...]) -> None:
         print(f"{method:28}" + "".join(f"{a:8.2f} {b:5.3f}" for a, b in values))
 
 
-def draw(rows: list[list[Tensor]], titles: list[str], path: Path) -> None:
-    """Write the contact sheet: a row per hole share, a column per method."""
+def draw(rows: list[Row], path: Path) -> None:
+    """Write the contact sheet: a row per hole share, a column per method, a zoom into each."""
     import matplotlib.pyplot as plt  # noqa: PLC0415  # after the choice of the backend
 
-    shape = (len(rows), len(titles))
-    figure, axes = plt.subplots(*shape, figsize=(2 * shape[1], 2.1 * shape[0]), squeeze=False)
+    titles = ["image", "hole", *SHOWN]
+    size = (2.1 * len(titles), 2.3 * len(rows))
+    figure, axes = plt.subplots(
+        len(rows), len(titles), figsize=size, layout="constrained", squeeze=False
+    )
     for row, line in zip(rows, axes, strict=True):
-        for picture, place in zip(row, line, strict=True):
-            place.imshow(images.as_array(picture).clip(0, 1))
-            place.axis("off")
+        shown = [row.truth, row.hole, *(picture for picture, _ in row.filled.values())]
+        words = ["", "", *(f"{ratio:.1f} dB" for _, ratio in row.filled.values())]
+        for picture, word, place in zip(shown, words, line, strict=True):
+            pixels = images.as_array(picture).clip(0, 1)
+            place.imshow(pixels)
+            place.set(xticks=[], yticks=[])
+            place.set_xlabel(word, fontsize=9)
+            zoom = place.inset_axes(
+                (0.52, 0.02, 0.46, 0.46), xlim=ZOOM, ylim=ZOOM[::-1], xticks=[], yticks=[]
+            )
+            zoom.imshow(pixels)
+            place.indicate_inset_zoom(zoom, edgecolor="#ffcc00", alpha=1)
+        line[0].set_ylabel(f"{row.share:.0%} missing", fontsize=9)
     for title, place in zip(titles, axes[0], strict=True):
         place.set_title(title, fontsize=9)
-    figure.tight_layout(pad=0.3)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -264,7 +292,7 @@ def main() -> None:
     scores, rows = compare(methods, names, shares)
     print_table(scores, shares)
     sheet = options.output / "inpaint_image.png"
-    draw(rows, ["image", "hole", *methods], sheet)
+    draw([rows[0], rows[len(rows) // 2], rows[-1]], sheet)
     print(f"wrote {sheet} and {weights}")
 
 

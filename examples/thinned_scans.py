@@ -1,4 +1,4 @@
-"""Label thinned scans: a sparse partial U-Net against the same one without the ratio.
+"""Label thinned scans: a sparse U-Net of partial convolutions against one of plain ones.
 
     python examples/thinned_scans.py              # some minutes on two cores
     python examples/thinned_scans.py --quick      # some seconds, and far from trained
@@ -71,7 +71,7 @@ def trained(partial: bool, scans: list[Scan], steps: int, seed: int) -> UNet:
     generator = torch.Generator().manual_seed(100 + seed)
     counts = torch.cat([scan.labels for scan in scans]).bincount(minlength=CLASSES)
     weight = (counts / counts.sum()).rsqrt()
-    for _ in tqdm(range(steps), desc="partial" if partial else "without the ratio"):
+    for _ in tqdm(range(steps), desc="partial" if partial else "plain"):
         number = int(torch.randint(len(scans), (), generator=generator))
         turn = float(torch.rand((), generator=generator)) * 2 * np.pi
         cos, sin = float(np.cos(turn)), float(np.sin(turn))
@@ -131,7 +131,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     train, test = read("train"), read("test")
     results = {}
-    for name, partial in (("partial", True), ("without the ratio", False)):
+    for name, partial in (("partial convolution", True), ("plain convolution", False)):
         networks = [
             trained(partial, train, steps, seed)
             for seed in range(1 if options.quick else options.seeds)
