@@ -30,7 +30,7 @@ NAMESPACES = (
 
 HEAD = """# Functions on a SparseTensor
 
-Written by `tools/function_table.py` from the library's own registry; do not edit by hand.
+<!-- Written by tools/function_table.py from the library's own registry; do not edit by hand. -->
 
 A SparseTensor goes through these functions, and through the modules of `torch.nn` that call them,
 as a dense tensor does. Its methods of the same names call them too.
