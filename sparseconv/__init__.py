@@ -42,10 +42,19 @@ if _TYPE_CHECKING:
     from sparseconv.compat.checkpoints import convert_weights, load_checkpoint
     from sparseconv.interop import components
     from sparseconv.tiles import tiled
-    from sparseconv.tools import optimize, plan, reach, receptive_field, submanifold, summary
+    from sparseconv.tools import (
+        capture,
+        optimize,
+        plan,
+        reach,
+        receptive_field,
+        submanifold,
+        summary,
+    )
 
 # Loaded when first used, so that importing the package stays quick.
 _LATER = {
+    "capture": "sparseconv.tools",
     "components": "sparseconv.interop",
     "datasets": "sparseconv.datasets",
     "interop": "sparseconv.interop",
@@ -91,6 +100,7 @@ __all__ = [
     "SparseConvTypeError",
     "SparseConvValueError",
     "SparseTensor",
+    "capture",
     "cat",
     "collate",
     "compat",

@@ -55,10 +55,10 @@ def one_cloud(xyz: Any, features: Any, batch: Any) -> Cloud:
     values = _point_features(features, points)
     samples = _point_samples(batch, points)
     total = [] if features is None else [values.detach().sum(dtype=torch.float64)]
-    ends = [] if batch is None else _ends(samples)
-    sums, total, ends = _on_host([_sums(points), total, ends])
+    numbers = [_sums(points), total, [] if batch is None else _ends(samples)]
+    sums, total_on_host, ends = _on_host(numbers)
     _check_finite("xyz", points, sums)
-    if any(map(math.isnan, total)):
+    if any(map(math.isnan, total_on_host)):
         _check_no_nan(values)
     if batch_size is None:
         batch_size = _checked_ends(ends)[1] + 1

@@ -215,8 +215,8 @@ def _cells(points: Tensor, samples: Tensor, place: _Place, multiples: Ints) -> _
         shape = tuple(map(max, shape, place.shape or zeros))
     for column, (axis, steps) in enumerate(zip(cells, start, strict=True), 1):
         coords[:, column] = axis.sub_(steps) if steps else axis
-    box = (tuple(map(operator.sub, end, start)) for end in (first, last))
-    return _Fallen(None, coords, *box, shape, lower, known)
+    first, last = (tuple(map(operator.sub, end, start)) for end in (first, last))
+    return _Fallen(None, coords, first, last, shape, lower, known)
 
 
 def _ends(cells: Sequence[Tensor], size: Floats, known: bool) -> tuple[Ints, Ints]:
@@ -258,9 +258,9 @@ def _within(
     if not len(coords):
         return inside.nonzero()[:, 0], ((0,) * len(low), (-1,) * len(low)), shape
     ends = torch.stack(torch.aminmax(coords[:, 1:], dim=0)).flatten()
-    *ends, count = torch.cat([ends, inside.sum()[None]]).tolist()
+    *found, count = torch.cat([ends, inside.sum()[None]]).tolist()
     rows = torch.nonzero_static(inside, size=count)[:, 0]
-    return rows, (tuple(ends[: len(low)]), tuple(ends[len(low) :])), shape
+    return rows, (tuple(found[: len(low)]), tuple(found[len(low) :])), shape
 
 
 def _bounds(bounds: Any, axes: int) -> tuple[Floats, Floats]:

@@ -1,8 +1,9 @@
 """Tools around networks.
 
-conversion: submanifold convolutions for "same" ones. fusion: a network for inference. fields:
-receptive fields. planning: rulebooks to build ahead. report: a table of the layers. watching: the
-modules as they run. warmup: the kernels compiled ahead. voxel_table: which voxels to take.
+conversion: submanifold convolutions for "same" ones. fusion: a network for inference. graphs:
+inference by a captured graph. fields: receptive fields. planning: rulebooks to build ahead. report:
+a table of the layers. watching: the modules as they run. warmup: the kernels compiled ahead.
+voxel_table: which voxels to take.
 """
 
 from sparseconv.tools.conversion import submanifold as submanifold
@@ -11,6 +12,8 @@ from sparseconv.tools.fields.reach import reach as reach
 from sparseconv.tools.fields.receptive_field import ReceptiveField as ReceptiveField
 from sparseconv.tools.fields.receptive_field import receptive_field as receptive_field
 from sparseconv.tools.fusion import optimize as optimize
+from sparseconv.tools.graphs import CapturedModel as CapturedModel
+from sparseconv.tools.graphs import capture as capture
 from sparseconv.tools.planning import plan as plan
 from sparseconv.tools.report import Summary as Summary
 from sparseconv.tools.report import SummaryRow as SummaryRow

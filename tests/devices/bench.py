@@ -120,6 +120,7 @@ class Counts:
 
 
 _counting: list[Counts] = []
+watching: list[Callable[[Any, tuple[Any, ...], dict[str, Any], Any], None]] = []
 _lock = threading.Lock()  # backward passes run in PyTorch's thread for the device
 
 
@@ -196,7 +197,10 @@ def run(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with _lock:
             _count(counts, operator, name, args, kwargs)
     real_kwargs = {key: _unwrapped(value) for key, value in kwargs.items()}
-    result = operator(*map(_unwrapped, args), **real_kwargs)
+    real_args = tuple(map(_unwrapped, args))
+    result = operator(*real_args, **real_kwargs)
+    for watch in watching:
+        watch(operator, real_args, real_kwargs, result)
     if kwargs and _on_host(kwargs.get("device")):
         return result
     written = [_written(schema, info, args, kwargs) for info in schema.returns]
@@ -337,7 +341,7 @@ class _Module(backend_registration._DummyBackendModule):
 
 
 @functools.cache
-def register() -> torch.library.Library | None:
+def register() -> tuple[torch.library.Library, ...] | None:
     """Make the device known to PyTorch, for the whole process: before its first backward pass.
 
     Autograd starts its threads for devices then, and takes none later.
@@ -349,7 +353,9 @@ def register() -> torch.library.Library | None:
     for operator in _factories():
         library.impl(operator, _factory(operator), "PrivateUse1")
     library.impl("_copy_from", _copy_from, "PrivateUse1")
-    return library
+    under_autocast = torch.library.Library("_", "IMPL")
+    under_autocast.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
+    return library, under_autocast
 
 
 def _factories() -> Iterator[Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 import sparseconv as sc
 from sparseconv.core.rulebook import Rulebook
 from sparseconv.engines.torch import block_products, maps
+from sparseconv.engines.torch.blocks import Parts
 
 pytestmark = pytest.mark.skipif(bench.why_not() is not None, reason=f"{bench.why_not()}")
 SIZE = (9, 10, 11)
@@ -53,11 +54,11 @@ def permuted_back(x: sc.SparseTensor) -> sc.SparseTensor:
 
 def test_a_small_bound_makes_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    build: Callable[[Rulebook, int], list[block_products.Part]] = block_products.scatter_parts
+    build: Callable[[Rulebook, int], Parts] = block_products.scatter_parts
 
-    def counted(rulebook: Rulebook, rows: int) -> list[block_products.Part]:
+    def counted(rulebook: Rulebook, rows: int) -> Parts:
         parts = build(rulebook, rows)
-        counts.append(len(parts))
+        counts.append(len(parts.parts))
         return parts
 
     monkeypatch.setattr(block_products, "scatter_parts", counted)

@@ -30,7 +30,7 @@ def names(text: str) -> set[str]:
 PUBLIC = {
     sc: names("""
         Grid PointMap SparseConvAttributeError SparseConvError SparseConvNotImplementedError
-        SparseConvTypeError SparseConvValueError SparseTensor cat collate compat components
+        SparseConvTypeError SparseConvValueError SparseTensor capture cat collate compat components
         convert_weights crop datasets difference engine engines functional interop interpolate
         intersect io load_checkpoint memory models nn optimize plan prune reach receptive_field
         reference submanifold summary tiled tiles tools union view voxelize

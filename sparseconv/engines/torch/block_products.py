@@ -44,7 +44,7 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
     row_bytes = cells * groups * max(c_in, columns) * features.element_size()
     rows = _floor_power(MAX_COPY // row_bytes)
     rows = min(rows, _floor_power(2 * rulebook.n_out))  # one part: one layout for all widths
-    parts = rulebook.derived(
+    _, parts = rulebook.derived(
         f"torch: parts of {rows}", lambda rulebook: scatter_parts(rulebook, rows)
     )
     sums = [_sums(_products(features, weight, part), part) for part in parts]

@@ -69,7 +69,19 @@ class Part(NamedTuple):
     starts: Tensor
 
 
-def scatter_parts(rulebook: Rulebook, rows: int) -> list[Part]:
+class Parts(NamedTuple):
+    """The pairs of all output rows.
+
+    Attributes:
+        rows: output rows of a part; the last one may have fewer.
+        parts: the pairs of each range of rows.
+    """
+
+    rows: int
+    parts: list[Part]
+
+
+def scatter_parts(rulebook: Rulebook, rows: int) -> Parts:
     """Return the pairs of each ``rows`` output rows."""
     device, kernel = rulebook.in_rows.device, rulebook.num_cells
     in_rows, out_rows, splits = rulebook.in_rows, rulebook.out_rows, list(rulebook.splits)
@@ -102,7 +114,7 @@ def scatter_parts(rulebook: Rulebook, rows: int) -> list[Part]:
                 starts[part * rows : (part + 1) * rows + 1] - begin,
             )
         )
-    return found
+    return Parts(rows, found)
 
 
 def _by_part(rulebook: Rulebook, rows: int, parts: int) -> tuple[Tensor, Tensor, list[int]]:
