@@ -94,7 +94,8 @@ class FusedConvolution(nn.Module):
         layer: Any = self.convolution
         function = CALLS[type(layer)]
         names = line_of(function).arguments
-        options = {name: getattr(layer, name) for name in names}
+        # what a function takes beyond its module, such as sites=, has its default
+        options = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
         if like is not None:
             options["like"] = like
         return fused_conv(
