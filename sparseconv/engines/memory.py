@@ -25,11 +25,13 @@ import torch
 from torch import Tensor
 
 from sparseconv.engines.memory_limit import most_idle_bytes
+from sparseconv.engines.memory_pages import give_back_pages
 
 LEAST_BYTES = 2**20  # below, the C library hands out memory that has been touched before
 ALIGNMENT = 64  # a vector of AVX-512, and a cache line
 ARENA_BYTES = 2**26  # of the first; later ones are as large as all before, up to a limit
 MOST_ARENA_BYTES = 2**30
+FRESH_BYTES = 2**27  # never touched before, in one result: then free ranges give their pages
 
 
 _most_idle_bytes = functools.cache(most_idle_bytes)  # the files of the system are read once
@@ -43,6 +45,7 @@ class _Arena:
         self.size = size
         self.first = -self.memory.ctypes.data % ALIGNMENT
         self.free = [(0, size)]
+        self.touched = 0  # the end of all that has ever been given out
 
     @property
     def idle(self) -> bool:
@@ -56,6 +59,11 @@ class _Arena:
                 self.free[place : place + 1] = [(begin + size, end)] if end - begin > size else []
                 return begin
         return None
+
+    def give_back_pages(self) -> None:
+        """Let the system have the memory of the free ranges until they are used again."""
+        for begin, end in self.free:
+            give_back_pages(self.memory.ctypes.data + self.first + begin, end - begin)
 
     def give_back(self, begin: int, end: int) -> None:
         """Take a range back, and join it with the free ones on both sides."""
@@ -155,6 +163,12 @@ def _taken(size: int) -> _Block:
     with _lock:
         _settle(most_idle)
         arena, begin = _first_fit(used) or _new_arena(used)
+        fresh = begin + used - max(arena.touched, begin)
+        if fresh > 0:
+            arena.touched = begin + used
+            if fresh >= FRESH_BYTES:  # once per arena and size: what runs again touches no more
+                for entry in _arenas:
+                    entry.give_back_pages()
         return _Block(arena, begin, size, used)
 
 

@@ -132,7 +132,8 @@ class MinkUNet(torch.nn.Module):
         for names in self._ups:
             convolution, norm, blocks = map(self.get_submodule, names)
             skip = skips.pop()
-            x = torch.relu(norm(convolution(x, like=skip)))
-            x = blocks(torch.cat([x, skip], dim=1))
+            x = torch.cat([torch.relu(norm(convolution(x, like=skip))), skip], dim=1)
+            del skip  # the blocks need its memory
+            x = blocks(x)
         scores: Tensor = self.final(x)
         return scores

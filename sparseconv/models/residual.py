@@ -60,7 +60,9 @@ class BasicBlock(torch.nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Return ``[B, width, *output]``, sparse or dense as the input is."""
         x = torch.relu(self.norm1(self.conv1(input)))
-        return torch.relu(self.norm2(self.conv2(x)) + self.downsample(input))
+        x = self.conv2(x)  # line by line, so that what was read is freed
+        x = self.norm2(x)
+        return torch.relu(x + self.downsample(input))
 
 
 class Bottleneck(torch.nn.Module):
@@ -87,7 +89,9 @@ class Bottleneck(torch.nn.Module):
         """Return ``[B, 4 * width, *output]``, sparse or dense as the input is."""
         x = torch.relu(self.norm1(self.conv1(input)))
         x = torch.relu(self.norm2(self.conv2(x)))
-        return torch.relu(self.norm3(self.conv3(x)) + self.downsample(input))
+        x = self.conv3(x)  # line by line, so that what was read is freed
+        x = self.norm3(x)
+        return torch.relu(x + self.downsample(input))
 
 
 Block = type[BasicBlock] | type[Bottleneck]

@@ -111,9 +111,12 @@ class UNet(torch.nn.Module):
         for down, encoder in zip(self.downs, self.encoders[1:], strict=True):
             skips.append(x)
             x = encoder(down(x))
-        ways_up = zip(self.ups, self.joins, self.decoders, skips, strict=True)
-        for up, join, decoder, skip in reversed(list(ways_up)):
-            x = decoder(torch.cat([skip, join(up(x, like=skip))], dim=1))
+        ways_up = zip(self.ups, self.joins, self.decoders, strict=True)
+        for up, join, decoder in reversed(list(ways_up)):
+            skip = skips.pop()
+            x = torch.cat([skip, join(up(x, like=skip))], dim=1)
+            del skip  # the decoder needs its memory
+            x = decoder(x)
         scores: Tensor = self.head(x)
         return scores
 
