@@ -6,8 +6,9 @@
 
 Each figure comes from a process of its own with one thread: the processor's seconds of voxelizing
 (or of cutting the cloud into tiles) and of the network, the clock's seconds of the runners, and the
-highest resident memory above what was there before, per point and per site. The cloud is that of
-``benchmarks.scale_large``. Figures go to ``results/scale.json``.
+highest resident memory above what was there before, per point and per site. (The C library keeps
+what is freed of blocks below some megabytes; there it is told to give all of it back.) The cloud is
+that of ``benchmarks.scale_large``. Figures go to ``results/scale.json``.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ from sparseconv.tiles.runners import Here, Pool
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 CORE = 256  # voxels
+NETS = ("unet", "minkunet", "minkunet optimized")
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": "0"}
 
 
 def network(name: str) -> torch.nn.Module:
     """Return a network in evaluation, of random weights."""
     torch.manual_seed(0)
-    if name == "minkunet":
-        return MinkUNet(1, 5).eval()
+    if name.startswith("minkunet"):
+        net = MinkUNet(1, 5).eval()
+        return sc.optimize(net) if name.endswith("optimized") else net
     return UNet(1, 5, (16, 32, 64, 64), convolutions=1).eval()
 
 
@@ -102,7 +106,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--points", type=float, nargs="+", default=[1e5, 1e6])
-    parser.add_argument("--net", choices=("unet", "minkunet"), default="unet")
+    parser.add_argument("--net", choices=NETS, default="unet")
     parser.add_argument("--workers", type=int, default=2, help="of the pool; 0 leaves it out")
     options = parser.parse_args()
     everything = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -112,15 +116,15 @@ def main() -> None:
             row: dict[str, Any] = {
                 "machine": machine(),
                 "core": CORE,
-                "whole": apart("benchmarks.scale", "whole", folder, options.net),
-                "tiles": apart("benchmarks.scale", "tiles", folder, options.net, 0),
+                "whole": apart("benchmarks.scale", "whole", folder, options.net, **GIVES_BACK),
+                "tiles": apart("benchmarks.scale", "tiles", folder, options.net, 0, **GIVES_BACK),
             }
             row["tiles"]["sites_read_over_sites"] = (
                 row["tiles"]["sites_read"] / row["whole"]["sites"]
             )
             if options.workers:
                 row[f"pool of {options.workers}"] = apart(
-                    "benchmarks.scale", "tiles", folder, options.net, options.workers
+                    "benchmarks.scale", "tiles", folder, options.net, options.workers, **GIVES_BACK
                 )
         everything[f"{options.net}, {count} points"] = row
         print(json.dumps({f"{options.net}, {count} points": row}, indent=1))

@@ -4,7 +4,8 @@ An engine is a module of this package with the functions of :class:`protocol.Eng
 write the module and add its line to ``ENGINES``.
 
 protocol: what an engine must do. torch: the plain engine. numba: the CPU engine. memory: the pool
-of results. memory_limit: how much of it there may be. processors: how many there are, and what
+of results. memory_limit: how much of it there may be. memory_pages: what it gives back while it
+grows. processors: how many there are, and what
 threads do while they wait. control_groups: what a container may use.
 """
 

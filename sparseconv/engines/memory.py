@@ -8,7 +8,8 @@ the system for an arena's memory, in huge pages, and PyTorch takes it from NumPy
 What no result uses is kept for later ones up to a bound: a quarter of what this process may use
 (the machine's memory, its control group's limit, ``RLIMIT_AS``), or as many bytes as the
 environment variable ``SPARSECONV_POOL_BYTES`` says; 0 keeps nothing. The variable is read once,
-when the first large result is made.
+when the first large result is made. While the pool grows, ranges that were too small for a large
+result give their pages back, so that a first run needs hardly more than lives at once.
 """
 
 from __future__ import annotations
@@ -164,11 +165,10 @@ def _taken(size: int) -> _Block:
         _settle(most_idle)
         arena, begin = _first_fit(used) or _new_arena(used)
         fresh = begin + used - max(arena.touched, begin)
-        if fresh > 0:
-            arena.touched = begin + used
-            if fresh >= FRESH_BYTES:  # once per arena and size: what runs again touches no more
-                for entry in _arenas:
-                    entry.give_back_pages()
+        if fresh >= FRESH_BYTES:  # what runs a second time touches nothing fresh
+            for entry in _arenas:
+                entry.give_back_pages()
+        arena.touched = max(arena.touched, begin + used)
         return _Block(arena, begin, size, used)
 
 

@@ -62,7 +62,8 @@ class BasicBlock(torch.nn.Module):
         x = torch.relu(self.norm1(self.conv1(input)))
         x = self.conv2(x)  # line by line, so that what was read is freed
         x = self.norm2(x)
-        return torch.relu(x + self.downsample(input))
+        x = x + self.downsample(input)
+        return torch.relu(x)
 
 
 class Bottleneck(torch.nn.Module):
@@ -91,7 +92,8 @@ class Bottleneck(torch.nn.Module):
         x = torch.relu(self.norm2(self.conv2(x)))
         x = self.conv3(x)  # line by line, so that what was read is freed
         x = self.norm3(x)
-        return torch.relu(x + self.downsample(input))
+        x = x + self.downsample(input)
+        return torch.relu(x)
 
 
 Block = type[BasicBlock] | type[Bottleneck]

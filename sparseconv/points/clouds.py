@@ -210,7 +210,8 @@ def samples_of(batch: Any, points: Tensor, batch_size: int) -> Tensor:
 
 def _point_samples(batch: Any, points: Tensor) -> Tensor:
     if batch is None:
-        return torch.zeros(points.shape[0], dtype=torch.int64, device=points.device)
+        # one number, shown as many times as there are points
+        return torch.zeros(1, dtype=torch.int64, device=points.device).expand(points.shape[0])
     samples = as_tensor("batch", batch)
     check_integers("batch", samples)
     if tuple(samples.shape) != (points.shape[0],):

@@ -131,7 +131,8 @@ def voxelize(  # noqa: PLR0913
         values = values[inside]
     site_set = fallen.shape, cloud.batch_size, fallen.lower, fallen.grid
     box = (0, *fallen.first), (cloud.batch_size - 1, *fallen.last)
-    sites, groups = grouped_sites(fallen.coords, *site_set, box)
+    sites, groups = grouped_sites(fallen.coords, *site_set, box, torch.int64)
+    del fallen  # its coordinates have served
     x = SparseTensor.on_sites(reduce_groups(values, groups, reduce), sites)
     rows = groups.site_of_row
     if inside is not None:
@@ -198,10 +199,9 @@ def _cells(points: Tensor, samples: Tensor, place: _Place, multiples: Ints) -> _
     size, known = place.size, place.grid
     zeros = (0,) * len(size)
     low = (0.0,) * len(size) if known is None else known.origin
-    coords = torch.empty(len(points), 1 + len(size), dtype=torch.int64, device=points.device)
-    coords[:, 0] = samples
     raised = (lifted(*axis) for axis in zip(points.unbind(1), size, low, strict=True))
     if known is not None and place.bounds is not None:
+        coords = _with_samples(samples, len(size))
         inside, ends, shape = _within(coords, raised, size, place.bounds)
         return _Fallen(inside, coords[inside], *ends, shape, zeros, known)
     cells = [cells_from(*axis) for axis in zip(raised, low, size, strict=True)]
@@ -213,10 +213,19 @@ def _cells(points: Tensor, samples: Tensor, place: _Place, multiples: Ints) -> _
         start, lower = zeros, tuple(map(min, first, zeros))
         _, shape = rounded_box(zeros, last, multiples)
         shape = tuple(map(max, shape, place.shape or zeros))
-    for column, (axis, steps) in enumerate(zip(cells, start, strict=True), 1):
+    coords = _with_samples(samples, len(size))
+    for column, steps in enumerate(start, 1):
+        axis = cells.pop(0)  # freed when it is written
         coords[:, column] = axis.sub_(steps) if steps else axis
     first, last = (tuple(map(operator.sub, end, start)) for end in (first, last))
     return _Fallen(None, coords, first, last, shape, lower, known)
+
+
+def _with_samples(samples: Tensor, axes: int) -> Tensor:
+    """Return int32 ``[N, 1 + D]`` whose first column is the sample; the others are not set."""
+    coords = torch.empty(len(samples), 1 + axes, dtype=torch.int32, device=samples.device)
+    coords[:, 0] = samples
+    return coords
 
 
 def _ends(cells: Sequence[Tensor], size: Floats, known: bool) -> tuple[Ints, Ints]:

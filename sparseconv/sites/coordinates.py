@@ -15,7 +15,7 @@ from sparseconv.core.handles import DOORS
 from sparseconv.core.index import MAX_CELLS, Groups, Index, Packing, starts_of
 from sparseconv.core.private_torch import refuse_jit
 from sparseconv.core.remember import remembered
-from sparseconv.engines import Engine
+from sparseconv.engines import Engine, memory
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.sites.record import SiteRecord
 from sparseconv.sites.sites import Sites
@@ -68,17 +68,21 @@ def grouped_sites(
     lower: Ints | None = None,
     grid: Grids = None,
     box: Box | None = None,
+    shown: torch.dtype | None = None,
 ) -> tuple[Sites, Groups]:
     """Return the distinct sites of ``coords``, sorted, and which rows fall on each.
 
-    ``box`` is the smallest and the largest value per column, where the caller knows them.
+    ``box`` is the smallest and the largest value per column, where the caller knows them, and
+    ``shown`` the dtype of the sites' coordinates, where it is not that of ``coords``.
     """
     if torch.compiler.is_compiling():
         made: tuple[Sites, Groups] = DOORS.operators["grouped_sites"](
-            coords, spatial_shape, batch_size, lower
+            coords if shown is None else coords.to(shown), spatial_shape, batch_size, lower
         )
         return made
-    return _grouped(coords, spatial_shape, batch_size, lower, grid, box)
+    sites, groups = _grouped(coords, spatial_shape, batch_size, lower, grid, box)
+    sites.record.coords_dtype = shown or sites.record.coords_dtype
+    return sites, groups
 
 
 @remembered
@@ -91,15 +95,17 @@ def _grouped(
     box: Box | None,
 ) -> tuple[Sites, Groups]:
     record = _checked_record(coords, spatial_shape, batch_size, lower, grid, box)
-    keys, order = record.index.keys, record.index.order
+    order = record.index.order
     if order is None:
-        order = torch.arange(keys.numel(), device=keys.device)
-    unique, counts = torch.unique_consecutive(keys, return_counts=True)
+        order = torch.arange(coords.shape[0], device=coords.device)
+    unique, counts = torch.unique_consecutive(record.index.keys, return_counts=True)
+    record.index = Index(unique, None, record.index.packing)  # frees the keys of all rows
     starts = starts_of(counts)
-    site_of_row = torch.empty_like(order)
+    # on the CPU from the pool, where the keys were
+    empty = memory.empty if order.device.type == "cpu" else order.new_empty
+    site_of_row = empty(order.shape, dtype=order.dtype)
     of_entry = torch.repeat_interleave(counts, output_size=order.numel())
     site_of_row.scatter_(0, order, of_entry)
-    record.index = Index(unique, None, record.index.packing)
     return Sites(record), Groups(order, starts, site_of_row)
 
 

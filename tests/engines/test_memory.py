@@ -17,6 +17,7 @@ from torch import nn
 import sparseconv as sc
 from sparseconv.autograd import elementwise
 from sparseconv.engines import memory
+from sparseconv.engines.memory_pages import PAGE_BYTES
 
 LARGE = (memory.LEAST_BYTES // 64 + 1, 16)  # float32 rows: just large
 
@@ -224,3 +225,27 @@ def test_nothing_reads_what_a_block_held_before(monkeypatch: pytest.MonkeyPatch)
     for _ in range(3):
         assert all(map(torch.equal, result(x, model), wanted))
     assert len(count) > 30
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the pages")
+def test_free_ranges_give_their_pages_back_while_the_pool_grows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "FRESH_BYTES", 2**24)
+    size = (2**24,)
+
+    def run() -> None:
+        kept = memory.empty(size, torch.uint8)
+        freed = memory.empty(size, torch.uint8)
+        freed.fill_(7)
+        del freed
+        later = memory.empty((2**27,), torch.uint8)  # larger than what is free
+        del kept, later
+
+    run()
+    arena = memory._arenas[0]
+    begin = arena.first + size[0]
+    pages = slice(begin + PAGE_BYTES, begin + size[0] - PAGE_BYTES)
+    assert not arena.memory[pages].any()
+    run()  # nothing is touched for the first time now
+    assert (arena.memory[pages] == 7).all()
