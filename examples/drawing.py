@@ -48,12 +48,13 @@ def draw(path: Path, title: str, xyz: ArrayLike, pictures: Mapping[str, ArrayLik
     colours = {name: _colours(values) for name, values in pictures.items()}
     near = np.abs(xyz[:, :2]).max(axis=1) < REACH
     strips = 1 + len(pictures)
-    figure = plt.figure(figsize=(14, 8 + 1.3 * strips), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[8, 1.3 * strips])
+    figure = plt.figure(figsize=(14, 7.2 + 1.3 * strips), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[7.2, 1.3 * strips])
     panels = upper.subplots(1, len(pictures), squeeze=False, sharex=True, sharey=True)[0]
     for axes, (name, values) in zip(panels, pictures.items(), strict=True):
         _from_above(axes, xyz[near], values[near], colours[name][near])
         axes.set_title(f"{name}, from above")
+        axes.label_outer()
     seen = {"range, nearer is brighter": _range_colours(xyz), **colours}
     for axes, (name, rgb) in zip(lower.subplots(strips, 1), seen.items(), strict=True):
         axes.imshow(range_image(xyz, rgb), aspect="auto", interpolation="nearest")

@@ -10,35 +10,39 @@ from typing import Any
 import jupytext
 import nbformat
 
-OUTPUT = re.compile(r"\A\s*```text\n(.*?)```", re.DOTALL)  # what the block above prints
+# a block, and what it prints
+BLOCK = re.compile(r"```python\n(.*?)```(?:\s*```text\n(.*?)```)?", re.DOTALL)
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:)[^)]+\)")  # to a page of the site
 NOTE = "*Run it from the root of a checkout of sparseconv: it reads scans of the folder `data`.*"
 
 
 def notebook_of(page: Path) -> Any:
-    """Return a page as a notebook: its blocks are cells, what they print are their outputs."""
-    notebook = jupytext.reads(page.read_text(encoding="utf-8"), "md")
-    notebook.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
+    """Return a page as a notebook: its Python blocks are cells, what they print their outputs."""
+    text, end = page.read_text(encoding="utf-8"), 0
     cells = [nbformat.v4.new_markdown_cell(NOTE)]
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            printed = OUTPUT.match(cell.source)
-            if printed:
-                cells[-1].outputs = [nbformat.v4.new_output("stream", text=printed[1])]
-                cell.source = cell.source[printed.end() :].strip()
-            _attach_pictures(cell, page.parent)
-            cell.source = LINK.sub(r"\1", cell.source)
-        if cell.source:
-            cells.append(cell)
+    for block in BLOCK.finditer(text):
+        cells += _prose(text[end : block.start()], page.parent)
+        printed = [nbformat.v4.new_output("stream", text=block[2])] if block[2] else []
+        cells.append(nbformat.v4.new_code_cell(block[1].rstrip(), outputs=printed))
+        end = block.end()
+    cells += _prose(text[end:], page.parent)
     for number, cell in enumerate(cells):  # a page gives the same file every time
-        cell.id, cell.metadata = f"{page.stem}-{number}", {}
-    notebook.cells = cells
+        cell.id = f"{page.stem}-{number}"
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    about = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=about)
     nbformat.validate(notebook)
     return notebook
+
+
+def _prose(text: str, folder: Path) -> list[Any]:
+    """Return the cell of what stands between two blocks, none where that is nothing."""
+    if not text.strip():
+        return []
+    cell = nbformat.v4.new_markdown_cell(LINK.sub(r"\1", text.strip()))
+    _attach_pictures(cell, folder)
+    return [cell]
 
 
 def _attach_pictures(cell: Any, folder: Path) -> None:
