@@ -30,7 +30,7 @@ _MAX: dict[int, Callable[..., Tensor]] = {
     3: F.max_pool3d,
     4: max_pool4d,
 }
-_AVERAGE: dict[int, Callable[..., Tensor]] = {
+_AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {
     1: F.avg_pool1d,
     2: F.avg_pool2d,
     3: F.avg_pool3d,
@@ -188,6 +188,6 @@ def _geometry(dimensions: int, window: tuple[Any, ...], sites: str) -> Geometry:
 def _dense_sums(input: Tensor, geometry: Geometry, shape: tuple[int, ...]) -> Tensor:
     """Return the sums over windows of ``[B, C, *spatial]``."""
     starts, ends = zip(*geometry.pads(tuple(input.shape[2:])), strict=True)
-    pool = _AVERAGE[geometry.dimensions]
+    pool = _AVERAGE_POOLS[geometry.dimensions]
     averages = pool(with_ends(input, starts, ends), geometry.kernel_size, geometry.stride)
     return first_of(averages, shape) * geometry.num_cells
