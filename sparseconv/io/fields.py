@@ -40,7 +40,7 @@ LABEL_WORDS = (
 )
 TIME_WORDS = ("time", "timestamp", "gpstime", "stamp", "timestamps")
 MISSING_STEP = 1e-5  # of a column's own range: coarser steps of float32 would merge its values
-CACHED_ROWS = 1 << 12  # of a table, and of the columns that it is made of
+CACHED_ROWS = 1 << 15  # rows of a file that stay in the cache while all columns are read
 EXACT = 2**24  # float32 holds every whole number up to here
 LARGEST = float(np.finfo(np.float32).max)
 LARGE = 2.0**20  # from here on float32 has steps of an eighth and more
@@ -253,28 +253,25 @@ def points_of(table: Table, roles: Roles, rows: slice, xyz: npt.DTypeLike) -> Po
         rows: Which rows.
         xyz: Dtype of the positions, :func:`xyz_dtype`.
     """
-    axes = [table.columns[name].read(rows) for name in roles.axes]
-    columns = [table.columns[name].read(rows) for name in roles.features]
-    features = _beside(columns, len(axes[0]), np.float32)
-    labels = None
-    if roles.label is not None:
-        labels = np.array(table.columns[roles.label].read(rows)).astype(np.int64)
+    table.fetch(rows)
+    start, stop, step = rows.indices(table.rows)
+    count = len(range(start, stop, step))
+    positions = np.empty((count, AXES), xyz)
+    features = np.empty((count, len(roles.features)), np.float32)
+    labels = None if roles.label is None else np.empty(count, np.int64)
+    for first in range(0, count, CACHED_ROWS):
+        own = slice(first, min(first + CACHED_ROWS, count))
+        part = slice(start + own.start * step, start + own.stop * step, step)
+        for target, names in ((positions, roles.axes), (features, roles.features)):
+            for number, name in enumerate(names):
+                target[own, number] = table.columns[name].read(part)
+        if labels is not None and roles.label is not None:
+            labels[own] = table.columns[roles.label].read(part)
     extra = {name: _own(table.columns[name].read(rows)) for name in roles.extra}
-    positions = _beside(axes, len(axes[0]), xyz)
     header = table.header
-    if len(positions) != table.rows:
+    if count != table.rows:
         header = {name: value for name, value in header.items() if name not in GRID_KEYS}
     return Points(positions, features, roles.features, labels, extra, header)
-
-
-def _beside(columns: list[Array], rows: int, kind: npt.DTypeLike) -> Array:
-    """Return columns side by side ``[rows, columns]``, block by block: rows stay in the cache."""
-    table = np.empty((rows, len(columns)), kind)
-    for start in range(0, rows, CACHED_ROWS):
-        block = slice(start, start + CACHED_ROWS)
-        for number, values in enumerate(columns):
-            table[block, number] = values[block]
-    return table
 
 
 def _own(values: Array) -> Array:

@@ -6,7 +6,7 @@ import importlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ BLANK = 0  # separator: any run of blanks and tabs
 MISSING = ("", "na", "n/a", "null", "none", "nan", "-nan")
 MOST_THREADS = 8
 COMMENTS = (b"#", b"//")
+NEWLINE = ord("\n")
 
 
 def read_numbers(
@@ -107,23 +108,32 @@ def _compiled(
     cuts = [0]
     for part in range(1, threads):
         cuts.append(max(cuts[-1], loop.after_line(data, len(data) * part // threads)))
-    cuts.append(len(data))
-
-    def parse(part: int) -> tuple[Any, int]:
-        piece = data[cuts[part] : cuts[part + 1]]
-        lines = loop.count_lines(piece)
-        out = np.empty((lines if rows is None else min(lines, rows), columns))
-        doubtful = np.empty((max(1024, out.size // 16), 3), np.int64)
-        read, doubts = loop.parse(piece, *marks, *_powers(), out, doubtful)
-        for cell, start, end in doubtful[: max(doubts, 0)].tolist():
-            out.flat[cell] = number_of(bytes(piece[start:end]).decode("latin1"), comma)
-        return out[:read], doubts
-
+    pieces = [data[begin:end] for begin, end in pairwise((*cuts, len(data)))]
     with ThreadPoolExecutor(threads) as pool:
+        lines = list(pool.map(loop.count_lines, pieces))
+        # what follows the last line's end is no line
+        lines = [n - (piece[-1:] == NEWLINE).any() for n, piece in zip(lines, pieces, strict=True)]
+        lines = lines if rows is None else [min(*lines, rows)]
+        ends = list(accumulate(lines, initial=0))
+        table = np.empty((ends[-1], columns))  # one for all parts: memory is not free
+
+        def parse(part: int) -> tuple[int, int]:
+            piece, out = pieces[part], table[ends[part] : ends[part + 1]]
+            doubtful = np.empty((max(1024, out.size // 16), 3), np.int64)
+            read, doubts = loop.parse(piece, *marks, *_powers(), out, doubtful)
+            for cell, start, end in doubtful[: max(doubts, 0)].tolist():
+                out.flat[cell] = number_of(bytes(piece[start:end]).decode("latin1"), comma)
+            return read, doubts
+
         parts = list(pool.map(parse, range(threads)))
     if any(doubts < 0 for _, doubts in parts):
         return None
-    return parts[0][0] if threads == 1 else np.concatenate([table for table, _ in parts])
+    size = 0
+    for begin, (read, _) in zip(ends[:-1], parts, strict=True):
+        if size != begin:  # lines without a row
+            table[size : size + read] = table[begin : begin + read]
+        size += read
+    return table[:size]
 
 
 @cache

@@ -40,6 +40,7 @@ class Table:
         header: What the file says about all points.
         label: The column that holds the labels whatever others are called, or None.
         at_once: Whether any reading reads the whole file.
+        fetch: Called with rows before their columns are read, a few rows at a time.
     """
 
     rows: int
@@ -47,6 +48,7 @@ class Table:
     header: dict[str, Any] = field(default_factory=dict)
     label: str | None = None
     at_once: bool = False
+    fetch: Callable[[slice], object] = lambda rows: None
 
     def blocks(self, column: Column) -> Iterator[Array]:
         """Yield a whole column, in pieces."""

@@ -9,6 +9,7 @@ import time
 import zipfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from mutations import FORMATS, fuzz, pointwise
 
 import sparseconv as sc
 from sparseconv.errors import SparseConvError, SparseConvValueError
+from sparseconv.io import numbers
 from sparseconv.io.fields import held_by_float32
 from sparseconv.io.numbers import _compiled, read_numbers
 
@@ -242,6 +244,26 @@ def test_the_compiled_loop_reads_as_python_does(words: list[str], separator: str
     ):
         assert found is not None
         assert found.tobytes() == expected.tobytes()
+
+
+plain = st.floats(-1e5, 1e5).map(lambda value: f"{value:.3f}")
+ends = st.sampled_from(["\n", "\r\n", "\n\n", " \n", "  # a comment\n", "\n# a comment\n"])
+
+
+@given(
+    st.lists(st.tuples(plain | number, plain, ends), min_size=1, max_size=60),
+    st.sampled_from([None, ",", ";"]),
+    st.integers(0, 40) | st.none(),
+)
+def test_lines_of_all_kinds_on_several_threads(
+    rows: list[tuple[str, str, str]], separator: str | None, most: int | None
+) -> None:
+    text = "".join(f"{one}{separator or ' '}{two}{end}" for one, two, end in rows)
+    data = np.frombuffer(text.encode(), np.uint8)
+    expected = np.array([[float(one), float(two)] for one, two, _ in rows])[:most]
+    with mock.patch.object(numbers, "COMPILED", 64):  # bytes of a thread
+        found = _compiled(data, 2, separator, False, most)
+    assert found is not None and found.tobytes() == expected.tobytes()
 
 
 # --- other kinds -----------------------------------------------------------------------------

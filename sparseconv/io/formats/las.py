@@ -6,6 +6,7 @@ import copy
 import importlib
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -82,7 +83,15 @@ def open_las(source: Source) -> Table:
     notes["units"] |= {
         name: "0..65535" for name in names if name in ("intensity", "red", "green", "blue", "nir")
     }
-    return Table(rows, columns, notes, label=LABEL)
+    table = Table(rows, columns, notes, label=LABEL)
+    if packed is None:
+        return table
+
+    def fetch(rows_: slice) -> None:
+        start, stop, _ = rows_.indices(rows)
+        packed.rows(start, stop)  # the chunks together, in parallel
+
+    return replace(table, fetch=fetch)
 
 
 def _kind(dimension: Any) -> np.dtype[Any]:

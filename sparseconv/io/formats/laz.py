@@ -187,14 +187,15 @@ class LazChunks:
         if start >= stop:
             return np.zeros(0, np.uint8)
         first, last = np.searchsorted(self._ends, (start, stop - 1), side="right").tolist()
-        if self._kept[:2] != (first, last + 1):
+        if not self._kept[0] <= first <= last < self._kept[1]:
             self._kept = first, last + 1, self._unpacked(self._chunks[first : last + 1])
-        before = int(self._ends[first - 1]) if first else 0
+        kept = self._kept[0]
+        before = int(self._ends[kept - 1]) if kept else 0
         part: npt.NDArray[np.uint8] = self._kept[2][(start - before) * row : (stop - before) * row]
         return part
 
     def _unpacked(self, chunks: list[Chunk]) -> npt.NDArray[np.uint8]:
-        out = np.zeros(sum(chunk.points for chunk in chunks) * self._packing.row, np.uint8)
+        out = np.empty(sum(chunk.points for chunk in chunks) * self._packing.row, np.uint8)
         packed = self._data[chunks[0].start : chunks[-1].start + chunks[-1].bytes].tobytes()
         table = [(chunk.points, chunk.bytes) for chunk in chunks]
         lazrs = importlib.import_module("lazrs")

@@ -177,12 +177,12 @@ def _form(head: bytes) -> Form:
 
 def _named_form(lines: list[str], number: int, promised: int | None) -> Form:
     """Return the form of a file whose line ``number`` holds names."""
-    rows = [line for line in lines[number + 1 :] if _is_row([line], 0)]
-    if not rows:
+    row = next((line for line in lines[number + 1 :] if _is_row([line], 0)), None)
+    if row is None:
         separator = next((mark for mark in ";\t," if mark in lines[number]), None)
         names = _cells(lines[number], separator)
         return Form(separator, False, tuple(names), len(names), number + 1, promised)
-    separator, comma, cells = _way(rows[0])
+    separator, comma, cells = _way(row)
     names = _cells(lines[number], separator)
     if len(names) != len(cells) and len(_cells(lines[number], _comma(lines[number]))) == len(cells):
         names = _cells(lines[number], _comma(lines[number]))
@@ -249,11 +249,22 @@ def _arrays(body: npt.NDArray[np.uint8], form: Form, names: tuple[str, ...]) -> 
             if "could not convert" not in str(error):
                 raise
         else:
+            found = {name: table[:, number] for number, name in enumerate(names)}
+            if not _is_large(table):
+                return found
             return {
-                name: _exact(body, table[:, number], number, form)
-                for number, name in enumerate(names)
+                name: _exact(body, values, number, form)
+                for number, (name, values) in enumerate(found.items())
             }
     return _words(body, form, names)
+
+
+def _is_large(table: npt.NDArray[np.float64]) -> bool:
+    """Return whether a finite number may lie where float64 does not hold every whole one."""
+    if not table.size:
+        return False
+    low, high = np.fmin.reduce(table, axis=None), np.fmax.reduce(table, axis=None)
+    return bool(low < -EXACT or high > EXACT)
 
 
 def _exact(

@@ -92,7 +92,7 @@ def _sources() -> str:
 
 def _drop_oldest(root: Path) -> None:
     """Delete the versions that were used least recently."""
-    with FileLock(root / "sparseconv.lock"), contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), FileLock(root / "sparseconv.lock"):
         versions = sorted(root.glob(f"{PREFIX}*"), key=lambda path: path.stat().st_mtime)
         for path in versions[:-KEPT]:
             shutil.rmtree(path, ignore_errors=True)
