@@ -154,7 +154,7 @@ def _plain_row(data: Any, place: int, marks: Any, high: Any, out: Any) -> int:
             place += 1
         negative = place < size and data[place] == MINUS
         place += negative
-        mantissa, first, point = np.uint64(0), place, np.int64(-1)
+        mantissa, first, point = np.uint64(0), place, -1
         while place < size:
             digit = np.int64(data[place]) - ZERO
             if 0 <= digit <= 9:
