@@ -231,7 +231,7 @@ class Sites:
 
     def _adopt(self, geometry: Geometry, sites: Any, rulebook: Rulebook) -> None:
         """Keep what a layer makes of these sites, which was built elsewhere."""
-        if sites is not None and geometry.kind is Kind.REGULAR:
+        if sites is not None and geometry.kind is not Kind.TRANSPOSED:
             sites.record.add_parents([Parent(geometry, self._record, rulebook)])
         self._layers[geometry] = Layer(sites, rulebook)
 

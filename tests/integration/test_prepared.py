@@ -18,7 +18,7 @@ from sparseconv.sites.record import SiteRecord
 
 
 class Net(torch.nn.Module):
-    """Submanifold, strided, generative and inverse layers, and pooling."""
+    """Submanifold, strided (both laws), generative and inverse layers, and pooling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,12 +28,17 @@ class Net(torch.nn.Module):
         self.same = sc.nn.SubmConv3d(8, 8, 3)
         self.up = sc.nn.InverseConv3d(8, 8, 2, 2)
         self.wide = torch.nn.ConvTranspose3d(8, 4, 3, 2)
+        self.every_other = torch.nn.Parameter(torch.randn(8, 8, 3, 3, 3))
 
     def forward(self, x: sc.SparseTensor) -> tuple[sc.SparseTensor, sc.SparseTensor]:
         skip = self.first(x).relu()
         low = self.same(self.norm(self.down(skip)))
         pooled = torch.nn.functional.max_pool3d(low, 2)
-        return self.up(low) + skip, self.wide(pooled)
+        strided = sc.functional.conv(skip, self.every_other, stride=2, padding=1, sites="strided")
+        back = sc.functional.inverse_conv(
+            strided, self.every_other, stride=2, padding=1, sites="strided"
+        )
+        return self.up(low) + skip + back, self.wide(pooled)
 
 
 NET = Net()
@@ -140,7 +145,7 @@ def test_a_plan_is_numbers_and_leaves_the_model_as_it_was() -> None:
     plan = sc.plan(NET, x)
     assert NET.training and NET.norm.training and torch.equal(NET.norm.running_mean, mean)
     assert plan == PLAN == pickle.loads(pickle.dumps(plan)) and x.sites.rulebooks == {}
-    assert plan.num_rulebooks == 5 and len(pickle.dumps(plan)) < 3000
+    assert plan.num_rulebooks == 6 and len(pickle.dumps(plan)) < 3000
     assert sc.plan(lambda x: x, x).num_rulebooks == 0
     with pytest.raises(sc.SparseConvTypeError, match=r"plan: must be what sparseconv.plan"):
         x.sites.prepare(NET)
