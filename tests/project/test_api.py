@@ -127,7 +127,7 @@ def test_importing_loads_no_engine_and_nothing_but_this_package() -> None:
     loaded = {name for name in json.loads(result.stdout) if name.startswith("sparseconv.engines.")}
     assert loaded == {
         f"sparseconv.engines.{name}"
-        for name in ("control_groups", "memory", "memory_limit", "protocol")
+        for name in ("control_groups", "memory", "memory_limit", "memory_pages", "protocol")
     }
 
 
