@@ -116,20 +116,24 @@ def sample_spread(values: Tensor, samples: Samples) -> Tensor:
     return _SampleSpread.call(values, samples, engines.for_tensor(values))
 
 
+@traceable
 def sample_max(values: Tensor, samples: Samples) -> Tensor:
     """Return the largest value ``[S, C]`` of each sample, 0 where a sample has no row.
 
     Of equal values the first in ascending order of the sites gets the gradient. NaN is largest.
     """
+    out = values.new_zeros(len(samples.numbers), values.shape[1])
+    return place_rows(values.gather(0, sample_argmax(values, samples)), samples.full, out)
+
+
+def sample_argmax(values: Tensor, samples: Samples) -> Tensor:
+    """Return the row ``[S', C]`` of the largest value of each sample that has a row."""
     rows, held = None, values.detach()
     for order, starts in samples.levels[:-1]:
         best = segment_argmax(held, order, starts)
         rows = best if rows is None else rows.gather(0, best)
         held = values.detach().gather(0, rows)
     order, starts = samples.levels[-1]
-    full = samples.full
     # a segment without rows has no largest one: the starts of the others still join up
-    best = segment_argmax(held, order, torch.cat([starts[:-1][full], starts[-1:]]))
-    rows = best if rows is None else rows.gather(0, best)
-    out = values.new_zeros(len(samples.numbers), values.shape[1])
-    return place_rows(values.gather(0, rows), full, out)
+    best = segment_argmax(held, order, torch.cat([starts[:-1][samples.full], starts[-1:]]))
+    return best if rows is None else rows.gather(0, best)

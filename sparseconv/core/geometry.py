@@ -293,3 +293,20 @@ def _paddings(padding: Ints | str, windows: Ints, strides: Ints) -> tuple[Ints, 
         raise SparseConvValueError(f"padding: 'same' needs stride 1, got stride {strides}")
     start = tuple(window // 2 for window in windows)
     return start, tuple(window - low for window, low in zip(windows, start, strict=True))
+
+
+_KINDS = list(Kind)
+
+
+def encoded(geometry: Geometry) -> list[int]:
+    """Return a geometry as the integers that an operator of a graph takes."""
+    return [_KINDS.index(geometry.kind), *itertools.chain(*geometry.numbers)]
+
+
+def decoded(numbers: Sequence[int]) -> Geometry:
+    """Return the geometry that :func:`encoded` gave as ``numbers``."""
+    axes = (len(numbers) - 1) // 6
+    rows = (tuple(numbers[1 + row * axes : 1 + (row + 1) * axes]) for row in range(6))
+    kernel, stride, padding, padding_end, dilation, output_padding = rows
+    kind = _KINDS[numbers[0]]
+    return Geometry(kernel, stride, padding, padding_end, dilation, output_padding, kind)

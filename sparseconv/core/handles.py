@@ -1,7 +1,8 @@
 """Living site sets by number, and the doors by which sites and rules enter a compiled graph.
 
 A graph holds tensors, and a site set is an object: a graph knows it by its number and looks it up
-when it runs. :mod:`sparseconv.tracing` fills :data:`DOORS` when the package is loaded.
+when it runs. :mod:`sparseconv.tracing` and :mod:`sparseconv.integration` fill :data:`DOORS` when
+the package is loaded.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ class Doors:
     Attributes:
         view: takes sites, returns what stands for them in the graph.
         operators: what runs instead of a rule's function, by the function's name.
+        translate: gives the table of an export to ONNX what stands for the operators there.
     """
 
     view: Callable[[Any], Any]
     operators: dict[str, Callable[..., Any]]
+    translate: Callable[[Any], None]
 
 
 DOORS = Doors()

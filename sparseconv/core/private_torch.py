@@ -38,6 +38,7 @@ __all__ = [
     "has_hooks",
     "is_batchedtensor",
     "not_a_view",
+    "onnx_registry",
     "outside_transforms",
     "profiled",
     "refuse_jit",
@@ -172,7 +173,8 @@ def refuse_jit() -> None:
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         raise SparseConvNotImplementedError(
             "torch.jit.trace: would keep the sites of its one example for ever; use "
-            "torch.export.export on a forward that takes (features, coords)"
+            "torch.export.export or torch.onnx.export(dynamo=True) on a forward that takes "
+            "(features, coords)"
         )
 
 
@@ -210,3 +212,18 @@ def dynamic_size() -> Any:
     if shapes is None or allocate is None:
         return context.new_dynamic_size()
     return allocate(shapes)
+
+
+def onnx_registry() -> Any:
+    """Return the table of translations of the export to ONNX that runs, None where none does.
+
+    PyTorch fills the table before it looks at the model, and asks nobody; the calls hold it.
+    """
+    module = sys.modules.get("torch.onnx._internal.exporter._registration")
+    frame = None if module is None else sys._getframe()
+    while frame is not None:
+        registry = frame.f_locals.get("registry")
+        if isinstance(registry, getattr(module, "ONNXRegistry", ())):
+            return registry
+        frame = frame.f_back
+    return None

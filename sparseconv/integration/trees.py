@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sparseconv.core.private_torch import GetAttrKey, register_pytree_node
-from sparseconv.errors import SparseConvValueError
+from sparseconv.errors import SparseConvNotImplementedError, SparseConvValueError
 from sparseconv.sites.coordinates import sites_from_coords
 from sparseconv.sites.sites import Sites
 from sparseconv.tensor import SparseTensor
@@ -44,6 +44,26 @@ class _Placed:
 
     def __hash__(self) -> int:
         return hash((self.sites.num_sites, self.sites.dimensions))
+
+
+class _Fixed(_Placed):
+    """Where the features of an argument of an exported program lie, which is for these sites."""
+
+    def __eq__(self, other: object) -> bool:
+        """Return True; a program that went on with other sites would compute on its own.
+
+        Raises:
+            SparseConvValueError: other sites.
+        """
+        if isinstance(other, _Placed) and not super().__eq__(other):
+            raise SparseConvValueError(
+                f"input: the exported program is for the {self.sites.num_sites} sites of its "
+                f"example, got a SparseTensor on other sites ({other.sites.num_sites}); export a "
+                f"forward that takes (features, coords) for any number of sites"
+            )
+        return isinstance(other, _Placed)
+
+    __hash__ = _Placed.__hash__
 
 
 class _Made(NamedTuple):
@@ -75,7 +95,7 @@ def _flatten(x: SparseTensor) -> tuple[list[Any], _Placed | _Made]:
     if not torch.compiler.is_exporting():
         return [x.features], _Placed(x.sites)
     if type(x._sites) is Sites:
-        return [x.features], _Placed(x._sites)
+        return [x.features], _Fixed(x._sites)
     box = x._sites.box
     return [x.features, x._sites.coords], _Made(box.spatial_shape, box.batch_size)
 
@@ -96,6 +116,8 @@ def _unflatten(leaves: Any, context: _Placed | _Made) -> SparseTensor:
     if isinstance(context, _Made):
         return SparseTensor(features, coords[0], context.spatial_shape, context.batch_size)
     sites = context.sites
+    if torch.compiler.is_exporting() and isinstance(features, Tensor):
+        _check_static(features)
     if isinstance(features, Tensor) and not torch.compiler.is_compiling():
         if features.ndim == 2 and features.shape[0] != sites.num_sites:
             raise SparseConvValueError(
@@ -104,6 +126,19 @@ def _unflatten(leaves: Any, context: _Placed | _Made) -> SparseTensor:
             )
         sites = sites.to(features.device)
     return SparseTensor.unchecked(features, sites)
+
+
+def _check_static(features: Tensor) -> None:
+    """Raise where an export asks for any number of rows on the sites of its example.
+
+    Raises:
+        SparseConvNotImplementedError: a number of rows that is no number.
+    """
+    if features.ndim == 2 and not isinstance(features.shape[0], int):
+        raise SparseConvNotImplementedError(
+            "dynamic_shapes: a program that takes a SparseTensor is for the sites of its example; "
+            "export a forward that takes (features, coords) for any number of sites"
+        )
 
 
 def _dumped(context: _Placed | _Made) -> Any:
@@ -123,4 +158,4 @@ def _loaded(numbers: Any) -> _Placed | _Made:
     lower, rows, dtype = rest
     coords = torch.tensor(rows, dtype=getattr(torch, dtype.removeprefix("torch.")))
     coords = coords.reshape(-1, 1 + len(lower))
-    return _Placed(sites_from_coords(coords, shape, batch_size, tuple(lower)))
+    return _Fixed(sites_from_coords(coords, shape, batch_size, tuple(lower)))

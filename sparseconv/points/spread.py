@@ -49,7 +49,9 @@ def at_points(values: Tensor, rows: Tensor, groups: Groups, fill: float) -> Tens
         out[~absent] = values[rows[~absent]]
         return out
     gathered = gather_rows(values.flatten(1) if values.ndim > 1 else values[:, None], groups)
-    if gathered.shape[0] != rows.numel():
+    if torch.compiler.is_compiling():  # a graph's groups leave no row out
+        gathered = gathered.masked_fill(absent[:, None], fill)
+    elif gathered.shape[0] != rows.numel():
         out = gathered.new_full((rows.numel(), gathered.shape[1]), fill)
         gathered = place_rows(gathered, torch.nonzero(~absent)[:, 0], out)
     return gathered.reshape(rows.numel(), *values.shape[1:])

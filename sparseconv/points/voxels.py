@@ -16,6 +16,7 @@ from sparseconv.autograd.segments import check_reduction, reduce_groups
 from sparseconv.core.arguments import Ints, came, per_axis
 from sparseconv.core.foreign_names import native_keywords
 from sparseconv.core.grid import Floats, Grid
+from sparseconv.core.handles import DOORS
 from sparseconv.errors import SparseConvTypeError, SparseConvValueError
 from sparseconv.points.cells import WHOLE, cells_from, lifted, origin_of, rounded_box
 from sparseconv.points.clouds import Points, one_cloud
@@ -120,6 +121,12 @@ def voxelize(  # noqa: PLR0913
         (tensor([2., 1.]), tensor([0, 0, 1]), (32, 16, 16))
     """
     check_reduction(reduce)
+    if torch.compiler.is_compiling():
+        place_names = voxel_size, bounds, origin, like
+        made: tuple[SparseTensor, PointMap] = DOORS.operators["voxelize"](
+            xyz, features, batch, place_names, multiple_of, reduce
+        )
+        return made
     cloud = one_cloud(xyz, features, batch)
     points, values = cloud.xyz, cloud.features
     axes = points.shape[1]
@@ -254,9 +261,7 @@ def _within(
 ) -> tuple[Tensor, tuple[Ints, Ints], Ints]:
     """Write the coordinates of points in a box; return those in it, their ends and its extent."""
     low, high = bounds
-    # bounds that hold a whole number of voxels up to rounding hold exactly that number
-    lengths = zip(low, high, size, strict=True)
-    shape = tuple(math.ceil((top - bottom) / step - WHOLE) for bottom, top, step in lengths)
+    shape = extent_of(low, high, size)
     inside = torch.ones(len(coords), dtype=torch.bool, device=coords.device)
     for number, axis in enumerate(raised):
         below = axis < high[number]
@@ -270,6 +275,12 @@ def _within(
     *found, count = torch.cat([ends, inside.sum()[None]]).tolist()
     rows = torch.nonzero_static(inside, size=count)[:, 0]
     return rows, (tuple(found[: len(low)]), tuple(found[len(low) :])), shape
+
+
+def extent_of(low: Sequence[float], high: Sequence[float], size: Sequence[float]) -> Ints:
+    """Return the voxels per axis of a box; a whole number up to rounding is exactly that number."""
+    lengths = zip(low, high, size, strict=True)
+    return tuple(math.ceil((top - bottom) / step - WHOLE) for bottom, top, step in lengths)
 
 
 def _bounds(bounds: Any, axes: int) -> tuple[Floats, Floats]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sparseconv.core.grid import behind, of_samples
+from sparseconv.core.handles import DOORS
 from sparseconv.core.private_torch import outside_transforms
 from sparseconv.sites.coordinates import sites_from_coords
 from sparseconv.sites.record import Later, Parent, SiteRecord
@@ -53,6 +55,21 @@ def joined_samples(batches: Sequence[Sites]) -> Sites:
         if len(known) == len(batches):
             joined.record.parents += (Parent(geometry, Later(_together, known)),)
     return joined
+
+
+def site_per_sample(sites: Sites) -> tuple[Tensor, Sites]:
+    """Return the samples that have sites, int64, ascending, and one site for each of them."""
+    if torch.compiler.is_compiling():
+        found: tuple[Tensor, Sites] = DOORS.operators["site_per_sample"](sites)
+        return found
+    return _site_per_sample(sites)
+
+
+@outside_transforms
+def _site_per_sample(sites: Sites) -> tuple[Tensor, Sites]:
+    samples = sites.samples.full
+    coords = F.pad(samples[:, None].to(sites.shared_coords.dtype), (0, sites.dimensions))
+    return samples, sites_from_coords(coords, (1,) * sites.dimensions, sites.batch_size)
 
 
 def _some(parent: Parent, numbers: Sequence[int]) -> SiteRecord:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from sparseconv import engines
-from sparseconv.core.private_torch import dynamic_size
+from sparseconv.core.handles import DOORS
+from sparseconv.core.private_torch import dynamic_size, onnx_registry
 from sparseconv.sites.coordinates import grouped_sites, sites_from_coords
 from sparseconv.sites.sites import Sites, rebuilt_sites
 from sparseconv.tracing.handles import owning_handle
@@ -17,6 +18,17 @@ from sparseconv.tracing.handles import owning_handle
 # A program for fixed sites holds what they are made of, and makes them at every call: what it made
 # of a tensor that still lives, and still holds the same, is taken again, rulebooks and all.
 _MADE: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _unknown_sites() -> Tensor:
+    """Return the handle of sites that a graph will make.
+
+    Here sites enter a graph; so an export to ONNX that runs is told what stands for operators.
+    """
+    registry = onnx_registry()
+    if registry is not None:
+        DOORS.translate(registry)
+    return torch.empty((), dtype=torch.int64, device="cpu")
 
 
 @torch.library.custom_op("sparseconv::made_sites", mutates_args=())
@@ -36,7 +48,7 @@ def made_sites(
 
 @made_sites.register_fake
 def _(coords, shape, batch_size, lower):  # type: ignore[no-untyped-def]
-    return torch.empty((), dtype=torch.int64, device="cpu")
+    return _unknown_sites()
 
 
 @torch.library.custom_op("sparseconv::kept_sites", mutates_args=())
@@ -69,7 +81,7 @@ def kept_sites(
 
 @kept_sites.register_fake
 def _(keys, order, box, shape, batch_size, lower):  # type: ignore[no-untyped-def]
-    return torch.empty((), dtype=torch.int64, device="cpu")
+    return _unknown_sites()
 
 
 @torch.library.custom_op("sparseconv::merged_sites", mutates_args=())
@@ -90,10 +102,9 @@ def merged_sites(
 @merged_sites.register_fake
 def _(coords, shape, batch_size, lower):  # type: ignore[no-untyped-def]
     count, (n, _) = dynamic_size(), coords.shape
-    handle = torch.empty((), dtype=torch.int64, device="cpu")
     sizes = (n, count + 1, n)
     groups = (coords.new_empty(size, dtype=torch.int64) for size in sizes)
-    return handle, coords.new_empty(count, 0), *groups
+    return _unknown_sites(), coords.new_empty(count, 0), *groups
 
 
 @torch.library.custom_op("sparseconv::segment_sum", mutates_args=())

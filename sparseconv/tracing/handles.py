@@ -1,4 +1,4 @@
-"""Sites and geometries as an operator takes them: a number in a tensor, and integers.
+"""Sites as an operator takes them: a number in a tensor.
 
 A graph that is compiled runs while the sites that it takes live. Sites that a graph makes belong to
 their handle: they live as long as its memory, so no program has to keep a list of them.
@@ -12,11 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparseconv.core.geometry import Geometry, Kind
 from sparseconv.core.handles import LIVING
 from sparseconv.sites.sites import Sites
-
-_KINDS = list(Kind)
 
 
 def handle_of(sites: Sites) -> Tensor:
@@ -55,25 +52,3 @@ def living(handle: Tensor) -> Sites:
             f"that it takes live, an exported program makes them from coordinates"
         )
     return sites
-
-
-def encoded(geometry: Geometry) -> list[int]:
-    """Return a geometry as the integers that an operator takes."""
-    rows = (
-        geometry.kernel_size,
-        geometry.stride,
-        geometry.padding,
-        geometry.padding_end,
-        geometry.dilation,
-        geometry.output_padding,
-    )
-    return [_KINDS.index(geometry.kind), *(entry for row in rows for entry in row)]
-
-
-def decoded(numbers: list[int]) -> Geometry:
-    """Return the geometry that :func:`encoded` gave as ``numbers``."""
-    axes = (len(numbers) - 1) // 6
-    rows = (tuple(numbers[1 + row * axes : 1 + (row + 1) * axes]) for row in range(6))
-    kernel, stride, padding, padding_end, dilation, output_padding = rows
-    kind = _KINDS[numbers[0]]
-    return Geometry(kernel, stride, padding, padding_end, dilation, output_padding, kind)

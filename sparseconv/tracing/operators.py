@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
+from sparseconv.core.geometry import decoded
 from sparseconv.core.private_torch import dynamic_size
 from sparseconv.core.rulebook import Rulebook
-from sparseconv.tracing.handles import decoded, living, owning_handle
+from sparseconv.tracing.handles import living, owning_handle
 
 
 @torch.library.custom_op("sparseconv::output_sites", mutates_args=())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Number
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from sparseconv.tracing.names import operators
 from sparseconv.tracing.norm import batch_norm, normalise
 from sparseconv.tracing.observed import observed
 from sparseconv.tracing.sites import (
+    Box,
     TracedRulebook,
     TracedSamples,
+    TracedSites,
     TracedTaps,
     grouped_sites,
     sites_from_coords,
@@ -69,6 +72,21 @@ def sample_spread(values: Tensor, samples: TracedSamples) -> Tensor:
     return rows
 
 
+def sample_max(values: Tensor, samples: TracedSamples) -> Tensor:
+    """Return the largest value of each sample."""
+    place = samples.lanes, samples.handle, samples.whole
+    rows = operators().sample_largest(values.detach(), *place)
+    padded = torch.cat([values, values.new_zeros(1, values.shape[1])])
+    return padded.gather(0, torch.where(rows < 0, values.shape[0], rows))
+
+
+def site_per_sample(sites: TracedSites) -> tuple[Tensor, TracedSites]:
+    """Return the samples that have sites, and one site for each of them."""
+    handle, rows, samples = operators().cell_per_sample(sites.rows, sites.handle)
+    box = Box((1,) * sites.dimensions)
+    return samples, TracedSites(handle, rows, sites.root, sites.dimensions, box=box)
+
+
 def equal_taps(rows: Tensor, samples: int, outputs: int, n_in: int) -> TracedTaps:
     """Return the taps of a batch whose samples have so many outputs each."""
     return TracedTaps(rows, outputs * torch.arange(samples + 1, device=rows.device))
@@ -81,8 +99,11 @@ def sample_gemm(features: Tensor, shares: Tensor, weight: Tensor, taps: TracedTa
 
 
 def applied(function: Callable[..., Tensor], *operands: Any, **options: Any) -> Tensor:
-    """Return ``function(*operands, **options)``."""
-    return function(*operands, **options)
+    """Return ``function(*operands, **options)``; a number in front as a tensor, for exporters."""
+    first, *rest = operands
+    if isinstance(first, Number):
+        first = rest[0].new_full((), first)
+    return function(first, *rest, **options)
 
 
 def joined(columns: Sequence[Tensor]) -> Tensor:
@@ -124,11 +145,13 @@ RULES: dict[str, Callable[..., Any]] = {
     "relu": torch.relu,
     "rows_of_planes": composed_rows,
     "sample_gemm": sample_gemm,
+    "sample_max": sample_max,
     "sample_spread": sample_spread,
     "sample_sum": sample_sum,
     "segment_argmax": segment_argmax,
     "segment_gather": segment_gather,
     "segment_sum": segment_sum,
+    "site_per_sample": site_per_sample,
     "scaled_gather_gemm_scatter": scaled_gather_gemm_scatter,
     "window_max": window_max,
     "window_sum": window_sum,

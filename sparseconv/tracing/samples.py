@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.samples import sample_spread, sample_sum
+from sparseconv.autograd.samples import sample_argmax, sample_spread, sample_sum
 from sparseconv.core.private_torch import dynamic_size
+from sparseconv.sites.batches import site_per_sample
 from sparseconv.sites.samples import Samples
-from sparseconv.tracing.handles import living
+from sparseconv.tracing.handles import living, owning_handle
 
 
 def _samples(handle: Tensor, whole: bool) -> Samples:
@@ -27,6 +28,33 @@ def sample_lanes(rows: Tensor, handle: Tensor) -> Tensor:
 @sample_lanes.register_fake
 def _(rows, handle):  # type: ignore[no-untyped-def]
     return rows.new_empty(dynamic_size(), 0)
+
+
+@torch.library.custom_op("sparseconv::cell_per_sample", mutates_args=())
+def cell_per_sample(rows: Tensor, handle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return handle and ``[S', 0]`` of one site for each sample with sites, and those samples."""
+    samples, sites = site_per_sample(living(handle))
+    return owning_handle(sites), rows.new_empty(sites.num_sites, 0), samples.clone()
+
+
+@cell_per_sample.register_fake
+def _(rows, handle):  # type: ignore[no-untyped-def]
+    count = dynamic_size()
+    samples = rows.new_empty(count, dtype=torch.int64)
+    return torch.empty_like(handle), rows.new_empty(count, 0), samples
+
+
+@torch.library.custom_op("sparseconv::sample_largest", mutates_args=())
+def sample_largest(values: Tensor, lanes: Tensor, handle: Tensor, whole: bool) -> Tensor:
+    """Return the row of each sample's largest value, int64 ``[S, C]``, -1 where it has no row."""
+    samples = _samples(handle, whole)
+    rows = torch.full((lanes.shape[0], values.shape[1]), -1, device=values.device)
+    return rows.index_copy_(0, samples.full, sample_argmax(values, samples))
+
+
+@sample_largest.register_fake
+def _(values, lanes, handle, whole):  # type: ignore[no-untyped-def]
+    return values.new_empty(lanes.shape[0], values.shape[1], dtype=torch.int64)
 
 
 @torch.library.custom_op("sparseconv::summed", mutates_args=())

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from sparseconv import engines
+from sparseconv.core.geometry import decoded
 from sparseconv.core.private_torch import dynamic_size
 from sparseconv.core.rulebook import Taps
-from sparseconv.tracing.handles import decoded, living
+from sparseconv.tracing.handles import living
 
 
 @torch.library.custom_op("sparseconv::row_order", mutates_args=())

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from sparseconv.core.arguments import Ints
-from sparseconv.core.geometry import Geometry, Kind
+from sparseconv.core.geometry import Geometry, Kind, encoded
 from sparseconv.core.grid import Grids
 from sparseconv.core.index import Groups
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.sites.sites import Sites
-from sparseconv.tracing.handles import encoded, handle_of, living
+from sparseconv.tracing.handles import handle_of, living
 from sparseconv.tracing.names import operators
 
 
@@ -143,7 +143,10 @@ class TracedSites:
     @property
     def samples(self) -> TracedSamples:
         """The rows of each sample."""
-        lanes = operators().sample_lanes(self.rows, self.handle)
+        if self.box.batch_size is None and not isinstance(self.root, Sites):
+            lanes = operators().sample_lanes(self.rows, self.handle)
+        else:
+            lanes = self.rows.new_empty(self.batch_size, 0)
         return TracedSamples(self.rows, lanes, self.handle, False)
 
     @property
@@ -183,9 +186,16 @@ class TracedSites:
 
     @property
     def batch_size(self) -> int:
-        """Number of samples, of sites that the graph takes or was told."""
+        """Number of samples, of sites that the graph takes, or makes of those, or was told."""
         known = self.box.batch_size
+        if known is None and isinstance(self.root, Sites):
+            return self.root.batch_size  # no layer changes it
         return self._taken("batch_size").batch_size if known is None else known
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether the graph made these with one cell a sample."""
+        return self.box.spatial_shape == (1,) * self.dimensions
 
     def _taken(self, name: str) -> Sites:
         """Return the sites themselves, where they exist before the graph runs."""
@@ -347,13 +357,6 @@ class TracedSamples:
     def some(self) -> Tensor:
         """The same as ``[S, 1]``, 1 where there is none."""
         return self.counts.clamp(min=1)[:, None]
-
-    @property
-    def levels(self) -> Any:
-        """Refused: the largest value of a sample is looked for level by level."""
-        raise SparseConvNotImplementedError(
-            "amax: a compiled graph has no largest value of a sample; pool outside of it"
-        )
 
     @property
     def learnt_from(self) -> Any:

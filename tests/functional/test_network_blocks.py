@@ -198,6 +198,31 @@ def test_a_block_keeps_samples_apart_and_rows_in_any_order(engine: str, name: st
         assert_close(block(sample).dense(), y[number].dense())
 
 
+ONE_GRAPH = ("squeeze-excitation", "squeeze-excitation, linear", "GRN", "ConvNeXt")
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of its own affairs
+@pytest.mark.parametrize("name", ONE_GRAPH)
+def test_a_block_compiles_into_one_graph_for_all_scans(name: str) -> None:
+    torch._dynamo.reset()
+    block = BLOCKS[name]().double()
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True, dynamic=True)
+    for seed in range(2):
+        mask = random_mask(3, (5, 6), 0.3 + 0.3 * seed, seed, empty_sample=seed == 0)
+        x = sparse(torch.randn(3, 8, 5, 6, dtype=torch.float64), mask, seed).requires_grad_()
+        grads = []
+        for run in (block, compiled):
+            x.features.grad = None
+            block.zero_grad()
+            y = run(x)
+            y.features.square().sum().backward()
+            grads.append(
+                [y.features.detach(), x.features.grad, *(p.grad for p in block.parameters())]
+            )
+        for mine, theirs in zip(*grads, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+
+
 def test_a_gate_that_lacks_a_site_counts_0_there(engine: str) -> None:
     x = whole(2, 3, 4, 5)
     gate = sc.SparseTensor(torch.ones(1, 3).double(), torch.tensor([[1, 0, 0]]), (1, 1), 2)

@@ -9,12 +9,12 @@ import torch
 import torch._dynamo.testing
 
 import sparseconv as sc
-from sparseconv.core.geometry import Kind, make_geometry
+from sparseconv.core.geometry import Kind, encoded, make_geometry
 from sparseconv.models import UNet
 from sparseconv.sites.sites import Sites
 from sparseconv.tracing import operators as traced_ops
 from sparseconv.tracing import sampling as traced_taps
-from sparseconv.tracing.handles import encoded, handle_of
+from sparseconv.tracing.handles import handle_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of its own affairs
 
@@ -290,3 +290,39 @@ def test_the_deformable_operator_passes_torchs_own_check() -> None:
     assert torch.autograd.gradcheck(
         lambda *leaves: traced_taps.sample_gemm(*leaves, rows, splits), factors
     )
+
+
+class _Pipeline(torch.nn.Module):
+    """Points in, scores for points out."""
+
+    def __init__(self, place: dict[str, object]) -> None:
+        super().__init__()
+        self.net, self.place = UNet(2, 3, widths=(4, 8)), place
+
+    def forward(
+        self, xyz: torch.Tensor, features: torch.Tensor, batch: torch.Tensor | None
+    ) -> torch.Tensor:
+        x, to_points = sc.voxelize(xyz, 0.5, features, batch, **self.place)  # type: ignore[arg-type]
+        scores: torch.Tensor = to_points(self.net(x).features, fill=-1)
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("place", "batched"),
+    [({"bounds": ((0, 0, 0), (6, 7, 8))}, False), ({}, True), ({"origin": (0.1, 0, 0)}, False)],
+)
+def test_points_to_points_is_one_graph(place: dict[str, object], batched: bool) -> None:
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    model = _Pipeline(place).eval()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    for count in (100, 150, 60):
+        xyz, features = 8 * torch.rand(count, 3), torch.randn(count, 2, requires_grad=True)
+        batch = torch.arange(count) % 3 if batched else None
+        results = []
+        for run in (model, compiled):
+            scores = run(xyz, features, batch)
+            results.append((scores, *torch.autograd.grad(scores.square().sum(), features)))
+        torch.testing.assert_close(*results)
+    with pytest.raises(Exception, match="NaN or infinite"):
+        compiled(xyz / 0, features, batch)

@@ -90,8 +90,19 @@ def test_a_sparse_argument_fixes_the_sites(strict: bool) -> None:
     assert not [name for name in program.constants if "handle" in name]
     same = sc.SparseTensor(2 * features, coords, EXTENT, 1)
     torch.testing.assert_close(program.module()(same).features, net(same).features)
-    with pytest.raises(ValueError, match="tree spec"):
-        program.module()(sc.SparseTensor(*scan(200), EXTENT, 1))
+    with pytest.raises(sc.SparseConvValueError, match=r"is for the .* sites") as raised:
+        program.module()(sc.SparseTensor(*scan(150), EXTENT, 1))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_sparse_argument_of_any_size_is_refused(strict: bool) -> None:
+    torch.manual_seed(0)
+    x, count = sc.SparseTensor(*scan(200), EXTENT, 1), torch.export.Dim("count", min=2, max=1000)
+    with pytest.raises(Exception, match="dynamic_shapes: a program that takes a SparseTensor"):
+        torch.export.export(
+            FromCoordinates().net, (x,), dynamic_shapes=([{0: count}],), strict=strict
+        )
 
 
 OTHER_PROCESS = """

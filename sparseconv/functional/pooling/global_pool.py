@@ -10,12 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparseconv.core.dispatch import implements, refuse
-from sparseconv.core.private_torch import outside_transforms
 from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.functional.checks import Input, check_axes
 from sparseconv.functional.precision import widened
-from sparseconv.sites.coordinates import sites_from_coords
-from sparseconv.sites.sites import Sites
+from sparseconv.sites.batches import site_per_sample
 from sparseconv.tensor import SparseTensor
 
 
@@ -71,7 +69,7 @@ def _adaptive(
         if len(pooled) < dimensions:
             kept = over_axes(input, pooled, keepdim=True) if pooled else input.clone()
             return cast(SparseTensor, kept)
-        samples, sites = _site_per_sample(input.sites)
+        samples, sites = site_per_sample(input.sites)
         return SparseTensor.unchecked(pool(input)[samples], sites)
 
     return adaptive_pool
@@ -91,14 +89,6 @@ def _pooled_axes(input: SparseTensor, sizes: Sequence[Any]) -> list[int] | None:
         elif not stays:
             return None
     return pooled
-
-
-@outside_transforms
-def _site_per_sample(sites: Sites) -> tuple[Tensor, Sites]:
-    """Return the samples that have sites, ascending, and one site for each of them."""
-    samples = sites.samples.full
-    coords = F.pad(samples[:, None].to(sites.shared_coords.dtype), (0, sites.dimensions))
-    return samples, sites_from_coords(coords, (1,) * sites.dimensions, sites.batch_size)
 
 
 _AVERAGE = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)

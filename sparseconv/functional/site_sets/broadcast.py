@@ -6,12 +6,13 @@ it has no site itself.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sparseconv.autograd.segments import gather_rows, group_rows
+from sparseconv.autograd.samples import sample_spread
+from sparseconv.autograd.segments import gather_rows, group_rows, place_rows
 from sparseconv.core.grid import agree
 from sparseconv.core.private_torch import outside_transforms
 from sparseconv.errors import SparseConvValueError
@@ -32,7 +33,9 @@ def repeats(x: Sites, y: Sites) -> Repeats | None:
 
     None where there is no such axis, or another one in which they differ, or the batch does.
     """
-    if torch.compiler.is_compiling() or x.dense_extent == y.dense_extent:
+    if torch.compiler.is_compiling():
+        return _repeats_in_graph(x, y)
+    if x.dense_extent == y.dense_extent:
         return None
     if None not in (x.grid, y.grid) and agree(x.grid, y.grid):
         return None  # one place in the world: an extent of 1 is no gate
@@ -45,6 +48,13 @@ def repeats(x: Sites, y: Sites) -> Repeats | None:
     if any(a != b and not (f or s) for (a, b, _), f, s in zip(both, first, second, strict=True)):
         return None
     return Repeats(first, second)
+
+
+def _repeats_in_graph(x: Any, y: Any) -> Repeats | None:
+    """Return the same of two sets in a graph, which knows the extent of one cell a sample."""
+    if x.dimensions != y.dimensions or x.is_cell == y.is_cell:
+        return None
+    return Repeats((x.is_cell,) * x.dimensions, (y.is_cell,) * y.dimensions)
 
 
 def on_larger(x: SparseTensor, y: SparseTensor) -> tuple[Sites, Tensor, Tensor] | None:
@@ -69,6 +79,10 @@ def on_larger(x: SparseTensor, y: SparseTensor) -> tuple[Sites, Tensor, Tensor] 
 
 def repeated(x: SparseTensor, sites: Sites) -> Tensor:
     """Return the rows ``[N, C]`` of ``x``, repeated along axes of extent 1, at other ``sites``."""
+    if torch.compiler.is_compiling():
+        samples = sites.samples  # of a graph; there one cell a sample alone repeats
+        lanes = x.features.new_zeros(samples.counts.shape[0], x.channels)
+        return sample_spread(place_rows(x.features, x.coords[:, 0].long(), lanes), samples)
     return gather_rows(x.features, group_rows(_rows_at(x.sites, sites), x.num_sites))
 
 
@@ -114,7 +128,7 @@ def dense_rows(t: Tensor, sites: Sites) -> Tensor:
             t = t.narrow(axis, 0, 1)
     if t.shape[0] == 1 and all(size == 1 for size in t.shape[2:]):
         return t.reshape(1, -1)
-    if min(sites.lower) < 0 and any(size > 1 for size in t.shape[2:]):
+    if any(size > 1 for size in t.shape[2:]) and min(sites.lower) < 0:
         raise SparseConvValueError(
             f"other: give the SparseTensor a spatial_shape to meet a dense tensor of shape "
             f"{tuple(t.shape)}: its axes have no end, {sites.ends[1:]}"

@@ -210,7 +210,8 @@ def axis_number(name: str, axis: Any, count: int) -> int:
         raise SparseConvTypeError(f"{name}: must be an int, got {axis!r}")
     if not -count <= number < count:
         raise SparseConvValueError(f"{name}: must lie in {-count} to {count - 1}, got {number}")
-    return int(number) % count
+    # by comparison: to a graph whose integers are symbols the place of an axis is a number
+    return next(axis for axis in range(count) if axis == number % count)
 
 
 def _every_cell(x: SparseTensor, length: int) -> Tensor:

@@ -104,12 +104,15 @@ def rows_of(operand: Any, x: SparseTensor) -> Any:
 
 
 def _broadcasts(t: Tensor, x: SparseTensor) -> bool:
-    """Return whether ``t`` broadcasts against the dense shape without making it larger."""
+    """Return whether ``t`` broadcasts against the dense shape without making it larger.
+
+    It asks for no extent that an axis of 1 fits anyhow: a graph does not know every one.
+    """
     if t.ndim > x.ndim:
         return False
-    sizes = (1,) * (x.ndim - t.ndim) + tuple(t.shape)
-    grows = x.channels == 1
-    return all(
-        size in (1, length) or (axis == 1 and grows)
-        for axis, (size, length) in enumerate(zip(sizes, x.shape, strict=True))
-    )
+    for axis, size in enumerate(t.shape, start=x.ndim - t.ndim):
+        if size == 1 or (axis == 1 and x.channels in (1, size)):
+            continue
+        if axis == 1 or size != (x.sites.extent[axis - 2] if axis else x.batch_size):
+            return False
+    return True
