@@ -20,6 +20,7 @@ from sparseconv.errors import SparseConvNotImplementedError
 from sparseconv.points.point_map import PointMap
 from sparseconv.points.voxels import extent_of, voxelize
 from sparseconv.tensor import SparseTensor
+from sparseconv.tracing.building import unknown_sites
 from sparseconv.tracing.handles import owning_handle
 from sparseconv.tracing.sites import Box, TracedSites
 
@@ -65,8 +66,11 @@ def _(xyz, features, batch, voxel_size, bounds, origin, multiple_of):  # type: i
     count, points = dynamic_size(), xyz.shape[0]
     inside = dynamic_size() if bounds else points
     sizes = (points, inside, count + 1)
-    handle = torch.empty((), dtype=torch.int64, device="cpu")
-    return handle, xyz.new_empty(count, 0), *(xyz.new_empty(n, dtype=torch.int64) for n in sizes)
+    return (
+        unknown_sites(),
+        xyz.new_empty(count, 0),
+        *(xyz.new_empty(n, dtype=torch.int64) for n in sizes),
+    )
 
 
 def _voxelize(

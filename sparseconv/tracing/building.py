@@ -20,7 +20,7 @@ from sparseconv.tracing.handles import owning_handle
 _MADE: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def _unknown_sites() -> Tensor:
+def unknown_sites() -> Tensor:
     """Return the handle of sites that a graph will make.
 
     Here sites enter a graph; so an export to ONNX that runs is told what stands for operators.
@@ -48,7 +48,7 @@ def made_sites(
 
 @made_sites.register_fake
 def _(coords, shape, batch_size, lower):  # type: ignore[no-untyped-def]
-    return _unknown_sites()
+    return unknown_sites()
 
 
 @torch.library.custom_op("sparseconv::kept_sites", mutates_args=())
@@ -81,7 +81,7 @@ def kept_sites(
 
 @kept_sites.register_fake
 def _(keys, order, box, shape, batch_size, lower):  # type: ignore[no-untyped-def]
-    return _unknown_sites()
+    return unknown_sites()
 
 
 @torch.library.custom_op("sparseconv::merged_sites", mutates_args=())
@@ -104,7 +104,7 @@ def _(coords, shape, batch_size, lower):  # type: ignore[no-untyped-def]
     count, (n, _) = dynamic_size(), coords.shape
     sizes = (n, count + 1, n)
     groups = (coords.new_empty(size, dtype=torch.int64) for size in sizes)
-    return _unknown_sites(), coords.new_empty(count, 0), *groups
+    return unknown_sites(), coords.new_empty(count, 0), *groups
 
 
 @torch.library.custom_op("sparseconv::segment_sum", mutates_args=())

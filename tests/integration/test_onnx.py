@@ -192,6 +192,13 @@ def test_what_has_no_translation_is_named() -> None:
     with pytest.raises(Exception, match=r"torch\.onnx\.export: leave sparseconv\.nn\.DeformConv"):
         exported(model, scan(50))
 
+    class Voxelized(nn.Module):
+        def forward(self, xyz: Tensor) -> Tensor:
+            return sc.voxelize(xyz, 0.5, bounds=((0, 0, 0), (4, 4, 4)))[0].features
+
+    with pytest.raises(Exception, match=r"torch\.onnx\.export: leave sparseconv\.voxelize"):
+        torch.onnx.export(Voxelized().eval(), (torch.rand(50, 3),), dynamo=True, verbose=False)
+
 
 def test_the_old_exporter_is_refused_in_one_line(tmp_path: Path) -> None:
     model = FromCoordinates(sc.nn.SubmConv3d(2, 3, 3))

@@ -149,6 +149,27 @@ class SiteSet:
         return op.Where(op.Equal(self.end, constant([NO_END])), self.end, found)
 
 
+def set_at(
+    coords: Node, shape: Sequence[int] | None, batch_size: int | None, lower: Sequence[int] | None
+) -> SiteSet:
+    """Return the set at coordinates int64 ``[N, 1 + D]``; arguments as of a SparseTensor."""
+    row = op.Concat(constant([1]), size_of(coords, 1), axis=0)
+    origin, first = op.Expand(constant([[0]]), row), constant([0])
+    past = op.Concat(op.Add(coords, constant([1])), origin, axis=0)
+    ends = op.ReduceMax(past, first, keepdims=0)
+    known = batch_size is not None
+    samples = constant([batch_size]) if known else op.Slice(ends, first, constant([1]))
+    if shape is None:
+        lowest = op.ReduceMin(op.Concat(coords, origin, axis=0), first, keepdims=0)
+        is_open = op.Less(lowest, first)
+        begin = op.Where(is_open, constant([-NO_END]), first)
+        return SiteSet(coords, (begin, op.Where(is_open, constant([NO_END]), ends)), samples, True)
+    lows = lower or [0] * len(shape)
+    begin = constant([-NO_END, *(-NO_END if low < 0 else 0 for low in lows)])
+    sizes = (NO_END if low < 0 else size for low, size in zip(lows, shape, strict=True))
+    return SiteSet(coords, (begin, constant([NO_END, *sizes])), samples)
+
+
 def _floor(number: Node, divisor: Node) -> Node:
     """Return ``number / divisor``, rounded down."""
     return op.Div(op.Sub(number, op.Mod(number, divisor)), divisor)

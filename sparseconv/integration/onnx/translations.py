@@ -20,6 +20,7 @@ from sparseconv.integration.onnx.site_sets import (
     SiteSet,
     constant,
     distinct,
+    set_at,
     size_of,
 )
 from sparseconv.sites.record import NO_END
@@ -59,33 +60,7 @@ def made_sites(
     coords: Node, shape: Sequence[int] | None, batch_size: int | None, lower: Sequence[int] | None
 ) -> Node:
     """Return sites at coordinates ``[N, 1 + D]``."""
-    return _handle(_made(op.Cast(coords, to=_INT64), shape, batch_size, lower))
-
-
-def _made(
-    coords: Node, shape: Sequence[int] | None, batch_size: int | None, lower: Sequence[int] | None
-) -> SiteSet:
-    columns = size_of(coords, 1)
-    origin = op.Expand(constant([[0]]), op.Concat(constant([1]), columns, axis=0))
-    ends = op.ReduceMax(
-        op.Concat(op.Add(coords, constant([1])), origin, axis=0), constant([0]), keepdims=0
-    )
-    samples = (
-        op.Slice(ends, constant([0]), constant([1]))
-        if batch_size is None
-        else constant([batch_size])
-    )
-    if shape is None:
-        lowest = op.ReduceMin(op.Concat(coords, origin, axis=0), constant([0]), keepdims=0)
-        unbounded = op.Less(lowest, constant([0]))
-        begin = op.Where(unbounded, constant([-NO_END]), constant([0]))
-        return SiteSet(
-            coords, (begin, op.Where(unbounded, constant([NO_END]), ends)), samples, True
-        )
-    lows = lower or [0] * len(shape)
-    begin = constant([-NO_END, *(-NO_END if low < 0 else 0 for low in lows)])
-    sizes = (NO_END if low < 0 else size for low, size in zip(lows, shape, strict=True))
-    return SiteSet(coords, (begin, constant([NO_END, *sizes])), samples)
+    return _handle(set_at(op.Cast(coords, to=_INT64), shape, batch_size, lower))
 
 
 @_translates
@@ -104,7 +79,7 @@ def kept_sites(
     coords = op.Add(op.Mod(places, constant(packing.radix)), constant(packing.lower))
     if order is not None:
         coords = op.ScatterND(coords, op.Unsqueeze(order, constant([1])), coords)
-    return _handle(_made(coords, shape, batch_size, lower))
+    return _handle(set_at(coords, shape, batch_size, lower))
 
 
 @_translates
@@ -251,7 +226,7 @@ def merged_sites(
 ) -> tuple[Node, ...]:
     """Return the distinct sites of coordinates, and the rows that fall on each."""
     given = op.Cast(coords, to=_INT64)
-    every = _made(given, shape, batch_size, lower)
+    every = set_at(given, shape, batch_size, lower)
     extent = every.begin, every.end
     sites = SiteSet(distinct(given), extent, every.batch_size, every.inferred)
     segment = _rows_among(sites, given)
@@ -287,11 +262,17 @@ def segment_argmax(values: Node, order: Node, starts: Node) -> Node:
     return functions.SegmentArgMax(values, segment, count)
 
 
-def _deformable(*args: Any) -> Any:
-    raise SparseConvNotImplementedError(
-        "torch.onnx.export: leave sparseconv.nn.DeformConv out of the forward that is exported; a "
-        "deformable convolution has no translation to standard operators"
-    )
+def _refused(what: str) -> Callable[..., Any]:
+    """Return what stands for an operator that has no translation."""
+
+    def refused(*args: Any) -> Any:
+        raise SparseConvNotImplementedError(
+            f"torch.onnx.export: leave {what} out of the forward that is exported; it has no "
+            f"translation to standard operators"
+        )
+
+    return refused
 
 
-TRANSLATIONS |= dict.fromkeys(("tap_rows", "sample_gemm"), _deformable)
+TRANSLATIONS["voxels"] = _refused("sparseconv.voxelize")
+TRANSLATIONS |= dict.fromkeys(("tap_rows", "sample_gemm"), _refused("sparseconv.nn.DeformConv"))
