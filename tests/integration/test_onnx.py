@@ -114,7 +114,8 @@ class Others(nn.Module):
         self.gate = nn.Conv3d(4, 4, 1)
 
     def forward(self, x: Any) -> Any:
-        x = self.transposed(self.grouped(self.largest(x) + self.mean(x)))
+        blocks = sc.functional.max_pool(x, 3, stride=2, padding=1, sites="strided")
+        x = self.transposed(self.grouped(self.largest(x) + self.mean(x) + blocks))
         y = self.widened(x) - 0.5 * x
         return y * torch.sigmoid(self.gate(self.pool(y) + self.top(y)))
 

@@ -90,9 +90,10 @@ class SiteSet:
     def reached(self, geometry: Geometry) -> SiteSet:
         """Return the sites that a layer makes active."""
         if geometry not in self._reached:
-            up = geometry.kind is Kind.TRANSPOSED
-            extent = self.begin, self._end_under(geometry)
-            coords = distinct(functions.Candidates(*_moves(self.coords, geometry, up), *extent))
+            up, strided = geometry.kind is Kind.TRANSPOSED, geometry.kind is Kind.STRIDED
+            law = geometry.block if strided else geometry
+            extent = self.begin, self._end_under(law, whole=strided or self.inferred)
+            coords = distinct(functions.Candidates(*_moves(self.coords, law, up), *extent))
             parents = () if up else ((geometry, self),)
             child = SiteSet(coords, extent, self.batch_size, self.inferred, parents)
             self._reached[geometry] = child
@@ -119,32 +120,21 @@ class SiteSet:
                 parents[geometry] = parents[geometry].united(parent)
         return SiteSet(coords, extent, self.batch_size, inferred, tuple(parents.items()))
 
-    def _end_under(self, geometry: Geometry) -> Node:
+    def _end_under(self, geometry: Geometry, whole: bool) -> Node:
         """Return the end of a layer's output, as :meth:`Geometry.output_shape` does."""
-        window = [
-            d * (k - 1) + 1 for d, k in zip(geometry.dilation, geometry.kernel_size, strict=True)
-        ]
-        low, both = (
-            geometry.padding,
-            [a + b for a, b in zip(geometry.padding, geometry.padding_end, strict=True)],
-        )
-        stride = constant((1, *geometry.stride))
+        kernel, steps, low, high, dilation, extra = map(np.asarray, geometry.numbers)
+        window, stride = dilation * (kernel - 1) + 1, constant([1, *steps])
         if geometry.kind is Kind.TRANSPOSED:
-            more = [
-                w - p + e for w, p, e in zip(window, both, geometry.output_padding, strict=True)
-            ]
-            found = op.Add(op.Mul(op.Sub(self.end, constant([1])), stride), constant((0, *more)))
+            more = constant([0, *(window - low - high + extra)])
+            found = op.Add(op.Mul(op.Sub(self.end, constant([1])), stride), more)
         else:
-            more = [p - w for p, w in zip(both, window, strict=True)]
-            last = op.Add(self.end, constant((0, *more)))
+            last = op.Add(self.end, constant([0, *(low + high - window)]))
             found = op.Add(_floor(last, stride), constant([1]))
-            if self.inferred:
-                left = op.Sub(
-                    constant((0, *(w - p for w, p in zip(window, low, strict=True)))), self.end
-                )
-                whole = op.Sub(constant([1]), _floor(left, stride))
+            if whole:
+                left = op.Sub(constant([0, *(window - low)]), self.end)
+                windows = op.Sub(constant([1]), _floor(left, stride))
                 wide = op.Greater(stride, constant([1]))
-                found = op.Where(wide, op.Max(found, whole), found)
+                found = op.Where(wide, op.Max(found, windows), found)
         found = op.Where(op.Equal(self.end, constant([0])), constant([0]), found)
         return op.Where(op.Equal(self.end, constant([NO_END])), self.end, found)
 
