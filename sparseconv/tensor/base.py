@@ -195,6 +195,8 @@ class Features(Methods):
             if issubclass(kind, Methods) and not issubclass(kind, Features):
                 return NotImplemented  # the other kind knows what to do with both
         handler = HANDLERS.get(function) or handler_of(function)
-        if kwargs and not kwargs.keys().isdisjoint(NUMPY_NAMES):
-            kwargs = native_names(kwargs)
-        return handler(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        for name in NUMPY_NAMES:  # a loop is what torch.compile follows
+            if name in kwargs:
+                return handler(*args, **native_names(kwargs))
+        return handler(*args, **kwargs)

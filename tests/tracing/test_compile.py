@@ -326,3 +326,18 @@ def test_points_to_points_is_one_graph(place: dict[str, object], batched: bool) 
         torch.testing.assert_close(*results)
     with pytest.raises(Exception, match="NaN or infinite"):
         compiled(xyz / 0, features, batch)
+
+
+def test_points_of_a_list_compile_into_several_graphs() -> None:
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    net = UNet(1, 3, widths=(4, 8)).eval()
+
+    def pipeline(clouds: list[torch.Tensor]) -> torch.Tensor:
+        x, to_points = sc.voxelize(clouds, 0.5)
+        return to_points(net(x).features)
+
+    compiled = torch.compile(pipeline, backend="aot_eager")
+    for counts in ((50, 70), (60, 40)):
+        clouds = [8 * torch.rand(count, 3) for count in counts]
+        torch.testing.assert_close(compiled(clouds), pipeline(clouds))

@@ -80,8 +80,8 @@ def on_larger(x: SparseTensor, y: SparseTensor) -> tuple[Sites, Tensor, Tensor] 
 def repeated(x: SparseTensor, sites: Sites) -> Tensor:
     """Return the rows ``[N, C]`` of ``x``, repeated along axes of extent 1, at other ``sites``."""
     if torch.compiler.is_compiling():
-        samples = sites.samples  # of a graph; there one cell a sample alone repeats
-        lanes = x.features.new_zeros(samples.counts.shape[0], x.channels)
+        samples: Any = sites.samples  # of a graph; there one cell a sample alone repeats
+        lanes = x.features.new_zeros(samples.lanes.shape[0], x.channels)
         return sample_spread(place_rows(x.features, x.coords[:, 0].long(), lanes), samples)
     return gather_rows(x.features, group_rows(_rows_at(x.sites, sites), x.num_sites))
 
