@@ -1,7 +1,8 @@
 """Write the tables of docs/compat.md: which names of other libraries are here, and their tests.
 
 Run ``python tools/compat_table.py`` after adding a name; a test checks that the page is current.
-The names come from ``tests/compat/fixtures/*_names.json``, which the libraries themselves wrote.
+The names come from ``tests/compat/fixtures/*_names.json``: spconv itself wrote its own, those of
+MinkowskiEngine and TorchSparse are read from their sources.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ END = "<!-- end of names -->"
 
 _GPU = "no: a timer or an allocator of CUDA"
 _INSIDE = "no: spconv's own machinery"
+_AUTOGRAD = "no: an autograd function behind a module"
+_MAPS = "no: the library's own machinery; sites have an index and rulebooks here"
+_BEV = "no: `x.dense()` and a layer of PyTorch"
 # Why a name is not here.
 MISSING = {
     "AllocKeys": _INSIDE,
@@ -48,7 +52,31 @@ MISSING = {
     "rotate_non_max_suppression_cpu": "no: box operators",
     "spconv_save_debug_data": _INSIDE,
     "torch_tensor_to_tv": _INSIDE,
+    # MinkowskiEngine
+    "KernelRegion": _MAPS,
+    "MinkowskiAdaptiveLogSoftmaxWithLoss": "no: a loss of two arguments; take `x.F`",
+    "MinkowskiSPMMAverageFunction": _AUTOGRAD,
+    "convert_region_type": _MAPS,
+    "cudart_version": _GPU,
+    "get_gpu_memory_info": "no: `torch.cuda.mem_get_info`",
+    "print_diagnostics": "no: `sparseconv engines`",
+    "spmm": "no: `torch.sparse.mm`",
+    "summary": "no: `sparseconv.summary` of the native model",
+    # TorchSparse
+    "AttributeDict": _MAPS,
+    "ToBEVConvolution": _BEV,
+    "ToBEVHeightCompression": _BEV,
+    "ToBEVReduction": _BEV,
+    "ToDenseBEVConvolution": _BEV,
+    "attrdict": _MAPS,
+    "attributedict": _MAPS,
+    "build_kernel_map": _MAPS,
+    "convert_transposed_out_in_map": _MAPS,
+    "keys_check": _MAPS,
+    "transpose_kernel_map": _MAPS,
 }
+# What the table calls the libraries, by the names of their rooms.
+TITLES = {"minkowski": "MinkowskiEngine", "spconv": "spconv", "torchsparse": "torchsparse"}
 # Records that no program makes itself.
 MADE_BY_LAYERS = {"ImplicitGemmIndiceData", "IndiceData"}
 
@@ -66,23 +94,33 @@ def lines(library: str) -> list[Line]:
     found: dict[str, Line] = {}
     modules = json.loads((FIXTURES / f"{library}_names.json").read_text(encoding="utf-8"))
     for path, names in modules.items():
-        module = importlib.import_module(f"sparseconv.compat.{library}.{path}")
+        module = importlib.import_module(f"sparseconv.compat.{library}.{path}".rstrip("."))
         for name, parameters in names.items():
             if name not in found or found[name].supported.startswith("no"):
-                found[name] = Line(
-                    f"{library}.{path}.{name}", _support(module, name, parameters), _tests(name)
-                )
+                full = ".".join(part for part in (TITLES[library], path, name) if part)
+                found[name] = Line(full, _support(module, name, parameters), _tests(name))
     return list(found.values())
 
 
 def _support(module: Any, name: str, parameters: list[str]) -> str:
     """Return whether a module has a name, with the parameters that the library gives it."""
     if not hasattr(module, name):
-        return MISSING.get(name, "no")
+        inside = name.endswith(("Function", "Funtion")) or name.startswith("build_kmap_")
+        return MISSING.get(name, _AUTOGRAD if inside else "no")
     if name in MADE_BY_LAYERS:
         return "yes, made by layers"
-    lacking = sorted(set(parameters) - set(parameters_of(getattr(module, name))))
+    value = getattr(module, name)
+    lacking = [] if _takes_any(value) else sorted(set(parameters) - set(parameters_of(value)))
     return f"yes, without {', '.join(lacking)}" if lacking else "yes"
+
+
+def _takes_any(value: Any) -> bool:
+    """Return whether a callable hands what it is given on to another."""
+    if not callable(value) or hasattr(value, "__members__"):
+        return False
+    signature = inspect.signature(value.__init__ if inspect.isclass(value) else value)
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def parameters_of(value: Any) -> list[str]:
@@ -127,7 +165,7 @@ def written(text: str) -> str:
     head, rest = text.split(START)
     _, tail = rest.split(END)
     libraries = sorted(path.stem.removesuffix("_names") for path in FIXTURES.glob("*_names.json"))
-    tables = "\n\n".join(f"### {library}\n\n{table(library)}" for library in libraries)
+    tables = "\n\n".join(f"### {TITLES[library]}\n\n{table(library)}" for library in libraries)
     return f"{head}{START}\n\n{tables}\n\n{END}{tail}"
 
 

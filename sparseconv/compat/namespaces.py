@@ -18,6 +18,8 @@ from sparseconv.errors import SparseConvError, SparseConvValueError
 # A function each that returns, for a major version, modules by the names to import them by.
 LIBRARIES = {
     "spconv": ("sparseconv.compat.spconv.namespace", "modules"),
+    "MinkowskiEngine": ("sparseconv.compat.minkowski.namespace", "modules"),
+    "torchsparse": ("sparseconv.compat.torchsparse.namespace", "modules"),
     "mmcv": ("sparseconv.compat.spconv.namespace", "mmcv_modules"),
 }
 _ON_REQUEST = {"mmcv"}  # a part of a library that is in use for the rest of it
@@ -32,11 +34,13 @@ def install(*libraries: str, version: int = 2, force: bool = False) -> None:
     that is to stay unchanged.
 
     Args:
-        libraries: which of them, ``"spconv"`` for example; all where left out, but for ``"mmcv"``,
-            whose module ``mmcv.ops`` then has spconv's names and no others.
+        libraries: which of them, ``"spconv"``, ``"MinkowskiEngine"`` or ``"torchsparse"``; all of
+            these where left out, and ``"mmcv"`` where it is named: its module ``mmcv.ops`` then
+            has spconv's names and no others.
         version: the major version whose names are meant, 1 or 2. Version 1 of spconv has flat names
             (``spconv.SparseConvTensor``), tensors whose ``features`` can be set, and weights
-            ``[*kernel, C_in, C_out]``.
+            ``[*kernel, C_in, C_out]``. Version 1 of TorchSparse, 1.4, has the sample in the last
+            column of coordinates. MinkowskiEngine has one version.
         force: whether to take the place of a library that is installed or was imported already.
 
     Raises:
@@ -112,10 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a module or a script as ``python -m`` or ``python`` would, on these names."""
     parser = argparse.ArgumentParser(
         prog="python -m sparseconv.compat",
-        description="Run a program that imports spconv on sparseconv instead.",
+        description="Run a program that imports spconv, MinkowskiEngine or torchsparse on "
+        "sparseconv instead.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", type=int, default=2, choices=(1, 2), help="of spconv's names")
+    parser.add_argument("--version", type=int, default=2, choices=(1, 2), help="of their names")
     parser.add_argument("program", metavar="MODULE_OR_SCRIPT", help="train.py, or package.train")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own")
     options = parser.parse_args(arguments)

@@ -32,6 +32,7 @@ _AVERAGE: dict[int, Any] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 # Names of spconv's tensor that a forward written for it uses, and what ours calls them.
 _METHODS = {"replace_feature": "replace"}
 _ATTRIBUTES = {"indices": "coords"}
+_OTHERS = ("sparseconv.compat.minkowski", "sparseconv.compat.torchsparse")
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -60,6 +61,12 @@ def to_native(model: nn.Module) -> nn.Module:
         ['SubmConv2d', 'BatchNorm2d']
     """
     check_kind("model", model, nn.Module, "a torch.nn.Module")
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith(_OTHERS):
+            raise SparseConvTypeError(
+                f"{name or 'model'}: has no counterpart, {type(module).__name__}; models written "
+                f"for spconv are converted"
+            )
     model = copy.deepcopy(model)
     windows = {
         module.indice_key: module

@@ -83,6 +83,39 @@ def test_version_2_lies_below_pytorch() -> None:
         _ = root.nothing
 
 
+def test_minkowski_engine_and_torchsparse_are_found() -> None:
+    sc.compat.install("MinkowskiEngine", "torchsparse")
+    engine = importlib.import_module("MinkowskiEngine")
+    assert engine.__version__ == "0.5.4"
+    ops = importlib.import_module("MinkowskiEngine.MinkowskiOps")
+    assert ops.cat is engine.cat
+    assert importlib.import_module("MinkowskiEngine.MinkowskiFunctional").relu
+    pooling = importlib.import_module("MinkowskiEngine.MinkowskiPooling")
+    assert pooling.MinkowskiAvgPooling is engine.MinkowskiAvgPooling
+    blocks = importlib.import_module("MinkowskiEngine.modules.resnet_block")
+    assert blocks.BasicBlock is engine.modules.resnet_block.BasicBlock
+    assert importlib.import_module("MinkowskiEngine.utils.quantization").sparse_quantize
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = engine.nothing
+    torchsparse = importlib.import_module("torchsparse")
+    assert torchsparse.__version__ == "2.1.0"
+    functional = importlib.import_module("torchsparse.nn.functional")
+    assert functional.spvoxelize is torchsparse.nn.functional.spvoxelize
+    weights = importlib.import_module("torchsparse.nn.functional.devoxelize").calc_ti_weights
+    assert weights is functional.calc_ti_weights
+    assert importlib.import_module("torchsparse.nn").Conv3d(1, 1, padding=1).padding == (1, 1, 1)
+    assert importlib.import_module("torchsparse.utils.collate").sparse_collate_fn
+    assert callable(torchsparse.utils.to_dense)
+    sc.compat.uninstall()
+    sc.compat.install("torchsparse", version=1)
+    old = importlib.import_module("torchsparse")
+    assert old.SparseTensor is not torchsparse.SparseTensor
+    assert old.nn.functional.conv3d is not functional.conv3d
+    assert importlib.import_module("torchsparse.nn.functional").spvoxelize is functional.spvoxelize
+    assert importlib.import_module("torchsparse.nn.utils").get_kernel_offsets(2).shape == (8, 3)
+    assert not hasattr(old, "generative_add")
+
+
 def test_mmcv_is_taken_on_request() -> None:
     sc.compat.install(force=True)
     assert "mmcv.ops" not in sys.modules

@@ -228,8 +228,8 @@ def _exported(weights: Weights, wanted: list[Target], layout: Layout) -> Weights
                     f"target: {layout.name}: {target.key}: {error}"
                 ) from None
             leaf = layout.leaf
-        elif leaf == "bias" and layout.bias_row and target.layout is not None:
-            value = value.unsqueeze(0)
+        elif leaf == "bias" and target.layout is not None:
+            value = value.reshape((1, -1) if layout.bias_row else -1)
         elif layout.norm and prefix in norms:
             leaf = f"{layout.norm}.{leaf}"
         found[prefix + dot + leaf] = value.contiguous()

@@ -41,9 +41,10 @@ class Target:
         own = self.layout or LAYOUTS["torch"]
         if self.layer is None:
             shape: Ints = tuple(self.tensor.shape)
-            shapes: list[Ints] = [(1, self.tensor.numel())] if layout.bias_row else [shape]
-            if self.layout is None:  # of a norm or a linear layer
-                shapes.append(shape)
+            shapes = [shape] if self.layout is None else []  # of a norm or a linear layer
+            if layout.bias_row or self.layout is not None:
+                row = self.tensor.numel()
+                shapes.append((1, row) if layout.bias_row else (row,))
             if tuple(value.shape) not in shapes:
                 raise ValueError(f"shape {tuple(value.shape)}")
             return value.reshape(shape)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from types import ModuleType
+
+from sparseconv.compat import paths
 
 _ROOMS = "sparseconv.compat.spconv"
 # What spconv's modules of layers import themselves, and so have as well.
@@ -32,9 +33,8 @@ def modules(version: int) -> dict[str, ModuleType]:
     if version == 1:
         flat = importlib.import_module(f"{_ROOMS}.flat")
         return {"spconv": flat} | {f"spconv.{path}": module for path, module in flat.PATHS.items()}
-    root = importlib.import_module(_ROOMS)
-    found = {"spconv": root, "spconv.pytorch": root.pytorch}
-    found |= {f"spconv.{path}": sys.modules[f"{_ROOMS}.{path}"] for path in _PATHS}
+    found = paths.modules_at(_ROOMS, _PATHS, "spconv")
+    found["spconv.pytorch"] = importlib.import_module(f"{_ROOMS}.pytorch")
     view = importlib.import_module(f"{_ROOMS}.tensorview")
     cumm = ModuleType("cumm", "What spconv's voxelisers take from it.")
     vars(cumm)["tensorview"] = view
@@ -48,15 +48,4 @@ def mmcv_modules(version: int) -> dict[str, ModuleType]:
 
 def lay_paths() -> None:
     """Let imports find the paths of spconv 2.x below this package, too."""
-    for path, rooms in _PATHS.items():
-        held = [importlib.import_module(f"{_ROOMS}.{room}") for room in rooms]
-        name = f"{_ROOMS}.{path}"
-        module = held[0]
-        if len(held) > 1:
-            module = ModuleType(name, f"``spconv.{path}``: {', '.join(rooms)}.")
-            vars(module).update(
-                {public: getattr(room, public) for room in held for public in room.__all__}
-            )
-        sys.modules.setdefault(name, module)
-        parent, _, last = name.rpartition(".")
-        setattr(sys.modules[parent], last, module)
+    paths.lay_paths(_ROOMS, _PATHS, "spconv")

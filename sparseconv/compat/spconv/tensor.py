@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.fx import ProxyableClassMeta  # type: ignore[attr-defined]
 
 from sparseconv.autograd.dense import planes_of_rows
-from sparseconv.compat.spconv.place import Place, place_of_indices
+from sparseconv.compat.place import Place
+from sparseconv.compat.spconv.place import place_of_indices
 from sparseconv.core.arguments import (
     Ints,
     came,

@@ -20,7 +20,7 @@ from sparseconv.functional.checks import Input
 from sparseconv.functional.convolution.dense import first_of, with_ends
 from sparseconv.functional.convolution.products import check_extent, target_sites
 from sparseconv.functional.pooling.geometry import check_pooling
-from sparseconv.functional.pooling.pool import avg_pool4d, check_divisor, max_pool4d
+from sparseconv.functional.pooling.pool import AVERAGE, check_divisor, max_pool4d
 from sparseconv.functional.precision import widened
 from sparseconv.tensor import SparseTensor
 
@@ -29,12 +29,6 @@ _MAX: dict[int, Callable[..., Tensor]] = {
     2: F.max_pool2d,
     3: F.max_pool3d,
     4: max_pool4d,
-}
-_AVERAGE_POOLS: dict[int, Callable[..., Tensor]] = {
-    1: F.avg_pool1d,
-    2: F.avg_pool2d,
-    3: F.avg_pool3d,
-    4: avg_pool4d,
 }
 
 
@@ -188,6 +182,6 @@ def _geometry(dimensions: int, window: tuple[Any, ...], sites: str) -> Geometry:
 def _dense_sums(input: Tensor, geometry: Geometry, shape: tuple[int, ...]) -> Tensor:
     """Return the sums over windows of ``[B, C, *spatial]``."""
     starts, ends = zip(*geometry.pads(tuple(input.shape[2:])), strict=True)
-    pool = _AVERAGE_POOLS[geometry.dimensions]
+    pool = AVERAGE[geometry.dimensions]
     averages = pool(with_ends(input, starts, ends), geometry.kernel_size, geometry.stride)
     return first_of(averages, shape) * geometry.num_cells

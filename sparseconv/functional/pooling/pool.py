@@ -207,7 +207,7 @@ _MAX: dict[int, tuple[Callable[..., Any], ...]] = {
     3: (torch.max_pool3d, F.max_pool3d),
     4: (max_pool4d,),
 }
-_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d, 4: avg_pool4d}
+AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d, 4: avg_pool4d}
 _POWER = {1: F.lp_pool1d, 2: F.lp_pool2d, 3: F.lp_pool3d}
 
 for _axes, _functions in _MAX.items():
@@ -216,7 +216,7 @@ for _axes, _functions in _MAX.items():
         meaning="largest value of the active sites in each window",
         law="an inactive site counts minus infinity; sites as of a convolution",
     )(_sparse_max_pool(_axes))
-for _axes, _average in _AVERAGE.items():
+for _axes, _average in AVERAGE.items():
     implements(
         _average,
         meaning="sum over each window by the window's size, or by its number of active sites",

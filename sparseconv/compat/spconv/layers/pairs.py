@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sparseconv.compat.place import Place
 from sparseconv.compat.spconv.layers.containers import SparseModule
-from sparseconv.compat.spconv.place import Place, place_of_sites
+from sparseconv.compat.spconv.place import place_of_sites
 from sparseconv.compat.spconv.tensor import SparseConvTensor
 from sparseconv.core.arguments import Ints, Size, per_axis
 from sparseconv.core.geometry import Geometry, Kind, make_geometry

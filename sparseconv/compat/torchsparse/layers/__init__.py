@@ -1,0 +1,4 @@
+"""The modules of TorchSparse.
+
+convolution: Conv3d. values: norms, activations, pooling, cropping.
+"""
