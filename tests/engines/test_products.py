@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparseconv import engines
@@ -72,7 +72,14 @@ def single_pairs(
     return Rulebook(*pairs, splits, n_in, n_out, layouts)
 
 
+def rows_met_twice() -> Rulebook:
+    """Return fewer pairs than output rows, and a row with two of them."""
+    in_rows, out_rows = torch.tensor([[0, 1, 0, 1], [0, 1, 1, 2]], dtype=torch.int32)
+    return Rulebook(in_rows, out_rows, (0, 2, 4), 2, 8)
+
+
 @pytest.mark.parametrize("name", engines.ENGINES)
+@example(rulebook=rows_met_twice(), shape=(1, 5, 33), dtype=torch.float32)
 @given(rulebooks(), SHAPES, st.sampled_from(list(TOLERANCE)))
 def test_products(
     name: str, rulebook: Rulebook, shape: tuple[int, int, int], dtype: torch.dtype
@@ -107,6 +114,7 @@ def test_products(
         assert bool((error <= bound).all())
 
 
+@example(single_pairs(300, 3, torch.Generator()), (1, 5, 33), torch.float32, False, True)
 @given(rulebooks(), SHAPES, st.sampled_from(list(TOLERANCE)), st.booleans(), st.booleans())
 def test_the_same_bits_however_the_work_is_cut(
     rulebook: Rulebook,
