@@ -83,10 +83,16 @@ def window(kernel: Ints, stride: Ints, dilation: Ints) -> Geometry:
     )
 
 
+@functools.lru_cache(maxsize=256)
+def _block(stride: Ints) -> Geometry:
+    """Return the cells of a stride as windows."""
+    steps = stride[::-1]
+    return make_geometry(steps, stride=steps, kind=Kind.STRIDED)
+
+
 def strided(sites: Sites, stride: Ints) -> Sites:
     """Return the sites of a stride that hold one of ``sites``."""
-    steps = stride[::-1]
-    return sites.convolve(make_geometry(steps, stride=steps, kind=Kind.STRIDED))[0]
+    return sites.convolve(_block(stride))[0]
 
 
 def reached(
