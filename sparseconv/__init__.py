@@ -45,11 +45,13 @@ if _TYPE_CHECKING:
     from sparseconv.tools import (
         capture,
         optimize,
+        pipeline,
         plan,
         reach,
         receptive_field,
         submanifold,
         summary,
+        sweeps,
     )
 
 # Loaded when first used, so that importing the package stays quick.
@@ -66,11 +68,13 @@ _LATER = {
     "reference": "sparseconv.reference",
     "tools": "sparseconv.tools",
     "optimize": "sparseconv.tools",
+    "pipeline": "sparseconv.tools",
     "plan": "sparseconv.tools",
     "reach": "sparseconv.tools",
     "receptive_field": "sparseconv.tools",
     "submanifold": "sparseconv.tools",
     "summary": "sparseconv.tools",
+    "sweeps": "sparseconv.tools",
     "tiled": "sparseconv.tiles",
     "tiles": "sparseconv.tiles",
 }
@@ -121,6 +125,7 @@ __all__ = [
     "models",
     "nn",
     "optimize",
+    "pipeline",
     "plan",
     "prune",
     "reach",
@@ -128,6 +133,7 @@ __all__ = [
     "reference",
     "submanifold",
     "summary",
+    "sweeps",
     "tiled",
     "tiles",
     "tools",

@@ -2,8 +2,8 @@
 
 conversion: submanifold convolutions for "same" ones. fusion: a network for inference. graphs:
 inference by a captured graph. fields: receptive fields. planning: rulebooks to build ahead. report:
-a table of the layers. watching: the modules as they run. warmup: the kernels compiled ahead.
-voxel_table: which voxels to take.
+a table of the layers. streams: stages that work at the same time, sweeps as 4D tensors. watching:
+the modules as they run. warmup: the kernels compiled ahead. voxel_table: which voxels to take.
 """
 
 from sparseconv.tools.conversion import submanifold as submanifold
@@ -18,6 +18,8 @@ from sparseconv.tools.planning import plan as plan
 from sparseconv.tools.report import Summary as Summary
 from sparseconv.tools.report import SummaryRow as SummaryRow
 from sparseconv.tools.report import summary as summary
+from sparseconv.tools.streams import pipeline as pipeline
+from sparseconv.tools.streams import sweeps as sweeps
 from sparseconv.tools.voxel_table import VoxelSize as VoxelSize
 from sparseconv.tools.voxel_table import voxel_sizes as voxel_sizes
 from sparseconv.tools.warmup import warm_up as warm_up

@@ -32,8 +32,8 @@ PUBLIC = {
         Grid PointMap SparseConvAttributeError SparseConvError SparseConvNotImplementedError
         SparseConvTypeError SparseConvValueError SparseTensor capture cat collate compat components
         convert_weights crop datasets difference engine engines functional interop interpolate
-        intersect io load_checkpoint memory models nn optimize plan prune reach receptive_field
-        reference submanifold summary tiled tiles tools union view voxelize
+        intersect io load_checkpoint memory models nn optimize pipeline plan prune reach
+        receptive_field reference submanifold summary sweeps tiled tiles tools union view voxelize
     """),
     sc.nn: names("""
         AvgPool4d BatchNorm4d Conv4d DeformConv1d DeformConv2d DeformConv3d
