@@ -1,7 +1,8 @@
-"""Count launches and synchronisations on the pretended device; write the table and the bounds.
+"""Count launches, synchronisations, bytes and FLOP on the pretended device; write tables and bounds.
 
-``device_counts.py`` measures and writes ``tests/devices/counts.json`` and
-``docs/device_counts.md``; ``device_counts.py --only NAME`` shows one call line by line.
+``device_counts.py`` measures and writes ``counts.json`` and ``work.json`` of ``tests/devices``,
+``docs/device_counts.md`` and the model in ``docs/devices.md``; ``device_counts.py --only NAME``
+shows one call line by line.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import device_model
 from devices import bench
-from devices.budgets import CALLS, GOLDEN
+from devices.budgets import CALLS, GOLDEN, MODEL, WORK, Call
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "device_counts.md"
 SHOWN = 10  # lines of the package that the page names
@@ -34,18 +37,15 @@ more, there is a loop over data. A budget is what the call shall need at any siz
 """
 
 
-def measured() -> tuple[dict[str, dict[str, list[int]]], bench.Counts]:
-    """Return the counts of all calls by number of sites, and those of the training step."""
-    table: dict[str, dict[str, list[int]]] = {}
-    for name, call in CALLS.items():
+def measured(calls: dict[str, Call]) -> dict[str, dict[str, bench.Counts]]:
+    """Return the counts of calls by name and number of sites."""
+    table: dict[str, dict[str, bench.Counts]] = {}
+    for name, call in calls.items():
         table[name] = {}
         for size in call.sizes:
-            counts = call.count(size)
-            table[name][str(size**2)] = list(counts.totals)
-            print(name, size**2, *counts.totals, flush=True)
-            if name == "MinkUNet training step":
-                step = counts
-    return table, step
+            counts = table[name][str(size**2)] = call.count(size)
+            print(name, size**2, *counts.totals, counts.bytes, counts.flop, flush=True)
+    return table
 
 
 def page(table: dict[str, dict[str, list[int]]], step: bench.Counts) -> str:
@@ -85,9 +85,24 @@ def main() -> None:
             print(f"{launches:7d} {syncs:6d}  {line}")
         print(f"{counts.totals[0]:7d} {counts.totals[1]:6d}  in all")
         return
-    table, step = measured()
+    counted, model = measured(CALLS), measured(MODEL)
+    table = numbers(counted, lambda counts: [*counts.totals])
+    work = {
+        "calls": numbers(counted, lambda counts: [counts.bytes, counts.flop]),
+        "model": numbers(model, lambda counts: [*counts.totals, counts.bytes, counts.flop]),
+    }
+    (step,) = counted["MinkUNet training step"].values()
     GOLDEN.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    WORK.write_text(json.dumps(work, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(table, step), encoding="utf-8")
+    device_model.write(work["model"])
+
+
+def numbers(
+    table: dict[str, dict[str, bench.Counts]], of: Callable[[bench.Counts], list[int]]
+) -> dict[str, dict[str, list[int]]]:
+    """Return some numbers of all counts."""
+    return {name: {size: of(counts) for size, counts in row.items()} for name, row in table.items()}
 
 
 if __name__ == "__main__":

@@ -74,6 +74,14 @@ TAKES_NUMBERS = frozenset({"aten::index_put", "aten::index_put_"}) | {
     for name in ("masked_fill", "index_fill", "fill")
     for ending in ("", "_")
 }
+PICKS_ROWS = frozenset(
+    f"aten::{name}"
+    for name in ("index", "index_select", "gather", "embedding_bag", "_embedding_bag",
+                 "_embedding_bag_forward_only")
+)  # fmt: skip
+WRITES_ROWS = frozenset({"aten::index_put_", "aten::index_put"})
+# which argument of a matrix product is the left one
+PRODUCTS = {"aten::mm": 0, "aten::bmm": 0, "aten::_grouped_mm": 0, "aten::addmm": 1}
 READS_ITS_SIZE = frozenset(
     f"aten::{name}"
     for name in (
@@ -99,10 +107,15 @@ class Counts:
     Attributes:
         launches, syncs: how often each pair came: operator or reason, and where it was called,
             as ``engines/torch/engine.py:12 in lookup``, or what else ran it: a node of autograd.
+        bytes: that launches read and wrote, each argument and result once; of a tensor whose rows
+            are picked those rows alone.
+        flop: of matrix products, two a multiplication and addition; of nothing else.
     """
 
     launches: Counter[tuple[str, str]] = field(default_factory=Counter)
     syncs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    bytes: int = 0
+    flop: int = 0
 
     @property
     def totals(self) -> tuple[int, int]:
@@ -193,12 +206,15 @@ def run(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = schema.name
     if name not in COPIES:
         _refuse_mixed(operator, name, args, kwargs)
-    for counts in _counting:
-        with _lock:
-            _count(counts, operator, name, args, kwargs)
     real_kwargs = {key: _unwrapped(value) for key, value in kwargs.items()}
     real_args = tuple(map(_unwrapped, args))
     result = operator(*real_args, **real_kwargs)
+    for counts in _counting:
+        with _lock:
+            _count(counts, operator, name, args, kwargs)
+            if _launches(operator, name):
+                counts.bytes += _bytes(name, real_args, real_kwargs, result)
+                counts.flop += _flop(name, real_args, result)
     for watch in watching:
         watch(operator, real_args, real_kwargs, result)
     if kwargs and _on_host(kwargs.get("device")):
@@ -270,12 +286,46 @@ def _flat(arguments: Iterable[Any]) -> Iterator[Any]:
 def _count(counts: Counts, operator: Any, name: str, args: Any, kwargs: Any) -> None:
     """Enter one operator."""
     reasons = list(_waits(name, args, kwargs))
-    launches = not (operator.is_view or name in ALLOCATIONS or name in QUESTIONS)
+    launches = _launches(operator, name)
     if launches or reasons:
         line, short = _line(), _short(name)
         counts.launches[short, line] += launches
         for reason in reasons:
             counts.syncs[reason, line] += 1
+
+
+def _launches(operator: Any, name: str) -> bool:
+    return not (operator.is_view or name in ALLOCATIONS or name in QUESTIONS)
+
+
+def _bytes(name: str, args: Any, kwargs: Any, result: Any) -> int:
+    """Return the bytes that an operator reads and writes."""
+    results = [x for x in _flat((result,)) if isinstance(x, Tensor)]
+    read = [x for x in _flat((*args, *kwargs.values())) if isinstance(x, Tensor)]
+    written = sum(map(_size, results))
+    if name in PICKS_ROWS:
+        picked = written
+        if "embedding_bag" in name:
+            written = _size(results[0])  # the other results hold nothing where bags are summed
+            picked = args[1].numel() * args[0].shape[1] * args[0].element_size()
+        return sum(_size(x) for x in read if x is not args[0]) + picked + written
+    if name in WRITES_ROWS:
+        return sum(_size(x) for x in read if x is not args[0]) + _size(args[2])
+    return sum(map(_size, read)) + written
+
+
+def _size(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+def _flop(name: str, args: Any, result: Any) -> int:
+    """Return the multiplications and additions of a matrix product, 0 of all else."""
+    if name not in PRODUCTS:
+        return 0
+    left, right = args[PRODUCTS[name] : PRODUCTS[name] + 2]
+    if name == "aten::_grouped_mm" and left.ndim == right.ndim == 2:  # groups of the inner axis
+        return 2 * left.numel() * right.shape[1]
+    return 2 * int(result.numel()) * int(left.shape[-1])
 
 
 def _short(name: str) -> str:

@@ -25,6 +25,7 @@ from sparseconv import engines
 from sparseconv.core.geometry import Kind, make_geometry
 
 GOLDEN = Path(__file__).with_name("counts.json")
+WORK = Path(__file__).with_name("work.json")
 SIZES = (32, 64)  # edges of the scene: its square is the number of sites
 
 Run = Callable[[], Any]
@@ -181,10 +182,10 @@ def training_step(size: int) -> Run:
     return step
 
 
-def evaluation(new: bool) -> Callable[[int], Run]:
+def evaluation(new: bool, dtype: torch.dtype = torch.float32) -> Callable[[int], Run]:
     def prepare(size: int) -> Run:
-        model = MinkUNet().to(bench.NAME).eval()
-        x = scene(size, 4)
+        model = MinkUNet().to(bench.NAME, dtype).eval()
+        x = scene(size, 4, dtype)
         run = torch.no_grad()(lambda: model(x))
         if not new:
             run()
@@ -241,6 +242,27 @@ CALLS: dict[str, Call] = {
     "MinkUNet evaluation, new maps": Call(evaluation(True), Budget(1200, 10), sizes=(32,)),
     "MinkUNet evaluation, known maps": Call(evaluation(False), sizes=(32,)),
 }
+
+
+# what the model of cards is made of, at two sizes that show how the work grows
+MODEL_SIZES = (64, 128)
+MODEL: dict[str, Call] = {
+    name: Call(prepare, sizes=MODEL_SIZES)
+    for name, prepare in {
+        "map 3x3x3": new_map,
+        "voxelize, mean": new_voxels("mean"),
+        "convolution 16 to 32, float32, forward": of_layer(subm(torch.float32), True, False),
+        "convolution 16 to 32, bfloat16, forward": of_layer(subm(HALF), True, False, HALF),
+        "MinkUNet evaluation, bfloat16, new maps": evaluation(True, HALF),
+        "MinkUNet evaluation, bfloat16, known maps": evaluation(False, HALF),
+        "MinkUNet training step, float32": training_step,
+    }.items()
+}
+
+
+def golden_work() -> dict[str, Any]:
+    """Return bytes and FLOP of all calls by number of sites, and what the model is made of."""
+    return json.loads(WORK.read_text(encoding="utf-8"))
 
 
 def golden() -> dict[str, dict[str, list[int]]]:
