@@ -1,4 +1,4 @@
-"""Count launches, synchronisations, bytes and FLOP on the pretended device; write tables and bounds.
+"""Count launches, waits, bytes and FLOP on the pretended device; write tables and bounds.
 
 ``device_counts.py`` measures and writes ``counts.json`` and ``work.json`` of ``tests/devices``,
 ``docs/device_counts.md`` and the model in ``docs/devices.md``; ``device_counts.py --only NAME``

@@ -62,7 +62,7 @@ def optimize(model: nn.Module) -> nn.Module:
         True
     """
     check_kind("model", model, nn.Module, "a torch.nn.Module")
-    return _optimized(copy.deepcopy(model).eval().requires_grad_(False))
+    return _optimized(copy.deepcopy(model).eval().requires_grad_(False)).eval()
 
 
 def _optimized(module: nn.Module) -> nn.Module:

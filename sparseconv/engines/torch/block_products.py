@@ -41,7 +41,8 @@ def gather_gemm_scatter(features: Tensor, weight: Tensor, rulebook: Rulebook) ->
     weight = weight.to(features.dtype)
     if columns > c_out:
         weight = torch.nn.functional.pad(weight, (0, columns - c_out))
-    row_bytes = cells * groups * max(c_in, columns) * features.element_size()
+    copied = max(c_in, columns, c_in * columns // SCATTER_PAIRS)  # a weight for each block
+    row_bytes = cells * groups * copied * features.element_size()
     rows = _floor_power(MAX_COPY // row_bytes)
     rows = min(rows, _floor_power(2 * rulebook.n_out))  # one part: one layout for all widths
     _, parts = rulebook.derived(
