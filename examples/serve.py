@@ -89,13 +89,11 @@ def label_together(network: PointLabeller, scans: list[sc.io.Points]) -> list[np
     if not numbers:
         return labels
     pairs = [network.voxels(scans[number][finite[number]]) for number in numbers]
-    x, to_points = (sc.collate(list(side)) for side in zip(*pairs, strict=True))
     with torch.inference_mode():
-        classes = to_points(network.network(x)).argmax(dim=1).numpy()
-    found = np.array(network.settings.labels)[classes]
-    sizes = np.cumsum([int(finite[number].sum()) for number in numbers])
-    for number, part in zip(numbers, np.split(found, sizes[:-1]), strict=True):
-        labels[number][finite[number]] = part
+        scores = network.network(sc.collate([x for x, _ in pairs])).split()
+    names = np.array(network.settings.labels)
+    for number, (_, to_points), own in zip(numbers, pairs, scores, strict=True):
+        labels[number][finite[number]] = names[to_points(own).argmax(dim=1).numpy()]
     return labels
 
 

@@ -111,8 +111,20 @@ def bad(folder: Path, seed: int) -> tuple[bytes, str, int]:
 
 
 def test_200_requests_of_8_clients_with_bad_ones_among_them(
-    service: Service, network: PointLabeller, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    serve: Any,
+    service: Service,
+    network: PointLabeller,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    together = serve.label_together
+
+    def slowly(*given: Any) -> Any:
+        time.sleep(0.02)  # this network is so small that scans would not meet
+        return together(*given)
+
+    monkeypatch.setattr(serve, "label_together", slowly)
     caplog.set_level(logging.WARNING)
     cases: list[tuple[bytes, str, int]] = []
     for seed in range(REQUESTS):
@@ -209,3 +221,15 @@ def test_a_failure_is_told_in_one_line_and_only_to_whom_it_concerns(
     assert [answer.status_code for answer in answers] == [200, 413, 500] * 8
     assert answers[1].json()["error"] == "the scan needs more memory than there is"
     assert answers[2].json()["error"] == "the server failed (ZeroDivisionError)"
+
+
+def test_scans_of_different_precision_run_together(serve: Any, network: PointLabeller) -> None:
+    rng = np.random.default_rng(0)
+    scans = []
+    for dtype, count in ((np.float32, 90), (np.float64, 40), (np.float32, 1)):
+        xyz = rng.normal(count, (8, 8, 1), (count, 3)).astype(dtype)
+        xyz[1:2] = np.nan
+        scans.append(sc.io.Points(xyz, rng.random((count, 1)).astype(np.float32), ("intensity",)))
+    scans.append(sc.io.Points(np.full((2, 3), np.nan), np.zeros((2, 1), "f4"), ("intensity",)))
+    for labels, points in zip(serve.label_together(network, scans), scans, strict=True):
+        assert np.array_equal(labels, network.label(points))
