@@ -89,8 +89,8 @@ def _started(
     result: Future[Any] = Future()
     result.set_result(item)
     for stage, thread in zip(stages, threads, strict=True):
-        context = contextvars.copy_context()
-        result = thread.submit(context.run, _apply, stage, result, *modes)
+        within: Callable[..., Any] = contextvars.copy_context().run
+        result = thread.submit(within, _apply, stage, result, *modes)
     return result
 
 
