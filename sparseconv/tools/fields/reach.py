@@ -138,7 +138,8 @@ class _SparseStandIn(StandIn):
             return _unfused(*args, **kwargs)
         if name in _WITHOUT_MASK:
             function = _WITHOUT_MASK[name]
-            args = args[: 3 + len(line_of(function).arguments)]
+            by_place = [entry for entry in line_of(function).arguments if entry != "sites"]
+            args = args[: 3 + len(by_place)]  # sites= goes by name alone, and the mask goes
             kwargs = {key: kwargs[key] for key in kwargs if key not in ("mask", "normalize")}
         return super().__torch_function__(function, types, args, kwargs)
 
