@@ -65,7 +65,8 @@ def NeighbourKeys(packing: Any, places: Any, shifts: Any, divisor: Any) -> Any:
         inside = op.And(op.GreaterOrEqual(digits, zero), op.Less(digits, extent))
         whole = op.Cast(op.And(inside, op.Equal(rest, zero)), to=7)
         present = op.ReduceMin(whole, op.Constant(value_ints=[-1]), keepdims=0)
-        keys = op.Where(op.Greater(present, zero), op.MatMul(digits, weights), nowhere)
+        packed = op.ReduceSum(op.Mul(digits, weights), nowhere, keepdims=0)
+        keys = op.Where(op.Greater(present, zero), packed, nowhere)
         return op.Reshape(keys, nowhere)  # of a rank that ONNX Runtime knows
 
     return op.Scan(shifts, body=of_cell, num_scan_inputs=1)
