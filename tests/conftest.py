@@ -19,7 +19,7 @@ import sparseconv as sc
 from sparseconv.engines import memory
 from sparseconv.engines.numba.machine.compile import KERNELS
 
-for _name, _examples in (("quick", 10), ("default", 60), ("ci", 200)):
+for _name, _examples in (("quick", 10), ("default", 60), ("ci", 100)):
     hypothesis.settings.register_profile(
         _name,
         max_examples=_examples,

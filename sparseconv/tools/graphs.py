@@ -74,6 +74,7 @@ def capture(model: nn.Module, example: SparseTensor, capacity: int | None = None
         >>> x = sc.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 1, 1], [0, 1, 2]]))
         >>> import warnings
         >>> with warnings.catch_warnings(record=True) as said:
+        ...     warnings.simplefilter("always")
         ...     fast = sc.capture(net, x)
         >>> str(said[0].message)
         'capture: the model runs uncaptured: there are graphs on cuda, the example is on cpu'

@@ -293,6 +293,7 @@ def test_levels_of_masks_and_a_field() -> None:
     assert [len(rows) for rows in out.decomposed_features] == [len(out)]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_and_autocast_as_they_are() -> None:
     net = UNet().eval()

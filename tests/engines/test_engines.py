@@ -110,6 +110,7 @@ with sc.engine("torch"):
 """
 
 
+@pytest.mark.slow
 def test_the_environment_names_an_engine_and_a_block_overrules_it() -> None:
     for name, line in engines.explain(NUMBER).items():
         if line == "can run":

@@ -201,6 +201,7 @@ def test_a_block_keeps_samples_apart_and_rows_in_any_order(engine: str, name: st
 ONE_GRAPH = ("squeeze-excitation", "squeeze-excitation, linear", "GRN", "ConvNeXt")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns of its own affairs
 @pytest.mark.parametrize("name", ONE_GRAPH)
 def test_a_block_compiles_into_one_graph_for_all_scans(name: str) -> None:

@@ -120,6 +120,7 @@ class Others(nn.Module):
         return y * torch.sigmoid(self.gate(self.pool(y) + self.top(y)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Blocks, Others])
 @pytest.mark.parametrize("extent", [EXTENT, None])
 def test_any_number_of_sites(make: Any, extent: Any) -> None:

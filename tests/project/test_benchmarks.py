@@ -197,6 +197,7 @@ def test_scans_of_a_service_differ() -> None:
     assert [len(points) for points in serve.scans(3)] == [len(p) for p in serve.scans(12)[:3]]
 
 
+@pytest.mark.slow
 def test_readers_beside_other_libraries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     readers.main(["--points", "500", "--rounds", "1"], tmp_path / "readers.json")
     found = json.loads((tmp_path / "readers.json").read_text())["ms"]

@@ -60,6 +60,7 @@ class Strange(nn.Module):
         return torch.cat([self.up(y, like=skip), skip], dim=1)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_tiles_have_the_bits_of_the_whole(data: st.DataObject) -> None:
     axes = data.draw(st.sampled_from([1, 2, 3]))

@@ -307,6 +307,7 @@ class _Pipeline(torch.nn.Module):
         return scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "batched"),
     [({"bounds": ((0, 0, 0), (6, 7, 8))}, False), ({}, True), ({"origin": (0.1, 0, 0)}, False)],
@@ -328,6 +329,7 @@ def test_points_to_points_is_one_graph(place: dict[str, object], batched: bool) 
         compiled(xyz / 0, features, batch)
 
 
+@pytest.mark.slow
 def test_points_of_a_list_compile_into_several_graphs() -> None:
     torch.manual_seed(0)
     torch._dynamo.reset()

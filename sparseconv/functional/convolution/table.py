@@ -43,9 +43,11 @@ class Convolution:
             TypeError: an argument that the convolution does not take, or that came twice.
         """
         bound = dict(zip(self.arguments, args, strict=False))
-        wrong = [name for name in options if name in bound or name not in self.arguments]
-        if wrong or len(args) > len(self.arguments):
-            got = wrong[0] if wrong else f"{3 + len(args)} arguments"
+        got = f"{3 + len(args)} arguments" if len(args) > len(self.arguments) else ""
+        for name in options:
+            if name in bound or name not in self.arguments:
+                got = name
+        if got:
             raise TypeError(
                 f"{self.name}() takes input, weight, bias, {', '.join(self.arguments)}, each at "
                 f"most once, got {got}"
