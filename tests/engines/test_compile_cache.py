@@ -85,7 +85,7 @@ def _compilations(process: subprocess.Popen[str]) -> dict[str, int]:
     return {what: int(count) for _, what, count in reports}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that ``sparseconv warmup`` filled."""
     cache = tmp_path_factory.mktemp("numba")

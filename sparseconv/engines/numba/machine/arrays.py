@@ -77,7 +77,24 @@ def memory_of(x: Tensor) -> Array:
     ``numpy()`` takes less time, and forbids for ever that the memory be given back, as training in
     several processes does with parameters (``torch.distributed.fsdp``).
     """
-    return np.from_dlpack(x) if _in_group() else x.numpy()
+    return _lent(x) if _in_group() else x.numpy()
+
+
+class _Lender:
+    """Memory by NumPy's own protocol, kept as long as an array of it lives."""
+
+    def __init__(self, read_only: Array) -> None:
+        """Say that the memory may be written to."""
+        self.lent = read_only
+        address, _ = read_only.__array_interface__["data"]
+        self.__array_interface__ = {**read_only.__array_interface__, "data": (address, False)}
+
+
+def _lent(x: Tensor) -> Array:
+    numbers = np.from_dlpack(x)
+    if numbers.flags.writeable:
+        return numbers
+    return np.asarray(_Lender(numbers))  # NumPy before 2.3 takes it for read-only
 
 
 def array(x: Tensor) -> Array:
@@ -85,7 +102,7 @@ def array(x: Tensor) -> Array:
     if x.dtype not in HALVES:  # of nearly all calls
         x = x.detach() if x.requires_grad else x
         # as memory_of, without its call
-        numbers: Array = np.from_dlpack(x) if _in_group() else x.numpy()
+        numbers: Array = _lent(x) if _in_group() else x.numpy()
         return numbers if numbers.flags.c_contiguous else contiguous(numbers)
     return contiguous(memory_of(converted(x, wider(x.dtype))))
 
